@@ -1,0 +1,253 @@
+"""Is there a domain gap? Synthetic against real images: colour statistics and a Fréchet distance.
+
+A generator can make every image look right and still lose variety, for instance when all samples
+share one background. A segmenter trained on them then fails on real images although the masks are
+good. Single images do not show it; the statistics of the set do.
+
+The Fréchet distance (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule ...")
+lives in whatever feature space the caller brings, usually the generator's own pooled activations,
+so nothing is downloaded. It is comparable only within one feature space and one sample size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from generators.base import FeatureMaps
+
+Array = np.ndarray | torch.Tensor
+
+CHANNELS = ("red", "green", "blue")
+MAX_RATIO = 1.25  # a spread that differs by more is reported ...
+MAX_SHIFT = 0.25  # ... and so is a mean that moved by more than this share of the real pixel std
+MAX_FRECHET_RATIO = 2.0  # distance over noise floor
+MIN_SIGMA = 3.0  # nothing is reported that so few images could show by chance
+REPEATS = 4  # random splits the Fréchet distance is averaged over
+MAX_SPLIT = 2000  # images a side of a split: beyond this only the running time grows
+
+
+@dataclass(frozen=True)
+class ColourStats:
+    """Statistics of one set of N images; each tuple is (red, green, blue) in levels 0-255."""
+
+    n: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]  # over all pixels of all images
+    between: tuple[float, ...]  # std over images of an image's mean: low when colours collapsed
+
+
+@dataclass(frozen=True)
+class Frechet:
+    """Fréchet distance of synthetic to real features, and of real to real ones.
+
+    Both are taken between `n` and `n` images, so both carry the same bias: for small n the
+    distance of two samples of *one* distribution is far from 0. Only the ratio means something.
+    """
+
+    distance: float
+    noise_floor: float  # between two random halves of the real images
+    n: int  # images a side
+    dimensions: int
+
+    @property
+    def ratio(self) -> float:
+        """About 1: as close to the real images as they are to one another."""
+        return _ratio(self.distance, self.noise_floor)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How synthetic images differ from real ones; `verdict` says it in words, a line each."""
+
+    synthetic: ColourStats
+    real: ColourStats
+    frechet: Frechet | None
+    verdict: tuple[str, ...]
+    agrees: bool  # nothing was off
+
+    def to_dict(self) -> dict:
+        """For JSON; the same names and units."""
+        result = asdict(self)
+        if self.frechet is not None:
+            result["frechet"]["ratio"] = self.frechet.ratio
+        return result
+
+
+def compare(
+    synthetic: Array,
+    real: Array,
+    features: tuple[Array, Array] | None = None,
+    *,
+    seed: int = 0,
+) -> Fidelity:
+    """Compare two sets of images uint8 `[N, 3, H, W]` (N and the size may differ).
+
+    `features`: feature vectors `[N, D]` of (synthetic, real) images, see `pool`; adds the Fréchet
+    distance. `seed` draws its random halves. Raises ValueError for fewer than 2 images a side,
+    or 4 real ones with features.
+    """
+    ours, theirs = colour_stats(synthetic, "synthetic"), colour_stats(real, "real")
+    frechet = None if features is None else _frechet_with_floor(*features, seed=seed)
+    complaints = _complaints(ours, theirs, frechet)
+    fine = "no domain gap found: nothing is off by more than so few images show by chance"
+    return Fidelity(ours, theirs, frechet, tuple(complaints or [fine]), not complaints)
+
+
+def pool(features: FeatureMaps) -> np.ndarray:
+    """One vector an image: the mean over space of every map, float64 `[N, D]`, D = ΣC_l."""
+    means = [t.detach().float().mean(dim=(2, 3)).cpu().double() for t in features.values()]
+    return torch.cat(means, dim=1).numpy()
+
+
+def colour_stats(images: Array, name: str = "images") -> ColourStats:
+    """Channel statistics of uint8 `[N, 3, H, W]`; `name` is for the error message."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        found = list(images.shape)
+        raise ValueError(f"{name} images: found shape {found}, expected [N, 3, H, W]")
+    if len(images) < 2:
+        raise ValueError(f"found {len(images)} {name} image(s), expected at least 2: add images")
+    # One image at a time: a float64 copy of the whole set would be eight times its size.
+    pixels = (np.asarray(image, dtype=np.float64) for image in images)
+    moments = np.array([(p.mean(axis=(1, 2)), (p * p).mean(axis=(1, 2))) for p in pixels])
+    mean, square = moments.mean(axis=0)
+    return ColourStats(
+        n=len(images),
+        mean=tuple(mean.tolist()),
+        std=tuple(np.sqrt(np.maximum(square - mean**2, 0)).tolist()),
+        between=tuple(moments[:, 0].std(axis=0, ddof=1).tolist()),
+    )
+
+
+def frechet_distance(a: Array, b: Array) -> float:
+    """||m_a - m_b||² + Tr(C_a + C_b - 2 (C_a C_b)^½) of feature vectors `[N, D]` and `[M, D]`.
+
+    No matrix root is taken. With C_a = AᵀA and C_b = BᵀB, where A and B are the centred vectors
+    over √(N-1), the eigenvalues of C_a C_b are the squared singular values of A Bᵀ, so that the
+    trace of the root is their sum. That holds when N < D and the covariances are singular.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    root_a, root_b = _covariance_root(a), _covariance_root(b)
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    distance = shift @ shift + (root_a**2).sum() + (root_b**2).sum() - 2 * cross
+    return max(float(distance), 0.0)  # rounding leaves -1e-15 for equal sets
+
+
+def _covariance_root(vectors: np.ndarray) -> np.ndarray:
+    """A of at most D rows with AᵀA the covariance of `[N, D]`."""
+    root = (vectors - vectors.mean(axis=0)) / np.sqrt(len(vectors) - 1)
+    return np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root
+
+
+def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
+    """Distances of synthetic and of real images to the same random halves of the real ones."""
+    synthetic = np.asarray(synthetic, dtype=np.float64)
+    real = np.asarray(real, dtype=np.float64)
+    if synthetic.ndim != 2 or real.ndim != 2 or synthetic.shape[1] != real.shape[1]:
+        shapes = f"{list(synthetic.shape)} and {list(real.shape)}"
+        raise ValueError(f"features: found shapes {shapes}, expected [N, D] and [M, D]")
+    n = min(len(real) // 2, len(synthetic), MAX_SPLIT)
+    if n < 2:
+        raise ValueError(
+            f"found features of {len(synthetic)} synthetic and {len(real)} real image(s), "
+            "expected at least 2 and 4: add images"
+        )
+    # In units of the real spread no channel dominates; a channel that is constant on the real
+    # images is measured in units of a hundredth of the average spread.
+    spread = real.std(axis=0)
+    unit = np.maximum(spread, 0.01 * spread.mean())
+    unit[unit == 0] = 1.0
+    synthetic, real = synthetic / unit, real / unit
+
+    random = np.random.default_rng(seed)
+    distances, floors = [], []
+    for _ in range(REPEATS):
+        shuffled = real[random.permutation(len(real))[: 2 * n]]
+        subset = synthetic[random.permutation(len(synthetic))[:n]]
+        distances.append(frechet_distance(subset, shuffled[:n]))
+        floors.append(frechet_distance(shuffled[n:], shuffled[:n]))
+    return Frechet(float(np.mean(distances)), float(np.mean(floors)), n, real.shape[1])
+
+
+def _complaints(ours: ColourStats, theirs: ColourStats, frechet: Frechet | None) -> list[str]:
+    """A line for whatever is off by more than the limits and more than chance."""
+    lines = [
+        _spread("between images, colour", ours.between, theirs.between, ours, theirs),
+        _spread("over all pixels, colour", ours.std, theirs.std, ours, theirs),
+        _shift(ours, theirs),
+    ]
+    if frechet is not None and frechet.ratio > MAX_FRECHET_RATIO:
+        lines.append(
+            f"features are {frechet.ratio:.1f}x as far from the real images as those are from "
+            "one another"
+        )
+    return [line for line in lines if line]
+
+
+def _spread(
+    what: str, a: Sequence[float], b: Sequence[float], ours: ColourStats, theirs: ColourStats
+) -> str:
+    """'... varies 2.3x less than in the real images (blue)', for the channels that are off."""
+    # The standard error of the logarithm of a standard deviation over n images is √(1/2(n-1)).
+    error = np.sqrt(0.5 / (ours.n - 1) + 0.5 / (theirs.n - 1))
+    limit = max(MAX_RATIO, np.exp(MIN_SIGMA * error))
+    phrases = []
+    for word, ratios in (
+        ("less", [_ratio(real, synthetic) for synthetic, real in zip(a, b, strict=True)]),
+        ("more", [_ratio(synthetic, real) for synthetic, real in zip(a, b, strict=True)]),
+    ):
+        off = [name for name, ratio in zip(CHANNELS, ratios, strict=True) if ratio > limit]
+        if off:
+            phrases.append(f"{max(ratios):.1f}x {word} than in the real images ({', '.join(off)})")
+    return f"{what} varies " + " and ".join(phrases) if phrases else ""
+
+
+def _shift(ours: ColourStats, theirs: ColourStats) -> str:
+    """'the mean is off by -12 (red)' in levels, for the channels that are off."""
+    off = []
+    for i, name in enumerate(CHANNELS):
+        difference = ours.mean[i] - theirs.mean[i]
+        error = np.hypot(ours.between[i] / ours.n**0.5, theirs.between[i] / theirs.n**0.5)
+        if abs(difference) > max(MAX_SHIFT * theirs.std[i], MIN_SIGMA * error):
+            off.append(f"{difference:+.0f} ({name})")
+    return f"the mean colour is off by {', '.join(off)} of 255 levels" if off else ""
+
+
+def _ratio(a: float, b: float) -> float:
+    """a / b, where 0 / 0 is 1: both are equally constant."""
+    tiny = 1e-9
+    return (a + tiny) / (b + tiny)
+
+
+def render_table(fidelity: Fidelity) -> Table:
+    """For the terminal: a row a statistic and channel; the verdict stands below."""
+    ours, theirs, frechet = fidelity.synthetic, fidelity.real, fidelity.frechet
+    table = Table(
+        title="Synthetic against real images",
+        caption="\n".join(fidelity.verdict),
+        caption_style="green" if fidelity.agrees else "yellow",
+    )
+    for heading in ("", "channel"):
+        table.add_column(heading)
+    for heading in (f"synthetic ({ours.n})", f"real ({theirs.n})", "ratio"):
+        table.add_column(heading, justify="right")
+    for label, key in (
+        ("mean, 0-255", "mean"),
+        ("std over pixels", "std"),
+        ("std between images", "between"),
+    ):
+        for i, name in enumerate(CHANNELS):
+            a, b = getattr(ours, key)[i], getattr(theirs, key)[i]
+            end = i == len(CHANNELS) - 1
+            cells = (f"{a:.1f}", f"{b:.1f}", f"{_ratio(a, b):.2f}")
+            table.add_row("" if i else label, name, *cells, end_section=end)
+    if frechet is not None:
+        label = f"Fréchet distance, {frechet.n} to {frechet.n}"
+        values = (f"{frechet.distance:.3g}", f"{frechet.noise_floor:.3g}", f"{frechet.ratio:.2f}")
+        table.add_row(label, f"{frechet.dimensions} features", *values)
+    return table

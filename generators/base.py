@@ -1,0 +1,113 @@
+"""What a generator is: images and native-size activations, one random stream a sample.
+
+Every other package talks to generators through the types in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+
+def sample_seed(run_seed: int, index: int, stream: int = 0) -> int:
+    """Seed of sample `index`: a pure function of the run's seed, never of rank, batch or order.
+
+    `stream` separates independent uses of the same sample (0 the sampler, 1 the feature noise).
+    """
+    words = np.random.SeedSequence([run_seed, index, stream]).generate_state(2, np.uint32)
+    return int(words[0]) << 31 ^ int(words[1])  # 63 bits: torch wants a non-negative int64
+
+
+def sample_generators(
+    run_seed: int, indices: Sequence[int], stream: int = 0
+) -> list[torch.Generator]:
+    """One CPU random generator a sample, so that noise does not depend on the batch or device."""
+    return [torch.Generator().manual_seed(sample_seed(run_seed, i, stream)) for i in indices]
+
+
+@dataclass(frozen=True)
+class FeatureMapSpec:
+    """Name and native shape of one feature map: `channels` x `height` x `width`."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
+class FeatureMaps(Mapping[str, torch.Tensor]):
+    """Ordered activations of a batch, name -> tensor `[N, C_l, h_l, w_l]` at native size.
+
+    Nothing upsamples and concatenates them: labelers project each map first, because bilinear
+    upsampling commutes with a linear layer.
+    """
+
+    def __init__(self, maps: Mapping[str, torch.Tensor]):
+        sizes = {len(t) for t in maps.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"feature maps of one batch have different lengths: {sorted(sizes)}")
+        self._maps = dict(maps)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._maps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples N."""
+        return len(next(iter(self._maps.values())))
+
+    @property
+    def spec(self) -> tuple[FeatureMapSpec, ...]:
+        """Names and native shapes, in order."""
+        return tuple(FeatureMapSpec(n, *t.shape[1:]) for n, t in self._maps.items())
+
+    def to(self, *args, **kwargs) -> FeatureMaps:
+        """Move or cast every map (arguments as `torch.Tensor.to`)."""
+        return FeatureMaps({n: t.to(*args, **kwargs) for n, t in self._maps.items()})
+
+    def select(self, rows: slice) -> FeatureMaps:
+        """The samples `rows` of the batch."""
+        return FeatureMaps({n: t[rows] for n, t in self._maps.items()})
+
+    @staticmethod
+    def concat(batches: Sequence[FeatureMaps]) -> FeatureMaps:
+        """Join batches of the same spec along N."""
+        return FeatureMaps({n: torch.cat([b[n] for b in batches]) for n in batches[0]})
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A source of images and of the activations behind them."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights: the identity a labeler is bound to."""
+        ...
+
+    @property
+    def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
+        """The maps that `sample` and `encode` return."""
+        ...
+
+    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
+        """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone."""
+        ...
+
+    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
+        """Features of images uint8 `[N, 3, H, W]`; `indices` seed noise that is fresh per image."""
+        ...

@@ -1,0 +1,34 @@
+"""Which device and number format to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA, then Apple's MPS, then the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware.
+
+    On a CPU this means AMX: without it oneDNN emulates the convolutions, measured 10x slower than
+    float32 on a Zen 3, while AMX made them 3x faster.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The autocast dtype for `precision` (`auto`, `float32`, `bfloat16`, `float16`)."""
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return DTYPES[precision]

@@ -1,0 +1,54 @@
+"""Labelers: how a generator's activations become masks and uncertainty.
+
+Names resolve on first use, so that `labelers.config` can be imported without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelers.annotations import (
+        Annotations,
+        ImageFolder,
+        list_images,
+        read_annotations,
+        read_image,
+        read_mask,
+    )
+    from labelers.config import LabelerConfig
+    from labelers.ensemble import Ensemble
+    from labelers.fit import fit
+    from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo, Prediction
+
+_MODULES = {
+    "Annotations": "annotations",
+    "Ensemble": "ensemble",
+    "GeneratorInfo": "labeler",
+    "ImageFolder": "annotations",
+    "Labeler": "labeler",
+    "LabelerConfig": "config",
+    "LabelerInfo": "labeler",
+    "Prediction": "labeler",
+    "list_images": "annotations",
+    "read_annotations": "annotations",
+    "read_image": "annotations",
+    "read_mask": "annotations",
+}
+
+__all__ = [
+    "Annotations",
+    "Ensemble",
+    "GeneratorInfo",
+    "ImageFolder",
+    "Labeler",
+    "LabelerConfig",
+    "LabelerInfo",
+    "Prediction",
+    "fit",
+    "list_images",
+    "read_annotations",
+    "read_image",
+    "read_mask",
+]

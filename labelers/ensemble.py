@@ -1,0 +1,199 @@
+"""The ensemble of pixel classifiers, all members in one set of tensors.
+
+A member is Linear -> ReLU -> BatchNorm for each hidden layer, then Linear. Parameters carry a
+leading member axis M, so that training is a handful of batched matrix products.
+
+Prediction never builds the upsampled `[N, ΣC, H, W]` tensor. Bilinear upsampling is linear and
+acts per channel, so the first layer commutes with it: W·concat_l(up(f_l)) = Σ_l up(W_l·f_l).
+Each map is projected at native size, maps of equal size are added, only the sum is upsampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from generators.base import FeatureMaps, FeatureMapSpec
+
+INIT_STD = 0.02
+
+
+def group_by_size(
+    spec: Sequence[FeatureMapSpec],
+) -> dict[tuple[int, int], list[FeatureMapSpec]]:
+    """Feature maps by native (height, width), sizes and maps in their order of appearance.
+
+    The input channels of the first layer follow this order, so that the channels of one size are
+    adjacent: one gather and one upsampling a size, however many maps there are.
+    """
+    groups: dict[tuple[int, int], list[FeatureMapSpec]] = {}
+    for m in spec:
+        groups.setdefault((m.height, m.width), []).append(m)
+    return groups
+
+
+class MemberLinear(nn.Module):
+    """A linear layer a member: weight `[M, out, in]`, bias `[M, out]`."""
+
+    def __init__(self, members: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(members, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[M, in, B]` -> `[M, out, B]`."""
+        return torch.baddbmm(self.bias[:, :, None], self.weight, x)
+
+
+class MemberNorm(nn.Module):
+    """A batch normalisation a member: weight, bias, running mean and variance `[M, width]`."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, members: int, width: int, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(members, width))
+        self.bias = nn.Parameter(torch.zeros(members, width))
+        self.register_buffer("running_mean", torch.zeros(members, width))
+        self.register_buffer("running_var", torch.ones(members, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[M, width, B]` -> the same; statistics of the batch in training, else running ones."""
+        # Members stand side by side as channels of one sample: no copy, one call for them all.
+        return F.batch_norm(
+            x.reshape(1, -1, x.shape[-1]),
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            self.training,
+            self.momentum,
+            self.eps,
+        ).view_as(x)
+
+    def scale_shift(self, member: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The running normalisation of one member as y = scale·x + shift, `[width]` each."""
+        scale = self.weight[member] * torch.rsqrt(self.running_var[member] + self.eps)
+        return scale, self.bias[member] - scale * self.running_mean[member]
+
+
+class Ensemble(nn.Module):
+    """M classifiers of pixels described by the feature maps of `spec`.
+
+    `hidden` are the widths of the hidden layers, `classes` the number of classes K. Weights start
+    at N(0, 0.02), drawn from `rng`; biases at 0.
+    """
+
+    def __init__(
+        self,
+        spec: Sequence[FeatureMapSpec],
+        classes: int,
+        hidden: Sequence[int],
+        members: int,
+        rng: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.spec = tuple(spec)
+        self.groups = group_by_size(self.spec)
+        self.members = members
+        ordered = [m for maps in self.groups.values() for m in maps]
+        ends = torch.tensor([m.channels for m in ordered]).cumsum(0).tolist()
+        self._columns = {
+            m.name: slice(end - m.channels, end) for m, end in zip(ordered, ends, strict=True)
+        }
+        widths = [ends[-1], *hidden, classes]
+        self.linears = nn.ModuleList(
+            MemberLinear(members, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.norms = nn.ModuleList(MemberNorm(members, w) for w in hidden)
+        for linear in self.linears:
+            nn.init.normal_(linear.weight, 0.0, INIT_STD, generator=rng)
+
+    @classmethod
+    def from_reference(
+        cls, spec: Sequence[FeatureMapSpec], states: Sequence[Mapping[str, torch.Tensor]]
+    ) -> Ensemble:
+        """Ensemble of members saved by the paper's code, in eval mode.
+
+        `states` holds one state dict a member with keys `layers.{0,3,6}` (linear) and
+        `layers.{2,5}` (batch normalisation); input channels in the order of `spec`. Any depth
+        works: linears at multiples of 3, norms just before the next linear.
+        """
+        depth = max(int(k.split(".")[1]) for k in states[0]) // 3
+        hidden = [len(states[0][f"layers.{3 * i}.bias"]) for i in range(depth)]
+        self = cls(spec, len(states[0][f"layers.{3 * depth}.bias"]), hidden, len(states))
+        order = torch.cat(
+            [
+                torch.arange(start, start + m.channels)
+                for maps in self.groups.values()
+                for m in maps
+                for start in [sum(p.channels for p in spec[: list(spec).index(m)])]
+            ]
+        )
+        target = {}
+        for i in range(depth + 1):
+            for part in ("weight", "bias"):
+                target[f"linears.{i}.{part}"] = f"layers.{3 * i}.{part}"
+        for i in range(depth):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                target[f"norms.{i}.{part}"] = f"layers.{3 * i + 2}.{part}"
+        state = {ours: torch.stack([s[key] for s in states]) for ours, key in target.items()}
+        state["linears.0.weight"] = state["linears.0.weight"][:, :, order]
+        self.load_state_dict(state)
+        return self.eval()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits `[M, K, B]` of gathered pixels `[M, B, C]`, a batch of its own for each member.
+
+        Channels are in the order of `group_by_size`.
+        """
+        x = pixels.transpose(1, 2)
+        for linear, norm in zip(self.linears[:-1], self.norms, strict=True):
+            x = norm(F.relu(linear(x)))
+        return self.linears[-1](x)
+
+    def logits(self, features: FeatureMaps, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+        """Logits `[N, K, H, W]` of whole images at `size` (H, W), one member after another.
+
+        Batch normalisation uses its running statistics, whatever the mode of the module. The
+        features must have the names, order aside, and channels of `spec`.
+        """
+        for member in range(self.members):
+            yield self._member_logits(member, features, size)
+
+    @torch.no_grad()
+    def _member_logits(
+        self, member: int, features: FeatureMaps, size: tuple[int, int]
+    ) -> torch.Tensor:
+        x = self._first_layer(member, features, size).flatten(2)
+        for linear, norm in zip(self.linears[1:], self.norms, strict=True):
+            # Normalisation is affine, so it folds into the linear layer that follows it.
+            scale, shift = norm.scale_shift(member)
+            weight = linear.weight[member]
+            bias = linear.bias[member] + weight @ shift
+            x = torch.matmul(weight * scale, x.relu_()).add_(bias[:, None])
+        return x.unflatten(2, size)
+
+    def _first_layer(
+        self, member: int, features: FeatureMaps, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Σ_l up(W_l·f_l) + bias, `[N, hidden, H, W]`."""
+        weight, bias = self.linears[0].weight[member], self.linears[0].bias[member]
+        total: torch.Tensor | None = None
+        for native, maps in self.groups.items():
+            projected: torch.Tensor | None = None
+            for m in maps:
+                z = torch.matmul(weight[:, self._columns[m.name]], features[m.name].flatten(2))
+                projected = z if projected is None else projected.add_(z)
+            assert projected is not None
+            up = projected.unflatten(2, native)
+            if native != size:
+                up = F.interpolate(up, size, mode="bilinear", align_corners=False)
+            total = up if total is None else total.add_(up)
+        assert total is not None
+        return total.add_(bias[:, None, None])
