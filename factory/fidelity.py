@@ -26,9 +26,9 @@ CHANNELS = ("red", "green", "blue")
 MAX_RATIO = 1.25  # a spread that differs by more is reported ...
 MAX_SHIFT = 0.25  # ... and so is a mean that moved by more than this share of the real pixel std
 MAX_FRECHET_RATIO = 2.0  # distance over noise floor
-MIN_SIGMA = 3.0  # nothing is reported that so few images could show by chance
+MIN_SIGMA = 3.5  # nothing is reported that so few images could show by chance
 REPEATS = 4  # random splits the Fréchet distance is averaged over
-MAX_SPLIT = 2000  # images a side of a split: beyond this only the running time grows
+MAX_SPLIT = 1000  # images a side of a split: beyond this only the running time grows
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,10 @@ def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
             f"found features of {len(synthetic)} synthetic and {len(real)} real image(s), "
             "expected at least 2 and 4: add images"
         )
-    # In units of the real spread no channel dominates; a channel that is constant on the real
-    # images is measured in units of a hundredth of the average spread.
+    # In units of the real spread no channel dominates; one that is constant on the real images
+    # has no such unit and takes the average one.
     spread = real.std(axis=0)
-    unit = np.maximum(spread, 0.01 * spread.mean())
-    unit[unit == 0] = 1.0
+    unit = np.where(spread > 1e-9 * spread.max(), spread, spread.mean() or 1.0)
     synthetic, real = synthetic / unit, real / unit
 
     random = np.random.default_rng(seed)
@@ -203,7 +202,8 @@ def _spread(
     ):
         off = [name for name, ratio in zip(CHANNELS, ratios, strict=True) if ratio > limit]
         if off:
-            phrases.append(f"{max(ratios):.1f}x {word} than in the real images ({', '.join(off)})")
+            times = f"up to {max(ratios):.1f}x" if len(off) > 1 else f"{max(ratios):.1f}x"
+            phrases.append(f"{times} {word} than in the real images ({', '.join(off)})")
     return f"{what} varies " + " and ".join(phrases) if phrases else ""
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     )
     from labelers.config import LabelerConfig
     from labelers.ensemble import Ensemble
-    from labelers.fit import fit
     from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo, Prediction
 
 _MODULES = {
@@ -46,9 +45,14 @@ __all__ = [
     "LabelerConfig",
     "LabelerInfo",
     "Prediction",
-    "fit",
     "list_images",
     "read_annotations",
     "read_image",
     "read_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

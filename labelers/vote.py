@@ -21,16 +21,20 @@ class Tally:
 
     def add(self, logits: torch.Tensor) -> None:
         """Count one member's logits `[N, K, H, W]`."""
+        if self.members == 0:
+            self._probabilities = torch.zeros_like(logits)
+            self._entropies = torch.zeros_like(logits[:, 0])
+            self._votes = torch.zeros_like(logits)
         log_p = torch.log_softmax(logits, dim=1)
         p = log_p.exp()
-        # p·log p with a finite log p is 0, not NaN, where p underflows.
-        self._entropies = self._entropies - (p * log_p).sum(1)
+        self._probabilities += p
         if self.vote == "majority":
-            choice = torch.zeros_like(logits, dtype=torch.int16)
-            self._votes = self._votes + choice.scatter_(1, logits.argmax(1, keepdim=True), 1)
+            first = logits.argmax(1, keepdim=True)
+            self._votes.scatter_add_(1, first, torch.ones_like(logits[:, :1]))
         elif self.vote == "log_soft":
-            self._votes = self._votes + log_p
-        self._probabilities = self._probabilities + p
+            self._votes += log_p
+        # p·log p with a finite log p is 0, not NaN, where p underflows.
+        self._entropies -= p.mul_(log_p).sum(1)
         self.members += 1
 
     @property

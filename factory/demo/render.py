@@ -27,7 +27,7 @@ BACKGROUND, RED_CELL, CYTOPLASM, NUCLEUS, PLATELET = range(5)
 FRAME = 64.0  # side of the frame in the units of all lengths below
 OVERSAMPLING = 3  # odd, so that one of the fine samples lies on the pixel's centre
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 Outline = Callable[[Array, Array], Array]  # offsets from the centre -> signed distance
 Window = tuple[slice, slice]
 RedCell = tuple[float, float, float]  # x, y, radius
@@ -103,8 +103,7 @@ class Slide:
 
     def __init__(self, size: int) -> None:
         self.side = size * OVERSAMPLING
-        centres = (np.arange(self.side, dtype=np.float32) + np.float32(0.5)) / self.side
-        self.axis: Array = centres * np.float32(FRAME)
+        self.axis: Array = ((np.arange(self.side) + 0.5) * (FRAME / self.side)).astype(np.float32)
         self.absorbance: Array = np.zeros((3, self.side, self.side), np.float32)
         self.labels: NDArray[np.uint8] = np.zeros((self.side, self.side), np.uint8)
 
@@ -122,12 +121,14 @@ class Slide:
         n = int(FRAME / wavelength) + 1
         coarse = Image.fromarray(rng.standard_normal((n, n), np.float32))
         rows, columns = where
-        box = [
-            edge * n / self.side for edge in (columns.start, rows.start, columns.stop, rows.stop)
-        ]
-        shape = (columns.stop - columns.start, rows.stop - rows.start)
-        fine = coarse.resize(shape, Image.Resampling.BICUBIC, box=(box[0], box[1], box[2], box[3]))
-        return np.asarray(fine) * 1.3  # interpolation takes some variance away
+        left, top, right, bottom = columns.start, rows.start, columns.stop, rows.stop
+        scale = n / self.side
+        fine = coarse.resize(
+            (right - left, bottom - top),
+            Image.Resampling.BICUBIC,
+            box=(left * scale, top * scale, right * scale, bottom * scale),
+        )
+        return np.asarray(fine, np.float32) * 1.3  # interpolation takes some variance away
 
 
 def _coverage(distance: Array, softness: float = 0.8) -> Array:
@@ -147,9 +148,10 @@ def _blob(rng: np.random.Generator, radius: float, wobble: float) -> Outline:
     a, b, c, d = complex(a), complex(b), complex(c), complex(d)
 
     def distance(dx: Array, dy: Array) -> Array:
-        r = np.sqrt(dx * dx + dy * dy) + 1e-6
+        r: Array = np.sqrt(dx * dx + dy * dy) + 1e-6
         z = (dx + 1j * dy) / r  # powers of z are the harmonics: no trigonometry in each pixel
-        return r - radius * (1 + (z * z * (a + z * (b + z * (c + z * d)))).real)
+        modulation: Array = (z * z * (a + z * (b + z * (c + z * d)))).real
+        return r - radius * (1 + modulation)
 
     return distance
 
@@ -279,7 +281,7 @@ def _paint_red_cell(
     u2 = np.square(np.clip(1 + distance / radius, 0, 1))
     biconcave = np.sqrt(1 - u2) * (0.81 + 7.83 * u2 - 4.39 * u2 * u2) / 2.55
     flat = (1 - u2**6) * 0.85
-    thickness = depth * biconcave + (1 - depth) * flat + 0.18 * _coverage(distance)
+    thickness = depth * biconcave + (1 - depth) * flat + 0.14 * _coverage(distance)
     slide.add(where, thickness * rng.uniform(0.85, 1.1), stain.red_cell)
     slide.labels[where][distance < 0] = RED_CELL
 
@@ -288,7 +290,7 @@ def _paint_platelets(
     rng: np.random.Generator, slide: Slide, stain: Stain, whites: list[WhiteCell]
 ) -> None:
     """None on almost half of the slides, else a few small granular discs beside the white cells."""
-    for _ in range(int(rng.choice(5, p=(0.36, 0.26, 0.19, 0.12, 0.07)))):
+    for _ in range(int(rng.choice(5, p=(0.28, 0.30, 0.22, 0.13, 0.07)))):
         x, y = rng.uniform(3, FRAME - 3, 2).tolist()
         radius = rng.uniform(2.8, 4.4)
         if any(w.away(x, y) < w.radius + radius for w in whites):
@@ -337,7 +339,8 @@ def render(index: int, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.ui
     """Draw smear number `index`.
 
     Returns the image, uint8 `[size, size, 3]` RGB, and its mask, uint8 `[size, size]` of ids into
-    `CLASSES`. Both depend on the arguments only; another `size` shows the same smear, with other sensor noise.
+    `CLASSES`. Both depend on the arguments only; another `size` shows the same smear, with other
+    sensor noise.
     Raises `ValueError` for a negative index or a size below 16.
     """
     if index < 0:
@@ -347,7 +350,7 @@ def render(index: int, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.ui
     rng = np.random.default_rng(np.random.SeedSequence(index))
     slide, stain = Slide(size), Stain.draw(rng)
     whites = _draw_white_cells(rng)
-    pallor = rng.uniform(0.45, 1.0)  # how biconcave the red cells of this smear are
+    pallor = rng.uniform(0.6, 1.05)  # how biconcave the red cells of this smear are
     for cell in _place_red_cells(rng, whites):
         _paint_red_cell(rng, slide, stain, whites, cell, pallor)
     _paint_platelets(rng, slide, stain, whites)

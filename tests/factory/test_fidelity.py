@@ -74,7 +74,7 @@ def test_units_of_a_feature_do_not_matter():
     scale = np.array([1e-3, 1.0, 1e3, 1.0])
     pictures = images(40, 0), images(40, 1)
     plain = fidelity.compare(*pictures, (fresh, real)).frechet
-    scaled = fidelity.compare(*pictures, (fresh * scale[:3].max(), real * scale[:3].max())).frechet
+    scaled = fidelity.compare(*pictures, (fresh * scale, real * scale)).frechet
     assert plain is not None
     assert scaled is not None
     assert scaled.distance == pytest.approx(plain.distance)

@@ -1,0 +1,370 @@
+"""The recipe: everything that decides the bytes of a dataset, in one checked object.
+
+Sections belong to the packages that use them and are composed here. Precedence: defaults <
+recipe file < explicit overrides (`--set a.b=c`). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.resources
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from generators.config import GeneratorConfig
+from labelers.config import LabelerConfig
+from train_seg.config import SegmenterConfig
+
+PACKAGE_PREFIX = "package:"
+WEIGHT_KEYS = ("generator.weights", "labeler.weights")
+# What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
+MAX_CLASSES = 255  # masks are uint8 and 255 means "ignore"
+
+
+class DatasetConfig(BaseModel):
+    """How candidates are made, dropped and packed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drop_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="share of candidates dropped, the most uncertain"
+    )
+    shard_size: int = Field(
+        default=96, ge=1, description="candidates in one unit of work (batches are cut inside it)"
+    )
+    samples_per_shard: int = Field(default=1000, ge=1, description="kept samples in a final shard")
+    image_format: Literal["png", "jpg"] = Field(
+        default="png", description="png is exact; jpg (quality 95, full chroma) is smaller"
+    )
+
+
+class Recipe(BaseModel):
+    """A recipe as written: `weights` may be relative, `classes` may be left to the labeler."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the shards")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="class names in id order; by default the labeler's"
+    )
+    palette: tuple[tuple[int, int, int], ...] | None = Field(
+        default=None, description="one RGB colour (0-255) a class; by default the labeler's"
+    )
+    generator: GeneratorConfig
+    labeler: LabelerConfig = LabelerConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    dataset: DatasetConfig = DatasetConfig()
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (len(set(names)) != len(names) or len(names) < 2):
+            raise ValueError(f"expected two or more distinct names, found {list(names)}")
+        return names
+
+    @field_validator("palette")
+    @classmethod
+    def _colours(
+        cls, colours: tuple[tuple[int, int, int], ...] | None
+    ) -> tuple[tuple[int, int, int], ...] | None:
+        if any(not 0 <= value <= 255 for colour in colours or () for value in colour):
+            raise ValueError("expected colours of three numbers from 0 to 255")
+        return colours
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    files = importlib.resources.files("configs").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_recipe(source: str = "demo", overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a preset's name or of a YAML file, with overrides such as `dataset.a=1`.
+
+    Values of overrides are read as YAML (`[1, 2]`, `0.5`, `null`); later ones win.
+
+    Raises:
+        FileNotFoundError: no such preset or file; names the presets that exist.
+        ValueError: an unknown key (names the nearest known one) or a value out of range.
+    """
+    content = _read_yaml(source)
+    for override in overrides:
+        _apply_override(content, override)
+    known = list(_known_keys(Recipe))
+    for key in _keys_of(content, set(known)):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown recipe key '{key}': did you mean '{near}'?")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_describe(error, source)) from None
+
+
+def _read_yaml(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise FileNotFoundError(f"recipe {source}: no such file")
+        text = path.read_text(encoding="utf-8")
+    elif source in preset_names():
+        text = (importlib.resources.files("configs") / f"{source}.yaml").read_text("utf-8")
+    else:
+        presets = ", ".join(preset_names())
+        raise FileNotFoundError(
+            f"unknown recipe '{source}': expected a .yaml file or one of {presets}"
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"recipe {source}: expected keys and values, found {content!r}")
+    return content
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"--set {override}: expected KEY=VALUE, such as generator.steps=10")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {override}: the value is not YAML") from None
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of every field, sections included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for section in _models_in(field.annotation):
+            yield from _known_keys(section, f"{prefix}{name}.")
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The pydantic models of a field: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _keys_of(content: Mapping[Any, Any], known: set[str], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of `content`; does not descend into an unknown one."""
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        yield key
+        if isinstance(value, dict) and key in known:
+            yield from _keys_of(value, known, f"{key}.")
+
+
+def _describe(error: ValidationError, source: str) -> str:
+    """The first problem of a validation, in one line."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"recipe {source}: '{key}' is missing: write it there or give --set {key}=..."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"recipe {source}: '{key}' is {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+# --- resolving -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe whose weights have been found and whose classes and palette are known.
+
+    `generator` and `labeler` are the recipe's sections with `weights` an absolute path on this
+    machine; `weights_sha256` says what those paths hold, by recipe key.
+    """
+
+    recipe: Recipe
+    generator: GeneratorConfig
+    labeler: LabelerConfig
+    weights_sha256: dict[str, str]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order."""
+        assert self.recipe.classes is not None
+        return self.recipe.classes
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """One RGB colour (0-255) a class."""
+        assert self.recipe.palette is not None
+        return self.recipe.palette
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What decides the bytes: see `canonical`."""
+        return canonical(self.recipe.model_dump(mode="json"), self.weights_sha256)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical recipe, in hexadecimal."""
+        text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
+    """A dumped recipe with each `weights` replaced by the sha256 of what it holds.
+
+    So that where things are installed does not matter. The `segmenter` section is left out: it
+    reads a dataset and has no part in its bytes.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
+    result.pop("segmenter", None)
+    for key, digest in weights_sha256.items():
+        section, name = key.split(".")
+        result[section][name] = f"sha256:{digest}"
+    return result
+
+
+def resolve(recipe: Recipe) -> ResolvedRecipe:
+    """Find and hash the weights; take classes and palette from the labeler where not given.
+
+    Raises:
+        FileNotFoundError: weights that are not there.
+        ValueError: no labeler, or classes that contradict the labeler's.
+    """
+    if recipe.labeler.weights is None:
+        raise ValueError(
+            "labeler.weights is not set: train a labeler with `factory train-labeler` and give"
+            " its folder (--labeler DIR or --set labeler.weights=DIR)"
+        )
+    generator_path = find_weights("generator.weights", recipe.generator.weights)
+    labeler_path = find_weights("labeler.weights", recipe.labeler.weights)
+    classes, palette = _labeler_classes(labeler_path)
+    if recipe.classes is not None and list(recipe.classes) != classes:
+        raise ValueError(
+            f"the recipe's classes are {list(recipe.classes)} but {labeler_path} was trained on"
+            f" {classes}: leave `classes` out of the recipe or train a labeler for them"
+        )
+    if recipe.palette is not None:
+        palette = [list(colour) for colour in recipe.palette]
+    if len(palette) != len(classes):
+        raise ValueError(f"palette has {len(palette)} colours for {len(classes)} classes")
+    full = recipe.model_copy(
+        update={"classes": tuple(classes), "palette": tuple((r, g, b) for r, g, b in palette)}
+    )
+    paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
+    return ResolvedRecipe(
+        full,
+        recipe.generator.model_copy(update={"weights": str(generator_path)}),
+        recipe.labeler.model_copy(update={"weights": str(labeler_path)}),
+        {key: weights_sha256(path) for key, path in paths.items()},
+    )
+
+
+def _labeler_classes(folder: Path) -> tuple[list[str], list[list[int]]]:
+    """Class names and colours that a labeler was trained with."""
+    file = folder / "labeler.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no labeler.json: expected a folder written by `factory train-labeler`"
+        )
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        classes, palette = content["classes"], content.get("palette")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{file}: expected JSON with a list `classes`") from None
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"{file}: {len(classes)} classes, expected at most {MAX_CLASSES}")
+    if palette is None:
+        from factory.dataset import default_palette
+
+        palette = default_palette(len(classes))
+    return classes, palette
+
+
+def find_weights(key: str, weights: str) -> Path:
+    """Absolute path of weights given as a path, `package:some.module/folder` or a hub id.
+
+    `key` names the setting in the error.
+
+    Raises:
+        FileNotFoundError: nothing there, or (a hub id) it cannot be fetched.
+        ValueError: a `package:` address whose package does not exist.
+    """
+    if weights.startswith(PACKAGE_PREFIX):
+        path = _package_path(key, weights)
+    else:
+        path = Path(weights).expanduser()
+    if path.exists():
+        return path.resolve()
+    # "runs/gen" looks like a hub id too: it is a typing error if there is a folder "runs" here.
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
+        return _fetch_from_hub(key, weights)
+    raise FileNotFoundError(f"{key}: {path} does not exist")
+
+
+def _package_path(key: str, weights: str) -> Path:
+    module, _, inside = weights.removeprefix(PACKAGE_PREFIX).partition("/")
+    try:
+        root = importlib.resources.files(module)
+    except ModuleNotFoundError:
+        raise ValueError(f"{key}: {weights}: there is no package '{module}'") from None
+    return Path(str(root.joinpath(inside)))
+
+
+def _fetch_from_hub(key: str, repository: str) -> Path:
+    """Local snapshot of a Hugging Face repository (weights and their settings only)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # a dozen unrelated types: offline, not found, gated, ...
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise FileNotFoundError(
+            f"{key}: {repository} is neither a folder here nor a hub repository that can be"
+            f" fetched ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def weights_sha256(path: Path) -> str:
+    """sha256 of a weight file, or of the names and contents of a folder's weight files."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    files = (f for f in path.rglob("*") if f.suffix in WEIGHT_SUFFIXES and f.is_file())
+    for item in sorted(files, key=lambda f: f.relative_to(path).as_posix()):
+        total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
+    return total.hexdigest()
+
+
+# --- comparing -------------------------------------------------------------------------------
+
+
+def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two canonical recipes differ, in order."""
+    fields = []
+    for key in dict.fromkeys([*a, *b]):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            fields += diff(left, right, f"{prefix}{key}.")
+        elif left != right:
+            fields.append(f"{prefix}{key}")
+    return fields

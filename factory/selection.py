@@ -1,0 +1,54 @@
+"""Which candidates are dropped, exactly, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of N candidates stay: `kept` bool `[N]`, `reasons` (None = kept) and the threshold.
+
+    `threshold` is the largest uncertainty kept, in nats.
+    """
+
+    kept: np.ndarray
+    reasons: list[str | None]
+    threshold: float
+
+
+def drop_count(n: int, drop_fraction: float) -> int:
+    """Exactly floor(drop_fraction * n), for the fraction as it is written in decimal.
+
+    In binary floating point floor(0.29 * 100) would be 28.
+    """
+    return int(Fraction(str(drop_fraction)) * n)
+
+
+def select(indices: Sequence[int], uncertainty: np.ndarray, drop_fraction: float) -> Selection:
+    """Drop the floor(drop_fraction * N) most uncertain of N >= 1 candidates.
+
+    `uncertainty` is float32 `[N]` in nats. Among equals the later index (key) is dropped first,
+    so the outcome does not depend on the order in which candidates are given.
+
+    Raises:
+        ValueError: an uncertainty is not a finite number.
+    """
+    values = np.asarray(uncertainty)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"sample {indices[bad[0]]} has uncertainty {values[bad[0]]}, expected a finite number"
+            f" ({len(bad)} of {len(values)} are not): the labeler or its features are broken"
+        )
+    order = np.lexsort((np.asarray(indices), values))  # by uncertainty, then by index
+    kept = np.ones(len(values), bool)
+    kept[order[len(values) - drop_count(len(values), drop_fraction) :]] = False
+    reasons = [None if keep else UNCERTAIN for keep in kept]
+    return Selection(kept, reasons, float(values[kept].max()))

@@ -1,0 +1,285 @@
+"""A worker: generator and labeler loaded once, then shards of candidates written to disk.
+
+A shard is a tar of every sample, a parquet of rows about them, and `NNNNNN_stats.json`: the
+completion marker, written last, with size and sha256 of the other two. What has none is redone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from factory.dataset import (
+    FileInfo,
+    ImageFormat,
+    Member,
+    TarWriter,
+    atomic_file,
+    encode_sample,
+    sample_key,
+    write_json,
+)
+from generators.base import FeatureMaps, Generator, sample_seed
+from generators.config import GeneratorConfig
+from labelers.config import LabelerConfig
+
+CANDIDATES_DIR = "candidates"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work: candidates `start` to `stop` (exclusive).
+
+    `files` are the photographs to label, one a candidate; None means to sample the generator.
+    """
+
+    number: int
+    start: int
+    stop: int
+    files: tuple[str, ...] | None = None
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of this shard's files."""
+        return f"{self.number:06d}"
+
+    @property
+    def indices(self) -> range:
+        """Sample indices."""
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """What a finished shard holds: the content of its completion marker.
+
+    `image_size` is (height, width) in pixels; `uncertainty_sum` in nats.
+    """
+
+    number: int
+    start: int
+    stop: int
+    image_size: tuple[int, int]
+    uncertainty_sum: float
+    elapsed_sec: float
+    tar: FileInfo
+    rows: FileInfo
+
+    @property
+    def samples(self) -> int:
+        """Number of candidates."""
+        return self.stop - self.start
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        files = {"tar": self.tar.model_dump(), "rows": self.rows.model_dump()}
+        return {**{k: v for k, v in vars(self).items() if k not in files}, **files}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ShardStats:
+        """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        values = dict(content)
+        values["image_size"] = tuple(values["image_size"])
+        values["tar"] = FileInfo.model_validate(values["tar"])
+        values["rows"] = FileInfo.model_validate(values["rows"])
+        return cls(**values)
+
+
+class LabelerLike(Protocol):
+    """What a worker asks of a labeler (`labelers.Labeler`)."""
+
+    def predict(self, features: FeatureMaps, size: tuple[int, int], vote: Any) -> Any:
+        """Masks and uncertainty of a batch."""
+        ...
+
+    def check(self, generator: Generator) -> None:
+        """Raise ValueError unless `generator` is the one of training."""
+        ...
+
+
+Models = tuple[Generator, LabelerLike]
+LoadModels = Callable[[GeneratorConfig, LabelerConfig, str], Models]
+
+
+def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str) -> Models:
+    """Generator and labeler from the folders that their configs name, on `device`."""
+    import generators
+    from labelers.labeler import Labeler
+
+    assert labeler.weights is not None  # a resolved recipe has both
+    loaded = generators.load(generator, device)
+    on = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    return loaded, Labeler.load(labeler.weights, "cpu" if on == "auto" else on)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """All that a worker needs to know; small, because it travels to every worker.
+
+    `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the
+    worker's machine; `load` replaces the real models in tests.
+    """
+
+    out: Path
+    generator: GeneratorConfig
+    labeler: LabelerConfig
+    palette: tuple[tuple[int, int, int], ...]
+    image_format: ImageFormat = "png"
+    device: str = "auto"
+    load: LoadModels = field(default=load_models)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A labelled batch: members of the samples in order, a row about each, and their size."""
+
+    members: list[list[Member]]
+    rows: list[dict[str, Any]]
+    image_size: tuple[int, int]
+
+
+class ShardWorker:
+    """Samples, labels and writes shards. Models are loaded by the first call, not before."""
+
+    def __init__(self, spec: WorkerSpec, threads: int = 1):
+        self.spec = spec
+        self.folder = spec.out / CANDIDATES_DIR
+        # Workers share a machine: each must keep to its cores or they fight over all of them.
+        torch.set_num_threads(threads)
+        self._models: Models | None = None
+
+    @property
+    def models(self) -> Models:
+        """Generator and labeler.
+
+        Raises:
+            ValueError: the labeler belongs to another generator or to other blocks.
+        """
+        if self._models is None:
+            generator, labeler = self.spec.load(
+                self.spec.generator, self.spec.labeler, self.spec.device
+            )
+            labeler.check(generator)
+            self._models = generator, labeler
+        return self._models
+
+    def __call__(self, shard: Shard) -> ShardStats:
+        """Make and write one shard; raises ValueError for an unreadable photograph."""
+        started = time.perf_counter()
+        rows: list[dict[str, Any]] = []
+        image_size = (0, 0)
+        tar_path = self.folder / f"{shard.stem}.tar"
+        with atomic_file(tar_path) as file:
+            tar = TarWriter(file)
+            step = self.spec.generator.batch_size
+            # Batches are cut inside the shard: the bits of a sample depend on its batch, and the
+            # same shard must come out the same whoever makes it.
+            for start in range(shard.start, shard.stop, step):
+                batch = range(start, min(start + step, shard.stop))
+                candidates = self.make(batch, self._batch_files(shard, batch))
+                for members in candidates.members:
+                    tar.add(members)
+                rows += candidates.rows
+                image_size = candidates.image_size
+            tar.close()
+        rows_path = self.folder / f"{shard.stem}.parquet"
+        with atomic_file(rows_path) as file:
+            pq.write_table(pa.Table.from_pylist(rows, rows_schema(shard.files is not None)), file)
+        stats = ShardStats(
+            number=shard.number,
+            start=shard.start,
+            stop=shard.stop,
+            image_size=image_size,
+            uncertainty_sum=float(sum(row["uncertainty"] for row in rows)),
+            elapsed_sec=round(time.perf_counter() - started, 3),
+            tar=FileInfo.of(tar_path, len(rows)),
+            rows=FileInfo.of(rows_path, len(rows)),
+        )
+        write_json(self.folder / f"{shard.stem}_stats.json", stats.to_json())
+        return stats
+
+    @staticmethod
+    def _batch_files(shard: Shard, batch: range) -> Sequence[str] | None:
+        if shard.files is None:
+            return None
+        return shard.files[batch.start - shard.start : batch.stop - shard.start]
+
+    def make(self, indices: Sequence[int], files: Sequence[str] | None = None) -> Candidates:
+        """Sample (or read `files`), label and encode one batch."""
+        generator, labeler = self.models
+        with torch.inference_mode():
+            if files is None:
+                images, features = generator.sample(indices)
+            else:
+                from labelers.annotations import read_image
+
+                images = torch.stack([read_image(f, generator.image_size) for f in files])
+                features = generator.encode(images, indices)
+            height, width = images.shape[-2:]
+            prediction = labeler.predict(features, (height, width), self.spec.labeler.vote)
+        pixels = images.cpu().numpy()
+        masks = prediction.mask.cpu().numpy()
+        uncertainty = prediction.uncertainty.cpu().numpy()
+        rows = [
+            self._row(index, masks[i], uncertainty[i], files[i] if files else None)
+            for i, index in enumerate(indices)
+        ]
+        palette, image_format = self.spec.palette, self.spec.image_format
+        members = [
+            encode_sample(row["key"], image, mask, palette, _meta(row), image_format)
+            for row, image, mask in zip(rows, pixels, masks, strict=True)
+        ]
+        return Candidates(members, rows, (height, width))
+
+    def _row(
+        self, index: int, mask: np.ndarray, uncertainty: np.float32, file: str | None
+    ) -> dict[str, Any]:
+        classes = len(self.spec.palette)
+        counts = np.bincount(mask.ravel(), minlength=256)
+        assert counts[classes:255].sum() == 0, f"class ids beyond {classes - 1} in sample {index}"
+        row = {
+            "key": sample_key(index),
+            "index": index,
+            "seed": sample_seed(self.spec.generator.seed, index),
+            "uncertainty": float(uncertainty),
+            "class_pixels": counts[:classes].tolist(),
+        }
+        return row if file is None else {**row, "source": Path(file).name}
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    """Content of KEY.json: the row without the key, which is the file's name."""
+    return {name: value for name, value in row.items() if name != "key"}
+
+
+def rows_schema(from_files: bool) -> pa.Schema:
+    """Columns of a candidate parquet; `source` is the photograph's file name."""
+    fields = [
+        ("key", pa.string()),
+        ("index", pa.int64()),
+        ("seed", pa.int64()),
+        ("uncertainty", pa.float32()),
+        ("class_pixels", pa.list_(pa.int64())),
+    ]
+    return pa.schema([*fields, ("source", pa.string())] if from_files else fields)
+
+
+def shard_to_json(shard: Shard) -> str:
+    """A shard as one string, for executors that ship plain values."""
+    return json.dumps(asdict(shard))
+
+
+def shard_from_json(text: str) -> Shard:
+    """The inverse of `shard_to_json`."""
+    values = json.loads(text)
+    files = values.pop("files")
+    return Shard(**values, files=None if files is None else tuple(files))

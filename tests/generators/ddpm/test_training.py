@@ -1,0 +1,129 @@
+"""Training a tiny diffusion model, and resuming it exactly."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from generators.config import DDPMConfig, DDPMTrainingConfig, FeatureConfig
+from generators.ddpm import training
+from generators.ddpm.model import DDPMGenerator
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def config(**settings) -> DDPMTrainingConfig:  # type: ignore[no-untyped-def]
+    tiny = {
+        "image_size": 16,
+        "channels": (8, 16),
+        "steps": 6,
+        "batch_size": 4,
+        "checkpoint_every": 3,
+        "preview_every": 6,
+        "flips": True,
+        "quarter_turns": True,
+        "precision": "float32",
+    }
+    return DDPMTrainingConfig(**(tiny | settings))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (10, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
+
+
+class StopAfter(training.Callback):
+    """Interrupts the run after a step, as Ctrl-C does."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_) -> None:  # type: ignore[no-untyped-def]
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_training_writes_what_generators_load(images: torch.Tensor, tmp_path: Path) -> None:
+    training.train(images, tmp_path, config(), device="cpu")
+    assert (tmp_path / "samples" / "step_000006.png").is_file()
+    generator = DDPMGenerator.load(
+        DDPMConfig(weights=str(tmp_path), steps=2, features=FeatureConfig(blocks=(1,)))
+    )
+    sampled, _ = generator.sample([0])
+    assert sampled.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("stop_at", [4, 5])
+def test_an_interrupted_run_resumes_exactly(
+    images: torch.Tensor, tmp_path: Path, stop_at: int
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    training.train(images, whole, config(), device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(images, broken, config(), device="cpu", progress=[StopAfter(stop_at)])
+    assert not (broken / "unet").exists()
+    training.train(images, broken, config(), device="cpu")
+    expected, found = load_file(whole / WEIGHTS), load_file(broken / WEIGHTS)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
+    training.train(images, tmp_path, config(), device="cpu")
+    with pytest.raises(ValueError, match="lr=0.0008, not 0.1"):
+        training.train(images, tmp_path, config(lr=0.1), device="cpu")
+
+
+def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    training.train(images, first, config(), device="cpu")
+    training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
+    before, after = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    with pytest.raises(ValueError, match="predicts v_prediction"):
+        training.start_network(config(prediction="epsilon"), init=str(first))
+
+
+def test_epsilon_is_a_real_alternative(images: torch.Tensor, tmp_path: Path) -> None:
+    training.train(images, tmp_path, config(prediction="epsilon", steps=2), device="cpu")
+    generator = DDPMGenerator.load(
+        DDPMConfig(weights=str(tmp_path), steps=2, features=FeatureConfig(blocks=(1,)))
+    )
+    assert generator.schedule.config.prediction_type == "epsilon"
+    assert float(generator.schedule.alphas_cumprod[-1]) > 0
+
+
+def test_loss_weights_in_terms_of_x0() -> None:
+    abar = torch.tensor([0.999, 0.5, 1e-6])
+    snr = abar / (1 - abar)
+    # The squared error of epsilon is SNR times that of x0, of v it is SNR + 1 times.
+    epsilon = training.loss_weight(abar, "epsilon", 5.0) * snr
+    v = training.loss_weight(abar, "v_prediction", 5.0) * (snr + 1)
+    torch.testing.assert_close(epsilon, torch.tensor([5.0, 1.0, 1e-6]), rtol=1e-3, atol=1e-8)
+    torch.testing.assert_close(v, torch.tensor([5.0, 2.0, 1.0]), rtol=1e-3, atol=1e-8)
+
+
+def test_batches_walk_through_whole_permutations() -> None:
+    batches = list(training.StepBatches(6, 4, seed=0, first=0, steps=6))
+    draws = [i for batch in batches for i in batch]
+    for epoch in range(4):
+        assert sorted(draws[6 * epoch : 6 * epoch + 6]) == list(range(6))
+    assert list(training.StepBatches(6, 4, seed=0, first=4, steps=2)) == batches[4:]
+
+
+def test_augmentation_only_moves_pixels() -> None:
+    x = torch.rand(8, 3, 4, 4)
+    rng = torch.Generator().manual_seed(0)
+    moved = training.augment(x, flips=True, quarter_turns=True, rng=rng)
+    assert not torch.equal(moved, x)
+    torch.testing.assert_close(moved.flatten(2).sort().values, x.flatten(2).sort().values)
+    assert training.augment(x, False, False, rng) is x
+
+
+def test_sizes_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a multiple of 2"):
+        config(image_size=17)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        config(channels=(8, 20))

@@ -1,0 +1,126 @@
+"""Settings of the segmenter: the `segmenter:` section of a recipe.
+
+Each default is declared here and nowhere else; they are those of the DDPM paper's DeepLabV3.
+
+On 64x64 images an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 and more
+only ever see padding. `input_scale: 2` enlarges the image that the network sees, and smaller
+`atrous_rates` put the dilated taps back onto the map.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class AugmentConfig(BaseModel):
+    """Random changes of a training sample, drawn anew each epoch; masks follow. Default: none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    horizontal_flip: bool = Field(default=False, description="mirror half of the images")
+    vertical_flip: bool = Field(default=False, description="turn half of the images upside down")
+    quarter_turns: bool = Field(
+        default=False, description="rotate by 0, 90, 180 or 270 degrees (square images)"
+    )
+    scale: tuple[float, float] | None = Field(
+        default=None, description="crop this range of the area, e.g. 0.5,1, and enlarge it again"
+    )
+    brightness: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
+    contrast: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
+    saturation: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="shift in +-x turns of the wheel")
+    blur: float = Field(default=0.0, ge=0, description="largest Gaussian sigma, in pixels")
+
+    @field_validator("scale")
+    @classmethod
+    def _area(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"expected 0 < low <= high <= 1, found {list(scale)}")
+        return scale
+
+
+class SegmenterConfig(BaseModel):
+    """DeepLabV3 and how it is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["DeepLabV3"] = "DeepLabV3"
+    encoder: str = Field(
+        default="resnet101", description="an encoder of segmentation-models-pytorch, e.g. resnet18"
+    )
+    encoder_weights: str | None = Field(
+        default=None, description="pretrained encoder, e.g. imagenet (downloaded); none: random"
+    )
+    encoder_depth: int = Field(
+        default=5, ge=3, le=5, description="encoder stages used; fewer are cheaper"
+    )
+    output_stride: Literal[8, 16] = Field(
+        default=8, description="image pixels a pixel of the encoder's last map"
+    )
+    atrous_rates: tuple[int, int, int] = Field(
+        default=(12, 24, 36), description="dilations of the spatial pyramid"
+    )
+    image_size: tuple[int, int] | None = Field(
+        default=None, description="(height, width) of training; none: that of the data"
+    )
+    input_scale: float = Field(
+        default=1.0, gt=0, le=8, description="the network sees images enlarged by this factor"
+    )
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="sgd has Nesterov momentum 0.9"
+    )
+    lr: float = Field(default=1e-3, gt=0, description="learning rate")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="learning rate over the run; cosine ends at zero"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are kept; 0: none"
+    )
+
+    batch_size: int = Field(default=8, ge=2, description="images a step")
+    epochs: int = Field(default=20, ge=1, description="passes over the data")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="length in steps, whatever the number of epochs"
+    )
+    validate_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between validations and checkpoints; none: an epoch, at least 50",
+    )
+    augment: AugmentConfig = AugmentConfig()
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation, dropout")
+    num_workers: int = Field(
+        default=0, ge=0, description="loader processes; 0 decodes in the training process"
+    )
+    shuffle_buffer: int = Field(
+        default=1000, ge=1, description="samples among which a loader process draws the next one"
+    )
+
+    @field_validator("atrous_rates")
+    @classmethod
+    def _rates(cls, rates: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(rates) < 1:
+            raise ValueError(f"expected dilations >= 1, found {list(rates)}")
+        return rates
+
+    @field_validator("image_size")
+    @classmethod
+    def _size(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        if size is not None and min(size) < 8:
+            raise ValueError(f"expected height and width >= 8, found {list(size)}")
+        return size
+
+    @model_validator(mode="after")
+    def _encoder_depth_fits(self) -> SegmenterConfig:
+        if self.encoder_depth == 3 and self.output_stride == 16:
+            raise ValueError("encoder_depth 3 ends at stride 8: set output_stride to 8")
+        return self

@@ -1,0 +1,187 @@
+"""The training step of a segmenter, its validation and its checkpoints, for Lightning."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import safetensors.torch
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch.nn import functional as F
+
+from factory.dataset import write_bytes
+from train_seg.config import SegmenterConfig
+from train_seg.metrics import IGNORE, Confusion, scores
+from train_seg.model import Network, weights_bytes
+
+LAST_NAME = "last.ckpt"
+BEST_NAME = "best.safetensors"
+CURVES_NAME = "curves.csv"
+
+
+class SegmenterModule(lightning.LightningModule):
+    """Minimises the cross-entropy over labelled pixels; keeps the weights of the best mIoU."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: SegmenterConfig,
+        classes: Sequence[str],
+        total_steps: int,
+        checkpoints: Path,
+    ):
+        super().__init__()
+        self.network, self.config, self.classes = network, config, list(classes)
+        self.total_steps, self.checkpoints = total_steps, checkpoints
+        self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
+        self.best: dict[str, Any] = {}  # scores of the best validation so far
+        self.history: list[dict[str, float]] = []
+        self._losses: list[torch.Tensor] = []
+        self._started = 0.0
+
+    @property
+    def result(self) -> Network:
+        """The network that is validated and kept: the averaged one if there is an average."""
+        return self.average if self.average is not None else self.network
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        if config.optimizer == "sgd":
+            settings |= {"momentum": 0.9, "nesterov": True}
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        optimizer = kinds[config.optimizer](self.network.parameters(), fused=True, **settings)
+
+        def factor(step: int) -> float:
+            warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+            if config.schedule == "constant":
+                return warmup
+            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        self._losses, self._started = [], time.perf_counter()
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+        images, masks = batch
+        # Dropout is a function of seed and step, so that a resumed run repeats what was lost.
+        words = np.random.SeedSequence([self.config.seed, self.global_step]).generate_state(1)
+        torch.manual_seed(int(words[0]))
+        loss = pixel_loss(self.network(images), masks, self.config.label_smoothing)
+        self._losses.append(loss.detach())
+        rate = len(self._losses) * len(images) / (time.perf_counter() - self._started)
+        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("images/s", rate, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            update_average(self.average, self.network, self.config.ema, self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        self._confusion, self._images = Confusion(len(self.classes)), 0
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
+        images, masks = batch
+        self._confusion.update(self.result(images).argmax(1), masks)
+        self._images += len(images)
+
+    def on_validation_epoch_end(self) -> None:
+        found = scores(self._confusion, self.classes, self._images).to_dict()
+        self.log("miou", found["miou"], prog_bar=True)
+        self.log("pixel_accuracy", found["pixel_accuracy"])
+        self._validation = found
+        if not self.best or found["miou"] > self.best["miou"]:
+            self.best = {**found, "step": self.global_step}
+            write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
+
+    def on_train_epoch_end(self) -> None:
+        elapsed = time.perf_counter() - self._started
+        row = {
+            "step": self.global_step,
+            "loss": float(torch.stack(self._losses).mean()),
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_sec": len(self._losses) * self.config.batch_size / elapsed,
+        }
+        if self.best:
+            row |= {k: self._validation[k] for k in ("miou", "miou_reference", "pixel_accuracy")}
+        self.history.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row)
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_bytes(self.checkpoints.parent / CURVES_NAME, text.getvalue().encode())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"best": self.best, "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best, self.history = checkpoint["best"], checkpoint["history"]
+
+    def restore_best(self) -> Network:
+        """The network with the weights of the best validation, or the last without any."""
+        if self.best:
+            state = safetensors.torch.load_file(self.checkpoints / BEST_NAME)
+            self.result.load_state_dict(state)
+        return self.result
+
+
+class KeepLast(Checkpoint):
+    """Replaces checkpoints/last.ckpt after each round, whole or not at all."""
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmenterModule)
+        path = pl_module.checkpoints / LAST_NAME
+        temporary = path.with_name(f".tmp-{path.name}")
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, path)
+
+
+def pixel_loss(
+    logits: torch.Tensor, masks: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean cross-entropy over pixels that are not 255; 0 if all of them are.
+
+    `logits` is float `[N, K, H, W]`, `masks` uint8 `[N, H, W]`.
+    """
+    total = F.cross_entropy(
+        logits.float(),
+        masks.long(),
+        ignore_index=IGNORE,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return total / (masks != IGNORE).sum().clamp(min=1)
+
+
+@torch.no_grad()
+def update_average(average: Network, network: Network, decay: float, step: int) -> None:
+    """Move `average` towards `network` after optimiser step `step` (from 1), buffers too.
+
+    The decay grows from 2/11 to `decay`, so that a short run does not keep its random start.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)

@@ -1,0 +1,85 @@
+"""Running a segmenter over images and writing what it sees: class ids and overlays as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from factory.dataset import encode_mask, write_bytes
+from train_seg.evaluate import PredictFn
+
+MASKS_DIR = "masks"
+OVERLAYS_DIR = "overlays"
+
+
+@dataclass(frozen=True)
+class PredictionCounts:
+    """How many images were written, and pixels a class over all of them."""
+
+    images: int
+    class_pixels: list[int]
+
+
+def predict(
+    predict_fn: PredictFn,
+    images: Iterable[tuple[str, torch.Tensor]],
+    out: str | Path,
+    palette: Sequence[Sequence[int]],
+    batch_size: int = 16,
+    opacity: float = 0.5,
+) -> PredictionCounts:
+    """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).
+
+    Images are uint8 `[3, H, W]` of any sizes; neighbours of equal size share a batch. `palette`
+    is RGB 0-255, one colour a class; `opacity` 0-1 is that of the colours over the image.
+
+    Raises:
+        ValueError: two images have the same name, so that one result would replace the other.
+    """
+    for name in (MASKS_DIR, OVERLAYS_DIR):
+        (Path(out) / name).mkdir(parents=True, exist_ok=True)
+    seen: set[str] = set()
+    pixels = np.zeros(len(palette), np.int64)
+    for batch in _batches(images, batch_size):
+        masks = predict_fn(torch.stack([image for _, image in batch])).cpu().numpy()
+        for (name, image), mask in zip(batch, masks, strict=True):
+            if name in seen:
+                raise ValueError(f"two images are called '{name}': rename one, or use two --out")
+            seen.add(name)
+            write_bytes(Path(out) / MASKS_DIR / f"{name}.png", encode_mask(mask, palette))
+            overlay = overlay_png(image, mask, palette, opacity)
+            write_bytes(Path(out) / OVERLAYS_DIR / f"{name}.png", overlay)
+            pixels += np.bincount(mask.ravel(), minlength=len(palette))
+    return PredictionCounts(len(seen), pixels.tolist())
+
+
+def overlay_png(
+    image: torch.Tensor, mask: np.ndarray, palette: Sequence[Sequence[int]], opacity: float
+) -> bytes:
+    """PNG of `image` (uint8 `[3, H, W]`) with the classes of `mask` (`[H, W]`) in colour on it."""
+    colours = np.asarray(palette, np.float32)[mask]
+    pixels = image.permute(1, 2, 0).cpu().numpy().astype(np.float32)
+    blended = (1 - opacity) * pixels + opacity * colours
+    buffer = io.BytesIO()
+    Image.fromarray(blended.round().astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _batches(
+    images: Iterable[tuple[str, torch.Tensor]], batch_size: int
+) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """Consecutive images of equal size, at most `batch_size` together."""
+    batch: list[tuple[str, torch.Tensor]] = []
+    for item in images:
+        if batch and (len(batch) == batch_size or item[1].shape != batch[0][1].shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
