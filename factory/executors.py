@@ -91,6 +91,8 @@ class RayExecutor:
         _quiet_ray()
         import ray.data
 
+        for name in ("ray", "ray.data"):  # importing them sets their loggers up
+            logging.getLogger(name).setLevel(logging.ERROR)
         with _cluster(self.address, self._local_cpus()):
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
@@ -99,12 +101,7 @@ class RayExecutor:
             # One shard in flight an actor: a shard takes seconds, so queueing a second one hides
             # nothing and would leave other actors idle at the end. Ray Data restarts lost actors
             # and retries their shards without limit by default.
-            pool = ray.data.ActorPoolStrategy(
-                min_size=1,
-                max_size=workers,
-                initial_size=workers,
-                max_tasks_in_flight_per_actor=1,
-            )
+            pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
             items = [{"shard": shard_to_json(shard)} for shard in shards]
             worker: Any = _RayWorker  # Ray's annotation knows functions only
             results = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -192,24 +189,23 @@ def _cluster(address: str | None, cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"address": address}
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **quiet,
-        )
-    else:
+        options = {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
         try:
-            ray.init(address=address, **quiet)
+            with _no_stderr():
+                ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ValueError(f"--address {address}: no Ray cluster answers: {error}") from None
-    try:
         yield
     finally:
-        ray.shutdown()
+        ray.shutdown()  # also after Ctrl-C in the middle of starting
 
 
 def _quiet_ray() -> None:
@@ -218,6 +214,20 @@ def _quiet_ray() -> None:
     # Its C++ core prints an ERROR for every actor pool (ray issue 53727), although Ray Data
     # holds the reference which that message fears for.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray(\.|$)")
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Hide what the process, its C++ parts included, writes to stderr.
+
+    Ray's core announces that it has read RAY_BACKEND_LOG_LEVEL, whatever that level is.
+    """
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

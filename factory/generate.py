@@ -301,7 +301,7 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
     finally:
         sweep_temporaries(job.candidates)
         if not _markers(job.candidates):  # nothing to resume: leave the folder as it was
-            shutil.rmtree(job.candidates)
+            shutil.rmtree(job.candidates, ignore_errors=True)
             if not any(job.out.iterdir()):
                 job.out.rmdir()
     report("commit")

@@ -1,8 +1,12 @@
-"""What a user watches while something runs: one line with rate and time left."""
+"""What a user watches while something runs: one line with rate and time left.
+
+On a terminal the line is a moving bar; in a log file it is printed again every half minute.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from typing import Any
 
@@ -18,22 +22,46 @@ from rich.progress import (
 )
 
 
-def progress_bar(description: str, unit: str, total: int, console: Console) -> Progress:
-    """A started one-task bar: `description 12/100 unit ━━━ elapsed < left · status`."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("<"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-        console=console,
-        refresh_per_second=2,
-    )
-    bar.add_task(description, total=total, status="")
-    return bar
+LOG_EVERY_SEC = 30.0
+
+
+class ProgressLine:
+    """`description 12/100 unit ━━━ elapsed < left  status`, used as a context manager."""
+
+    def __init__(self, description: str, unit: str, total: int, console: Console):
+        self.console = console
+        self.printed = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("<"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            refresh_per_second=2,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(description, total=total, status="")
+
+    def __enter__(self) -> ProgressLine:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, completed: int, status: str = "", total: int | None = None) -> None:
+        """Show `completed` of the total (which may be corrected) and `status` behind it."""
+        self.bar.update(self.task, completed=completed, status=status, total=total)
+        if self.console.is_terminal or time.monotonic() - self.printed < LOG_EVERY_SEC:
+            return
+        self.printed = time.monotonic()
+        task = self.bar.tasks[0]
+        left = "" if task.time_remaining is None else f"  {task.time_remaining / 60:.0f} min left"
+        self.console.print(f"{task.description} {completed}/{task.total:.0f}{left}  {status}")
 
 
 def quiet_libraries() -> None:
@@ -44,24 +72,23 @@ def quiet_libraries() -> None:
 
 
 class TrainingProgress(Callback):
-    """One bar over all optimiser steps of a Lightning training, with what the module logs."""
+    """One line over all optimiser steps of a Lightning training, with what the module logs."""
 
     def __init__(self, description: str, console: Console):
         self.description, self.console = description, console
-        self.bar: Progress | None = None
+        self.line: ProgressLine | None = None
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
-        self.bar = progress_bar(self.description, "steps", int(total), self.console)
-        self.bar.start()
+        self.line = ProgressLine(self.description, "steps", int(total), self.console)
+        self.line.__enter__()
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        assert self.bar is not None
+        assert self.line is not None
         shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
-        status = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
-        self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, status=status)
+        self.line.update(trainer.global_step, "  ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        if self.line is not None:
+            self.line.__exit__()
+            self.line = None

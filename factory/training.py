@@ -1,11 +1,25 @@
-"""The training jobs: folders are read here and handed to the packages that train on them."""
+"""The training jobs: folders are read here and handed to the packages that learn from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from factory.dataset import MANIFEST_NAME, default_palette, open_dataset
+from factory.progress import ProgressLine, TrainingProgress, quiet_libraries
+
+if TYPE_CHECKING:
+    from factory.recipe import Recipe
+    from generators import FeatureMaps, Generator
+    from labelers import Annotations
+    from train_seg.config import SegmenterConfig
+    from train_seg.data import LabeledImages
+
+ENCODE_BATCH = 8
 
 
 def train_generator(
@@ -18,25 +32,140 @@ def train_generator(
     console: Console,
 ) -> None:
     """Train a generator of `kind` on the images of a folder and write it to `out`."""
-    from factory.progress import TrainingProgress, quiet_libraries
+    from factory.recipe import find_weights
     from generators.config import DDPMTrainingConfig
     from generators.ddpm.training import train
-    from labelers.annotations import ImageFolder
+    from labelers import ImageFolder
 
     if kind != "ddpm":
-        raise ValueError(f"unknown kind of generator {kind!r}: expected ddpm")
+        raise ValueError(f"--kind {kind}: expected ddpm")
     quiet_libraries()
     config = DDPMTrainingConfig(**settings)
-    size = (config.image_size, config.image_size)
-    dataset = ImageFolder(images, size)
-    console.print(f"{len(dataset)} images at {size[0]} x {size[1]} from [bold]{images}[/]")
+    size = config.image_size
+    dataset = ImageFolder(images, (size, size))
+    console.print(f"{len(dataset)} images from [bold]{images}[/], resized to {size} x {size}")
     train(
         dataset,
         out,
         config,
-        init=init,
+        init=None if init is None else str(find_weights("--init", init)),
         device=device,
         provenance={"images": len(dataset)},
         progress=[TrainingProgress("training", console)],
     )
-    console.print(f"generator in [bold]{out}[/]; samples in {out / 'samples'}")
+    console.print(f"generator in [bold]{out}[/]; see {out / 'samples'}")
+
+
+def encode_all(generator: Generator, images: Any, console: Console) -> FeatureMaps:
+    """Features of images uint8 `[N, 3, H, W]` at native size, in batches."""
+    from generators import FeatureMaps
+
+    batches = []
+    with ProgressLine("encoding", "images", len(images), console) as line:
+        for start in range(0, len(images), ENCODE_BATCH):
+            rows = range(start, min(start + ENCODE_BATCH, len(images)))
+            batches.append(generator.encode(images[rows.start : rows.stop], rows))
+            line.update(rows.stop)
+    return FeatureMaps.concat(batches)
+
+
+def train_labeler(
+    recipe: Recipe, labeled: Path, out: Path, device: str, console: Console
+) -> dict[str, float]:
+    """Train the ensemble of `recipe` on an annotated folder and write it to `out`."""
+    import generators
+    from factory.recipe import find_weights
+    from labelers import read_annotations
+    from labelers.fit import fit
+    from labelers.labeler import GeneratorInfo
+
+    quiet_libraries()
+    path = find_weights("--generator", recipe.generator.weights)
+    generator = generators.load(recipe.generator.model_copy(update={"weights": str(path)}), device)
+    annotations = read_annotations(labeled, generator.image_size, recipe.classes)
+    console.print(
+        f"{len(annotations.stems)} annotated images, {len(annotations.classes)} classes: "
+        + ", ".join(annotations.classes)
+    )
+    features = encode_all(generator, annotations.images, console)
+    with ProgressLine("training", "steps", 1, console) as line:
+
+        def show(step: int, total: int, loss: float, accuracy: float) -> None:
+            line.update(step, f"loss {loss:.4f}  accuracy {accuracy:.3f}", total)
+
+        labeler = fit(
+            features,
+            annotations.masks,
+            recipe.labeler,
+            classes=annotations.classes,
+            # The address as given: an installed package must not name a folder of this machine.
+            generator=GeneratorInfo(
+                digest=generator.digest, config=recipe.generator.model_dump(mode="json")
+            ),
+            data_digest=annotations.digest,
+            palette=_palette(recipe, annotations),
+            progress=show,
+        )
+    labeler.save(out)
+    return labeler.info.scores
+
+
+def _palette(recipe: Recipe, annotations: Annotations) -> list[list[int]]:
+    if recipe.palette is not None:
+        return [list(colour) for colour in recipe.palette]
+    return annotations.palette or default_palette(len(annotations.classes))
+
+
+@dataclass(frozen=True)
+class SegmenterJob:
+    """What `train-deeplab` was given: dataset or annotated folders, and settings."""
+
+    data: Sequence[Path]
+    out: Path
+    val: Path | None
+    config: SegmenterConfig
+    device: str
+
+
+def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, float]:
+    """Train DeepLabV3 on datasets and annotated folders; the scores that chose the weights."""
+    from train_seg.train import train
+
+    quiet_libraries()
+    data = [d if (d / MANIFEST_NAME).is_file() else labeled_images(d) for d in job.data]
+    segmenter = train(
+        data,
+        job.out,
+        job.config,
+        None if job.val is None else labeled_images(job.val, job.config.image_size),
+        device=job.device,
+        callbacks=[TrainingProgress("training", console)],
+    )
+    return segmenter.info.scores
+
+
+def labeled_images(folder: Path, size: tuple[int, int] | None = None) -> LabeledImages:
+    """An annotated folder in memory, all images at one size (by default the first one's)."""
+    from labelers import list_images, read_annotations, read_image
+    from train_seg.data import LabeledImages
+
+    if size is None:
+        pictures = folder / "images" if (folder / "images").is_dir() else folder
+        height, width = read_image(list_images(pictures)[0]).shape[-2:]
+        size = (height, width)
+    annotations = read_annotations(folder, size)
+    return LabeledImages(
+        annotations.images,
+        annotations.masks,
+        annotations.classes,
+        annotations.palette or default_palette(len(annotations.classes)),
+        str(folder),
+    )
+
+
+def segmenter_settings(data: Sequence[Path]) -> dict[str, Any]:
+    """The segmenter section of the recipe that made the first dataset of `data`, if any."""
+    for folder in data:
+        if (folder / MANIFEST_NAME).is_file():
+            return dict(open_dataset(folder).manifest.recipe.get("segmenter", {}))
+    return {}

@@ -113,12 +113,12 @@ LoadModels = Callable[[GeneratorConfig, LabelerConfig, str], Models]
 def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str) -> Models:
     """Generator and labeler from the folders that their configs name, on `device`."""
     import generators
+    from generators.hardware import pick_device
     from labelers.labeler import Labeler
 
     assert labeler.weights is not None  # a resolved recipe has both
     loaded = generators.load(generator, device)
-    on = "cuda" if device == "auto" and torch.cuda.is_available() else device
-    return loaded, Labeler.load(labeler.weights, "cpu" if on == "auto" else on)
+    return loaded, Labeler.load(labeler.weights, pick_device(device))
 
 
 @dataclass(frozen=True)

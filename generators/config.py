@@ -15,9 +15,10 @@ class FeatureConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    blocks: tuple[int, ...] = Field(
-        default=(5, 6, 7, 8, 12),
-        description="decoder resnets, numbered deep to shallow from 0",
+    blocks: tuple[int, ...] | None = Field(
+        default=None,
+        description="decoder resnets, numbered deep to shallow from 0; none: the paper's five "
+        "(5, 6, 7, 8, 12 of 18), scaled to the depth of the network",
     )
     timesteps: tuple[int, ...] = Field(
         default=(50, 150, 250), description="noise levels on the 1000-step schedule"
@@ -30,7 +31,9 @@ class FeatureConfig(BaseModel):
 
     @field_validator("blocks", "timesteps")
     @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is None:
+            return None
         if not values or any(v < 0 for v in values) or list(values) != sorted(set(values)):
             raise ValueError(f"expected distinct ascending numbers >= 0, found {list(values)}")
         return values
@@ -67,7 +70,7 @@ class DDPMTrainingConfig(BaseModel):
 
     image_size: int = Field(default=64, ge=8, description="training resolution in pixels, square")
     channels: tuple[int, ...] = Field(
-        default=(24, 48, 96, 128), description="U-Net channels a level, fine to coarse"
+        default=(48, 96, 128, 192), description="U-Net channels a level, fine to coarse"
     )
     resnets_per_level: int = Field(default=1, ge=1, description="resnets an encoder level")
     attention_levels: int = Field(
@@ -77,7 +80,7 @@ class DDPMTrainingConfig(BaseModel):
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
     steps: int = Field(default=20_000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=16, ge=1)
-    lr: float = Field(default=8e-4, gt=0, description="peak learning rate of AdamW")
+    lr: float = Field(default=5e-4, gt=0, description="peak learning rate of AdamW")
     warmup_steps: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     flips: bool = Field(default=False, description="random left-right and top-bottom flips")

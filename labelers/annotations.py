@@ -237,9 +237,13 @@ def _read_classes(folder: Path) -> tuple[list[str] | None, Palette | None]:
 def _check_palette(path: Path, palette: Any, classes: int) -> Palette | None:
     if palette is None:
         return None
-    array = np.array(palette) if isinstance(palette, list) else np.array(0)
-    ok = array.dtype.kind == "i" and array.shape == (classes, 3)
-    if not ok or array.min() < 0 or array.max() > 255:
+    ok = isinstance(palette, list) and len(palette) == classes
+    if not ok or any(
+        not isinstance(colour, list)
+        or len(colour) != 3
+        or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour)
+        for colour in palette
+    ):
         raise ValueError(f'{path}: expected "palette" as {classes} colours [r, g, b] of 0 to 255')
     return palette
 

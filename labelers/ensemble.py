@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +22,31 @@ from generators.base import FeatureMaps, FeatureMapSpec
 
 INIT_STD = 0.02
 
+Groups = dict[tuple[int, int], list[FeatureMapSpec]]
+Tables = dict[tuple[int, int], torch.Tensor]
 
-def group_by_size(
-    spec: Sequence[FeatureMapSpec],
-) -> dict[tuple[int, int], list[FeatureMapSpec]]:
+
+def group_by_size(spec: Sequence[FeatureMapSpec]) -> Groups:
     """Feature maps by native (height, width), sizes and maps in their order of appearance.
 
     The input channels of the first layer follow this order, so that the channels of one size are
     adjacent: one gather and one upsampling a size, however many maps there are.
     """
-    groups: dict[tuple[int, int], list[FeatureMapSpec]] = {}
+    groups: Groups = {}
     for m in spec:
         groups.setdefault((m.height, m.width), []).append(m)
     return groups
+
+
+def channel_last(features: FeatureMaps, groups: Groups) -> Tables:
+    """The maps of each native size side by side, `[N, h·w, channels of that size]`.
+
+    One copy of the features at native size; each table is one operand of one matrix product.
+    """
+    return {
+        size: torch.cat([features[m.name].flatten(2) for m in maps], 1).transpose(1, 2).contiguous()
+        for size, maps in groups.items()
+    }
 
 
 class MemberLinear(nn.Module):
@@ -102,16 +115,12 @@ class Ensemble(nn.Module):
         self.spec = tuple(spec)
         self.groups = group_by_size(self.spec)
         self.members = members
-        ordered = [m for maps in self.groups.values() for m in maps]
-        ends = torch.tensor([m.channels for m in ordered]).cumsum(0).tolist()
-        self._columns = {
-            m.name: slice(end - m.channels, end) for m, end in zip(ordered, ends, strict=True)
-        }
-        widths = [ends[-1], *hidden, classes]
+        widths = [sum(m.channels for m in self.spec), *hidden, classes]
         linears = [MemberLinear(members, i, o) for i, o in itertools.pairwise(widths)]
         norms = [MemberNorm(members, w) for w in hidden]
-        # Registered as modules, seen as plain lists: ModuleList hides the type of its items.
-        self._linears_module, self._norms_module = nn.ModuleList(linears), nn.ModuleList(norms)
+        # ModuleList hides the type of its items.
+        self.linears = cast(Sequence[MemberLinear], nn.ModuleList(linears))
+        self.norms = cast(Sequence[MemberNorm], nn.ModuleList(norms))
         for linear in linears:
             nn.init.normal_(linear.weight, 0.0, INIT_STD, generator=rng)
 
@@ -159,14 +168,13 @@ class Ensemble(nn.Module):
         Batch normalisation uses its running statistics, whatever the mode of the module. The
         features must have the names, order aside, and channels of `spec`.
         """
+        tables = channel_last(features, self.groups)
         for member in range(self.members):
-            yield self._member_logits(member, features, size)
+            yield self._member_logits(member, tables, size)
 
     @torch.no_grad()
-    def _member_logits(
-        self, member: int, features: FeatureMaps, size: tuple[int, int]
-    ) -> torch.Tensor:
-        x = self._first_layer(member, features, size)
+    def _member_logits(self, member: int, tables: Tables, size: tuple[int, int]) -> torch.Tensor:
+        x = self._first_layer(member, tables, size)
         for i, norm in enumerate(self.norms):
             # Normalisation is affine, so it folds into the linear layer that follows it.
             scale, shift = norm.scale_shift(member)
@@ -176,21 +184,16 @@ class Ensemble(nn.Module):
         # Classes before pixels: softmax and argmax over a few classes are 5x faster that way.
         return x.transpose(1, 2).contiguous().unflatten(2, size)
 
-    def _first_layer(
-        self, member: int, features: FeatureMaps, size: tuple[int, int]
-    ) -> torch.Tensor:
+    def _first_layer(self, member: int, tables: Tables, size: tuple[int, int]) -> torch.Tensor:
         """Σ_l up(W_l·f_l) + bias, `[N, H·W, hidden]`.
 
         Channels stay last: PyTorch upsamples that layout 25x faster on a CPU.
         """
         weight, bias = self._linear(0, member)
+        columns = weight.split([table.shape[2] for table in tables.values()], 1)
         total: torch.Tensor | None = None
-        for native, maps in self.groups.items():
-            projected: torch.Tensor | None = None
-            for m in maps:
-                z = features[m.name].flatten(2).transpose(1, 2) @ weight[:, self._columns[m.name]].T
-                projected = z if projected is None else projected.add_(z)
-            assert projected is not None
+        for (native, table), w in zip(tables.items(), columns, strict=True):
+            projected = table @ w.T
             if native != size:
                 image = projected.transpose(1, 2).unflatten(2, native)
                 image = F.interpolate(image, size, mode="bilinear", align_corners=False)

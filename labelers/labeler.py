@@ -26,7 +26,7 @@ from labelers.vote import Tally
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "labeler.safetensors"
 INFO_FILE = "labeler.json"
-WORKING_SET_BYTES = 128 * 2**20  # what prediction may use for one layer of a chunk of samples
+WORKING_SET_BYTES = 8 * 2**20  # one layer of a chunk of samples in prediction: stays in cache
 
 
 class GeneratorInfo(BaseModel):
@@ -63,8 +63,9 @@ class LabelerInfo(BaseModel):
 class Prediction:
     """Labels of N images.
 
-    `mask` uint8 `[N, H, W]` class ids; `uncertainty` float32 `[N]`, nats, the mean of the int(H·W/10)
-    most uncertain pixels; `pixel_uncertainty` float32 `[N, H, W]`, JS divergence in nats.
+    `mask` uint8 `[N, H, W]` class ids; `uncertainty` float32 `[N]`, nats, the mean of the
+    int(H·W/10) most uncertain pixels; `pixel_uncertainty` float32 `[N, H, W]`, JS divergence in
+    nats.
     """
 
     mask: torch.Tensor

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from generators.base import FeatureMaps
-from labelers.ensemble import group_by_size
+from labelers.ensemble import channel_last, group_by_size
 
 
 def bilinear_taps(
@@ -45,11 +45,10 @@ class PixelStore:
     def __init__(self, features: FeatureMaps, size: tuple[int, int]):
         self.size = size
         self._groups = []
-        for native, maps in group_by_size(features.spec).items():
-            rows = torch.cat([features[m.name].flatten(2) for m in maps], 1).transpose(1, 2)
+        for native, table in channel_last(features, group_by_size(features.spec)).items():
             taps, weights = bilinear_taps(native, size)
-            table = rows.flatten(0, 1).contiguous()  # [N·h·w, channels of this size]
-            self._groups.append((table, rows.shape[1], taps.to(table.device), weights.to(table)))
+            rows = table.flatten(0, 1)
+            self._groups.append((rows, table.shape[1], taps.to(rows.device), weights.to(rows)))
 
     def gather(self, pixels: torch.Tensor) -> torch.Tensor:
         """Float vectors `[*pixels.shape, C]` of numbered pixels, channels as `group_by_size`."""
@@ -57,10 +56,10 @@ class PixelStore:
         area = self.size[0] * self.size[1]
         image, position = flat // area, flat % area
         parts = []
-        for table, native_area, taps, weights in self._groups:
-            rows = taps[position] + (image * native_area)[:, None]
+        for rows, native_area, taps, weights in self._groups:
+            read = taps[position] + (image * native_area)[:, None]
             # One fused gather and weighted sum a size, instead of four gathers and three sums.
             parts.append(
-                F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights[position])
+                F.embedding_bag(read, rows, mode="sum", per_sample_weights=weights[position])
             )
         return torch.cat(parts, 1).unflatten(0, pixels.shape)

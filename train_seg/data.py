@@ -171,7 +171,7 @@ class Joined:
 
 
 def batches(source: Source, batch_size: int, start_step: int = 0) -> Iterator[Pair]:
-    """Endless full batches (images uint8 `[B, 3, H, W]`, masks uint8 `[B, H, W]`) from a step on."""
+    """Endless full batches from a step on: images uint8 `[B, 3, H, W]`, masks uint8 `[B, H, W]`."""
     epoch, skip = divmod(start_step * batch_size, source.samples)
     batch: list[Pair] = []
     while True:

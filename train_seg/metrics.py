@@ -38,9 +38,10 @@ class Confusion:
             )
         k = self.counts.shape[1]
         truth, guess = masks.flatten().long().cpu(), predictions.flatten().long().cpu()
+        ids = torch.cat([truth[truth != IGNORE], guess])
+        if ids.numel() and int(ids.max()) >= k:
+            raise ValueError(f"found class id {int(ids.max())}, expected ids below {k}")
         truth = torch.where(truth == IGNORE, k, truth)
-        if truth.numel() and (largest := max(int(truth.max()), int(guess.max()) + 1)) > k:
-            raise ValueError(f"found class id {largest - 1}, expected ids below {k} (255 = ignore)")
         self.counts += torch.bincount(truth * k + guess, minlength=(k + 1) * k).view(k + 1, k)
 
 

@@ -29,6 +29,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Network(torch.nn.Module):
     """DeepLabV3 with its normalisation and sizes: images uint8 in, logits of the same size out."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self, config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool
     ):
@@ -43,13 +46,18 @@ class Network(torch.nn.Module):
             decoder_atrous_rates=config.atrous_rates,
             classes=classes,
         )
+        # smp builds all stages of a ResNet whatever the depth: the unused ones would be most of
+        # the file.
+        for stage in ("layer3", "layer4")[config.encoder_depth - 3 :]:
+            if hasattr(self.net.encoder, stage):
+                setattr(self.net.encoder, stage, torch.nn.Identity())
         stride = config.output_stride
         self.input_size = tuple(
             math.ceil(side * config.input_scale / stride) * stride for side in image_size
         )
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float `[N, K, h, w]` of images uint8 `[N, 3, h, w]`."""

@@ -110,7 +110,14 @@ class SegmenterModule(lightning.LightningModule):
             self.best = {**found, "step": self.global_step}
             write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was trained yet in this round: resuming, Lightning opens an empty one."""
+        return not self._losses
+
     def on_train_epoch_end(self) -> None:
+        if self.idle:
+            return
         elapsed = time.perf_counter() - self._started
         row = {
             "step": self.global_step,
@@ -148,6 +155,8 @@ class KeepLast(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         assert isinstance(pl_module, SegmenterModule)
+        if pl_module.idle:
+            return
         path = pl_module.checkpoints / LAST_NAME
         temporary = path.with_name(f".tmp-{path.name}")
         trainer.save_checkpoint(temporary)

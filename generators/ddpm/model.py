@@ -21,7 +21,7 @@ from torch import Tensor
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
 from generators.config import DDPMConfig
 from generators.ddpm import samplers
-from generators.ddpm.unet import check_blocks, decoder_features
+from generators.ddpm.unet import check_blocks, decoder_features, default_blocks
 from generators.hardware import pick_device, pick_dtype
 
 # Feature noise of image i is a stream of its own: sampling must not shift it.
@@ -73,7 +73,7 @@ def weights_digest(unet: UNet2DModel, scheduler: DDPMScheduler) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(unet.state_dict().items()):
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     schedule = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     sha.update(json.dumps(schedule, sort_keys=True, default=str).encode())
     return sha.hexdigest()
@@ -90,7 +90,8 @@ class DDPMGenerator:
         device: str = "auto",
     ):
         """`schedule` is the training noise schedule (1000 steps), `config` the recipe's section."""
-        check_blocks(unet, config.features.blocks)
+        self.blocks = config.features.blocks or default_blocks(unet)
+        check_blocks(unet, self.blocks)
         T = schedule.config.num_train_timesteps
         if late := [t for t in config.features.timesteps if t >= T]:
             raise ValueError(
@@ -154,12 +155,12 @@ class DDPMGenerator:
         x_t = x_t.flatten(0, 1).to(self.device, memory_format=torch.channels_last)
         t_all = t.repeat_interleave(len(images)).to(self.device)
         with self._autocast():
-            recorded = decoder_features(self.unet, x_t, t_all, self.config.features.blocks)
+            recorded = decoder_features(self.unet, x_t, t_all, self.blocks)
         maps: dict[str, Tensor] = {}
         for block, h in recorded.items():
             per_t = h.float().unflatten(0, (len(timesteps), -1))
             maps |= {f"t{ti}.b{block}": per_t[k] for k, ti in enumerate(timesteps)}
-        order = [f"t{ti}.b{b}" for ti in timesteps for b in self.config.features.blocks]
+        order = [f"t{ti}.b{b}" for ti in timesteps for b in self.blocks]
         return FeatureMaps({name: maps[name] for name in order})
 
     def _feature_noise(self, indices: Sequence[int]) -> Tensor:

@@ -234,7 +234,7 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
         raise ValueError(
             f"the generator {init} predicts {found}, but --prediction is {config.prediction}"
         )
-    return unet
+    return unet.train()
 
 
 def _check_resumable(out: Path, config: DDPMTrainingConfig, provenance: Mapping) -> None:
@@ -284,19 +284,22 @@ def train(
         gradient_clip_val=1.0,
         reload_dataloaders_every_n_epochs=1,
         callbacks=[
-            ModelCheckpoint(out / CHECKPOINTS, save_last=True, save_top_k=0),
+            ModelCheckpoint(
+                out / CHECKPOINTS, filename="last", enable_version_counter=False, every_n_epochs=1
+            ),
             SampleGrids(out / "samples", config.preview_every),
             *(progress or []),
         ],
         logger=TensorBoardLogger(out, name="logs", version=""),
         log_every_n_steps=10,
         enable_model_summary=False,
-        enable_progress_bar=bool(progress),
+        enable_progress_bar=False,
     )
     began = time.perf_counter()
-    trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     write_generator(module, out)
     record |= {"steps": trainer.global_step, "seconds": round(time.perf_counter() - began, 1)}
     (out / "training.json").write_text(json.dumps(record, indent=2))

@@ -20,6 +20,17 @@ def num_decoder_blocks(unet: UNet2DModel) -> int:
     return sum(len(up.resnets) for up in unet.up_blocks)
 
 
+# Blocks of the DDPM paper, for the 18 decoder resnets of the LSUN network.
+PAPER_BLOCKS = (5, 6, 7, 8, 12)
+PAPER_DEPTH = 18
+
+
+def default_blocks(unet: UNet2DModel) -> tuple[int, ...]:
+    """The blocks at the relative depths of the paper's; exactly those for its network."""
+    last = num_decoder_blocks(unet) - 1
+    return tuple(sorted({round(b * last / (PAPER_DEPTH - 1)) for b in PAPER_BLOCKS}))
+
+
 def check_blocks(unet: UNet2DModel, blocks: Sequence[int]) -> None:
     """Raise ValueError if `blocks` names a decoder block this network does not have."""
     total = num_decoder_blocks(unet)

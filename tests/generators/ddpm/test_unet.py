@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from generators.ddpm.model import build_unet, load_unet
-from generators.ddpm.unet import decoder_features, num_decoder_blocks
+from generators.ddpm.unet import decoder_features, default_blocks, num_decoder_blocks
 
 
 def hooked_features(unet, x: Tensor, t: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
@@ -58,3 +58,13 @@ def test_a_block_that_does_not_exist_lists_those_that_do(tiny_weights: Path) -> 
     unet, _ = load_unet(str(tiny_weights))
     with pytest.raises(ValueError, match=r"blocks \[12\] do not exist.*blocks 0 to 3"):
         decoder_features(unet, torch.randn(1, 3, 16, 16), torch.tensor([9]), [1, 12])
+
+
+@pytest.mark.parametrize(
+    ("levels", "resnets", "expected"), [(6, 2, (5, 6, 7, 8, 12)), (4, 1, (2, 3, 5))]
+)
+def test_default_blocks_are_the_papers_scaled_to_the_depth(
+    levels: int, resnets: int, expected: tuple[int, ...]
+) -> None:
+    unet = build_unet(2 ** (levels - 1), (8,) * levels, resnets, attention_levels=0)
+    assert default_blocks(unet) == expected

@@ -1,0 +1,173 @@
+"""The artefact: prediction, saving, loading, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from generators.base import FeatureMaps, FeatureMapSpec
+from labelers.config import LabelerConfig
+from labelers.ensemble import Ensemble
+from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
+
+
+@dataclass
+class StandIn:
+    """The two properties of a generator that a labeler looks at."""
+
+    digest: str
+    feature_spec: tuple[FeatureMapSpec, ...]
+
+
+@pytest.fixture
+def labeler(random_features: FeatureMaps) -> Labeler:
+    config = LabelerConfig(members=3, hidden=(6, 5))
+    rng = torch.Generator().manual_seed(0)
+    ensemble = Ensemble(random_features.spec, 3, (6, 5), 3, rng)
+    for tensor in ensemble.state_dict().values():
+        tensor += torch.rand(tensor.shape, generator=rng)
+    info = LabelerInfo(
+        classes=["a", "b", "c"],
+        palette=[[0, 0, 0], [255, 0, 0], [0, 255, 0]],
+        features=random_features.spec,
+        generator=GeneratorInfo(digest="1" * 64, config={"kind": "ddpm", "weights": "here"}),
+        image_size=(16, 24),
+        data_digest="d" * 64,
+        config=config,
+        scores={"miou": 0.5},
+    )
+    return Labeler(ensemble.eval(), info)
+
+
+def test_golden_prediction(golden, golden_features, golden_ensemble):
+    info = LabelerInfo(
+        classes=list("abcde"),
+        features=golden_features.spec,
+        generator=GeneratorInfo(digest=""),
+        image_size=(32, 32),
+        data_digest="",
+        config=LabelerConfig(),
+    )
+    labeler = Labeler(golden_ensemble, info)
+    for vote in ("majority", "soft", "log_soft"):
+        prediction = labeler.predict(golden_features, vote=vote)
+        assert torch.equal(prediction.mask[0], golden[f"{vote}_vote"])
+    torch.testing.assert_close(prediction.uncertainty, golden["uncertainty"], rtol=0, atol=1e-5)
+
+
+def test_prediction_types_and_size(labeler, random_features):
+    prediction = labeler.predict(random_features, (10, 14))
+    assert prediction.mask.shape == prediction.pixel_uncertainty.shape == (2, 10, 14)
+    assert prediction.uncertainty.shape == (2,)
+    assert prediction.mask.dtype == torch.uint8
+    assert prediction.uncertainty.dtype == prediction.pixel_uncertainty.dtype == torch.float32
+    assert labeler.predict(random_features).mask.shape == (2, 16, 24)
+
+
+def test_chunks_do_not_matter(labeler, random_features, monkeypatch):
+    whole = labeler.predict(random_features)
+    monkeypatch.setattr("labelers.labeler.WORKING_SET_BYTES", 1)
+    single = labeler.predict(random_features)
+    assert torch.equal(whole.mask, single.mask)
+    torch.testing.assert_close(whole.pixel_uncertainty, single.pixel_uncertainty)
+
+
+def test_other_features_are_refused(labeler, random_features):
+    fewer = FeatureMaps({k: random_features[k] for k in ("a", "b")})
+    with pytest.raises(ValueError, match=r"c 2x4x6, d 4x16x24, found a 3x4x6, b 5x8x12$"):
+        labeler.predict(fewer)
+
+
+def test_round_trip(labeler, random_features, tmp_path):
+    labeler = labeler.with_scores(pixel_accuracy=0.9)
+    labeler.save(tmp_path / "new" / "folder")
+    loaded = Labeler.load(tmp_path / "new" / "folder")
+    assert replace_sha(loaded.info) == labeler.info
+    assert loaded.info.scores == {"miou": 0.5, "pixel_accuracy": 0.9}
+    ours, theirs = labeler.predict(random_features), loaded.predict(random_features)
+    assert torch.equal(ours.mask, theirs.mask)
+    assert torch.equal(ours.pixel_uncertainty, theirs.pixel_uncertainty)
+    names = {p.name for p in (tmp_path / "new" / "folder").iterdir()}
+    assert names == {"labeler.json", "labeler.safetensors"}
+
+
+def replace_sha(info: LabelerInfo) -> LabelerInfo:
+    return info.model_copy(update={"weights_sha256": ""})
+
+
+def test_saving_twice_gives_the_same_bytes(labeler, tmp_path):
+    labeler.save(tmp_path / "a")
+    Labeler.load(tmp_path / "a").save(tmp_path / "b")
+    for name in ("labeler.json", "labeler.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_failed_save_leaves_nothing(labeler, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        labeler.save(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["labeler.json", "labeler.safetensors"])
+def test_missing_file(labeler, tmp_path, name):
+    labeler.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing; make one with"):
+        Labeler.load(tmp_path)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no labeler in .*nowhere"):
+        Labeler.load(tmp_path / "nowhere")
+
+
+def test_damaged_weights(labeler, tmp_path):
+    labeler.save(tmp_path)
+    weights = tmp_path / "labeler.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="damaged or does not belong"):
+        Labeler.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:50], "is not a labeler description"),
+        (lambda text: "[]", "is not a labeler description"),
+        (lambda text: edited(text, classes="x"), "classes"),
+        (lambda text: edited(text, format_version=99), "format version 99, expected 1"),
+    ],
+)
+def test_damaged_description(labeler, tmp_path, change, message):
+    labeler.save(tmp_path)
+    path = tmp_path / "labeler.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message) as caught:
+        Labeler.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def edited(text: str, **fields) -> str:
+    return json.dumps({**json.loads(text), **fields})
+
+
+def test_check_accepts_the_generator_of_training(labeler, random_features):
+    labeler.check(StandIn("1" * 64, random_features.spec))
+
+
+def test_check_refuses_another_generator(labeler, random_features):
+    with pytest.raises(ValueError, match=r"1{12} \(weights here\), found generator 2{12}: use"):
+        labeler.check(StandIn("2" * 64, random_features.spec))
+
+
+def test_check_refuses_other_blocks(labeler, random_features):
+    changed = (replace(random_features.spec[0], channels=9), *random_features.spec[1:])
+    with pytest.raises(ValueError, match=r"reads feature maps a 3x4x6, .* gives a 9x4x6, "):
+        labeler.check(StandIn("1" * 64, changed))

@@ -1,0 +1,123 @@
+"""Tiny datasets of coloured squares, which a network learns in a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from factory.dataset import (
+    FileInfo,
+    Manifest,
+    TarWriter,
+    Totals,
+    atomic_file,
+    default_palette,
+    encode_sample,
+    sample_key,
+)
+from train_seg.config import SegmenterConfig
+from train_seg.data import LabeledImages
+
+CLASSES = ["ground", "red", "blue"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny images gain nothing from threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_pair(index: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 `[3, H, W]` with a red and a blue square, and its mask."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(60, 90, (3, size, size)).astype(np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    side = size // 2
+    for label, channel in ((1, 0), (2, 2)):
+        top, left = rng.integers(0, size - side, 2)
+        image[:, top : top + side, left : left + side] = 20
+        image[channel, top : top + side, left : left + side] = 230
+        mask[top : top + side, left : left + side] = label
+    return image, mask
+
+
+def make_labeled(count: int = 8, size: int = 32, first: int = 1000) -> LabeledImages:
+    """Annotated images in memory."""
+    images, masks = zip(*(make_pair(first + i, size) for i in range(count)), strict=True)
+    return LabeledImages(
+        torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)), CLASSES
+    )
+
+
+def write_dataset(
+    folder: Path,
+    shards: tuple[int, ...] = (5, 4, 3),
+    classes: list[str] = CLASSES,
+    size: int = 32,
+    change: Callable[[int, np.ndarray], np.ndarray] = lambda _, mask: mask,
+    declared: int | None = None,
+) -> Path:
+    """A finished dataset folder; `change` may spoil masks, `declared` the number of samples."""
+    (folder / "shards").mkdir(parents=True)
+    palette = default_palette(len(classes))
+    infos, index = [], 0
+    for number, count in enumerate(shards):
+        path = folder / "shards" / f"squares-{number:06d}.tar"
+        with atomic_file(path) as file:
+            tar = TarWriter(file)
+            for _ in range(count):
+                image, mask = make_pair(index, size)
+                mask = change(index, mask)
+                tar.add(encode_sample(sample_key(index), image, mask, palette, {"index": index}))
+                index += 1
+            tar.close()
+        infos.append(FileInfo.of(path, declared or count))
+    samples = folder / "samples.parquet"
+    samples.write_bytes(b"")
+    Manifest(
+        name="squares",
+        recipe_digest="0" * 64,
+        recipe={},
+        weights={},
+        source={},
+        classes=classes,
+        palette=palette,
+        image_size=(size, size),
+        image_format="png",
+        shards=infos,
+        samples=FileInfo.of(samples, index),
+        totals=Totals(candidates=index, kept=index, dropped=0, bytes=0, class_pixels=[]),
+        uncertainty_threshold=0.0,
+    ).write(folder)
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Twelve samples of 32x32 in three shards."""
+    return write_dataset(tmp_path / "data")
+
+
+@pytest.fixture
+def config() -> SegmenterConfig:
+    """The cheapest network there is, for a few steps."""
+    return SegmenterConfig(
+        encoder="resnet18", encoder_depth=3, batch_size=4, max_steps=6, validate_every=3
+    )
+
+
+@pytest.fixture(name="make_labeled")
+def _make_labeled() -> Callable[..., LabeledImages]:
+    return make_labeled
+
+
+@pytest.fixture(name="write_dataset")
+def _write_dataset() -> Callable[..., Path]:
+    return write_dataset
