@@ -21,6 +21,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from factory.dataset import default_palette
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
@@ -101,7 +102,26 @@ def load_recipe(source: str = "demo", overrides: Sequence[str] = ()) -> Recipe:
         FileNotFoundError: no such preset or file; names the presets that exist.
         ValueError: an unknown key (names the nearest known one) or a value out of range.
     """
-    content = _read_yaml(source)
+    return build_recipe(_read_yaml(source), overrides, source)
+
+
+def recipe_of_labeler(
+    folder: str, generator: str | None = None, overrides: Sequence[str] = (), name: str = "dataset"
+) -> Recipe:
+    """A recipe from what a labeler's folder says of itself and of its generator.
+
+    `generator` replaces the address that was noted down in training (folders move).
+    """
+    path = find_weights("--labeler", folder)
+    noted = dict(_labeler_json(path)["generator"]["config"])
+    if generator is not None:
+        noted["weights"] = generator
+    content = {"name": name, "generator": noted, "labeler": {"weights": folder}}
+    return build_recipe(content, overrides, f"of {folder}")
+
+
+def build_recipe(content: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
+    """Apply the overrides, refuse unknown keys, validate; `source` names the recipe in errors."""
     for override in overrides:
         _apply_override(content, override)
     known = list(_known_keys(Recipe))
@@ -280,6 +300,15 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
 
 def _labeler_classes(folder: Path) -> tuple[list[str], list[list[int]]]:
     """Class names and colours that a labeler was trained with."""
+    content = _labeler_json(folder)
+    classes, palette = content["classes"], content.get("palette")
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"{folder}: {len(classes)} classes, expected at most {MAX_CLASSES}")
+    return classes, palette or default_palette(len(classes))
+
+
+def _labeler_json(folder: Path) -> dict[str, Any]:
+    """What labeler.json says, read without torch."""
     file = folder / "labeler.json"
     if not file.is_file():
         raise FileNotFoundError(
@@ -287,16 +316,11 @@ def _labeler_classes(folder: Path) -> tuple[list[str], list[list[int]]]:
         )
     try:
         content = json.loads(file.read_text("utf-8"))
-        classes, palette = content["classes"], content.get("palette")
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file}: expected JSON with a list `classes`") from None
-    if len(classes) > MAX_CLASSES:
-        raise ValueError(f"{file}: {len(classes)} classes, expected at most {MAX_CLASSES}")
-    if palette is None:
-        from factory.dataset import default_palette
-
-        palette = default_palette(len(classes))
-    return classes, palette
+        if content["generator"]["config"] and content["classes"]:
+            return content
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{file} is damaged: copy it again, or train the labeler again")
 
 
 def find_weights(key: str, weights: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ class SegmenterJob:
     device: str
 
 
-def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, float]:
+def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, Any]:
     """Train DeepLabV3 on datasets and annotated folders; the scores that chose the weights."""
     from train_seg.train import train
 
@@ -141,7 +142,7 @@ def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, float]:
         device=job.device,
         callbacks=[TrainingProgress("training", console)],
     )
-    return segmenter.info.scores
+    return segmenter.scores
 
 
 def labeled_images(folder: Path, size: tuple[int, int] | None = None) -> LabeledImages:
@@ -163,9 +164,22 @@ def labeled_images(folder: Path, size: tuple[int, int] | None = None) -> Labeled
     )
 
 
-def segmenter_settings(data: Sequence[Path]) -> dict[str, Any]:
-    """The segmenter section of the recipe that made the first dataset of `data`, if any."""
-    for folder in data:
-        if (folder / MANIFEST_NAME).is_file():
-            return dict(open_dataset(folder).manifest.recipe.get("segmenter", {}))
-    return {}
+def segmenter_config(
+    data: Sequence[Path], recipe: str | None, given: dict[str, Any], overrides: Sequence[str]
+) -> SegmenterConfig:
+    """Settings of the segmenter: of `recipe`, else of the recipe that made the first dataset.
+
+    `given` (None = not given) and `overrides` (`KEY=VALUE`, e.g. `augment.hue=0.05`) win.
+    """
+    from factory.recipe import build_recipe, load_recipe
+
+    if recipe is not None:
+        content = load_recipe(recipe).model_dump(mode="json")
+    else:
+        content = {"name": "segmenter", "generator": {"weights": "unused"}}
+        made = [d for d in data if (d / MANIFEST_NAME).is_file()]
+        if made:
+            content["segmenter"] = open_dataset(made[0]).manifest.recipe["segmenter"]
+    explicit = [f"{k}={json.dumps(v)}" for k, v in given.items() if v is not None]
+    prefixed = [f"segmenter.{o.removeprefix('segmenter.')}" for o in [*explicit, *overrides]]
+    return build_recipe(content, prefixed, "for the segmenter").segmenter

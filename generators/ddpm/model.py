@@ -54,9 +54,7 @@ def load_unet(weights: str) -> tuple[UNet2DModel, DDPMScheduler]:
         )
     subfolder = None if (path / "config.json").is_file() else "unet"
     try:
-        unet = UNet2DModel.from_pretrained(
-            weights, subfolder=subfolder, low_cpu_mem_usage=False
-        )
+        unet = UNet2DModel.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False)
     except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, ...
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"cannot read the U-Net weights in {weights}: {reason}") from error

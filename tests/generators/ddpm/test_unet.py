@@ -32,9 +32,11 @@ def test_walk_equals_the_full_forward_pass(upsampling: str, attention_levels: in
     torch.manual_seed(0)
     unet = build_unet(16, (8, 16, 16), 2, attention_levels).eval()
     if upsampling == "resnet":
-        unet = type(unet).from_config(
-            dict(unet.config, upsample_type="resnet", downsample_type="resnet")
-        ).eval()
+        unet = (
+            type(unet)
+            .from_config(dict(unet.config, upsample_type="resnet", downsample_type="resnet"))
+            .eval()
+        )
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([50, 250])
     expected = hooked_features(unet, x, t)
     assert len(expected) == num_decoder_blocks(unet) == 9

@@ -1,0 +1,162 @@
+"""The generation jobs as a user sees them: plan or run, with a progress line and a summary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from factory.dataset import read_samples, write_json
+from factory.progress import ProgressLine, quiet_libraries
+from factory.recipe import Recipe, build_recipe, load_recipe, recipe_of_labeler, resolve
+
+if TYPE_CHECKING:
+    from factory.dataset import Manifest
+    from factory.executors import Executor
+    from factory.generate import Progress
+
+FIDELITY_NAME = "fidelity.json"
+FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
+
+
+@dataclass(frozen=True)
+class Making:
+    """What `generate` and `label` have in common: where, on what, and how much to say."""
+
+    recipe: Recipe
+    out: Path
+    executor: Executor
+    device: str
+    keep_candidates: bool
+    console: Console
+
+
+def choose_recipe(
+    source: str | None, generator: str | None, labeler: str | None, overrides: list[str]
+) -> Recipe:
+    """The recipe `source`; without one, that of `labeler`; without both, the demo."""
+    if labeler is not None and source is None:
+        return recipe_of_labeler(labeler, generator, overrides)
+    weights = {"generator.weights": generator, "labeler.weights": labeler}
+    explicit = [f"{key}={json.dumps(value)}" for key, value in weights.items() if value is not None]
+    return load_recipe(source or "demo", [*explicit, *overrides])
+
+
+def labeler_recipe(source: str | None, generator: str | None, overrides: list[str]) -> Recipe:
+    """The recipe to train a labeler by: a preset's or a file's, or the defaults for `generator`."""
+    weights = [] if generator is None else [f"generator.weights={json.dumps(generator)}"]
+    if source is not None:
+        return load_recipe(source, [*weights, *overrides])
+    if generator is None:
+        raise ValueError("found no generator: give --generator DIR, or a --recipe that names one")
+    content: dict[str, Any] = {"name": "labeler", "generator": {"weights": generator}}
+    return build_recipe(content, overrides, "of the command line")
+
+
+def generate(making: Making, n: int, real: Path | None) -> None:
+    """Make a dataset of `n` candidates; with `real` images, measure how far it is from them."""
+    from factory.generate import generate as run
+
+    resolved = resolve(making.recipe)
+    _make(making, lambda show: run(resolved, n, making.out, on_progress=show, **_how(making)))
+    if real is not None:
+        check_fidelity(making, real)
+
+
+def label(making: Making, images: Path) -> None:
+    """Make a dataset from the photographs of a folder."""
+    from factory.generate import label as run
+
+    resolved = resolve(making.recipe)
+    _make(making, lambda show: run(resolved, images, making.out, on_progress=show, **_how(making)))
+
+
+def _how(making: Making) -> dict[str, Any]:
+    return {
+        "executor": making.executor,
+        "device": making.device,
+        "keep_candidates": making.keep_candidates,
+    }
+
+
+def _make(making: Making, run: Any) -> None:
+    quiet_libraries()
+    console = making.console
+    with ProgressLine("starting", "samples", 1, console) as line:
+
+        def show(progress: Progress) -> None:
+            rate, mean = progress.samples_per_sec, progress.mean_uncertainty
+            status = f"{progress.shards_done}/{progress.shards_total} shards"
+            if rate:
+                status += f"  {rate:.1f} samples/s"
+            if mean is not None:
+                status += f"  uncertainty {mean:.3f}"
+            line.update(progress.samples_done, status, progress.samples_total)
+
+        manifest = run(show)
+    _summarise(manifest, making.out, console)
+
+
+def _summarise(manifest: Manifest, out: Path, console: Console) -> None:
+    totals = manifest.totals
+    console.print(
+        f"{totals.candidates} candidates, {totals.dropped} most uncertain dropped, "
+        f"{totals.kept} kept in {len(manifest.shards)} shard(s)"
+    )
+    console.print(f"dataset in [bold]{out}[/]; see {out / 'preview.png'}")
+
+
+def dry_run(making: Making, n: int) -> None:
+    """Print the resolved recipe and what the job would take; write nothing."""
+    import yaml
+
+    from factory.generate import estimate
+
+    quiet_libraries()
+    resolved = resolve(making.recipe)
+    made = estimate(resolved, n, making.out, executor=making.executor, device=making.device)
+    recipe = resolved.recipe.model_dump(mode="json")
+    making.console.print(yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip())
+    making.console.print(f"recipe digest {resolved.digest}")
+    making.console.print(
+        f"{n} samples on {made.workers} worker(s): about {_duration(made.total_sec)} "
+        f"({made.samples_per_sec:.1f} samples/s), {made.ram_gib:.1f} GiB of memory, "
+        f"{made.disk_gib:.2f} GiB on disk (at most {made.disk_peak_gib:.2f} while it runs, "
+        f"{made.disk_free_gib:.0f} free)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def check_fidelity(making: Making, real: Path) -> None:
+    """Compare the dataset in `out` with a folder of real images; print, write fidelity.json."""
+    from itertools import islice
+
+    import torch
+
+    import generators
+    from factory import fidelity
+    from factory.training import encode_all
+    from labelers import ImageFolder
+
+    resolved = resolve(making.recipe)
+    generator = generators.load(resolved.generator, making.device)
+    photographs = ImageFolder(real, generator.image_size)
+    count = min(len(photographs), FIDELITY_IMAGES)
+    real_images = torch.stack([photographs[i] for i in range(count)])
+    samples = islice(read_samples(making.out), FIDELITY_IMAGES)
+    synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
+    pooled = tuple(
+        fidelity.pool(encode_all(generator, images, making.console))
+        for images in (synthetic, real_images)
+    )
+    result = fidelity.compare(synthetic, real_images, features=(pooled[0], pooled[1]))
+    making.console.print(fidelity.render_table(result))
+    write_json(making.out / FIDELITY_NAME, result.to_dict())
