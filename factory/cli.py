@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 app = typer.Typer(
@@ -297,26 +296,33 @@ def main() -> None:
     """
     try:
         app()
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        _fail(f"{where}: {message}, found {first['input']!r}" if where else message)
     except OSError as error:
         if error.errno == errno.ENOSPC and error.strerror == os.strerror(errno.ENOSPC):
             where = f" while writing {error.filename}" if error.filename else ""
             _fail(f"disk full{where}: free some space and run the same command again")
         _fail(str(error))
     except (ValueError, ImportError) as error:
-        _fail(str(error))
+        _fail(_one_problem(error))
     except KeyboardInterrupt:
         Console(stderr=True).print("\ninterrupted: run the same command again to resume")
         sys.exit(130)
 
 
+def _one_problem(error: Exception) -> str:
+    """The first problem that pydantic found in a group of settings; else what the error says."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, found {first['input']!r}" if where else message
+
+
 def _fail(message: str) -> None:
     if os.environ.get("FACTORY_TRACEBACK"):
-        raise  # noqa: PLE0704 - called from an except block only
+        raise  # what is being handled
     line = " ".join(message.split())
     Console(stderr=True, soft_wrap=True).print(f"error: {line}", markup=False, highlight=False)
     sys.exit(1)

@@ -21,7 +21,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-
 LOG_EVERY_SEC = 30.0
 
 

@@ -84,9 +84,7 @@ class DDPMTrainingConfig(BaseModel):
     warmup_steps: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     flips: bool = Field(default=False, description="random left-right and top-bottom flips")
-    quarter_turns: bool = Field(
-        default=False, description="random turns by 0, 90, 180, 270 degrees"
-    )
+    quarter_turns: bool = Field(default=False, description="random turns by 90 degrees")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")

@@ -100,7 +100,7 @@ class DDPMGenerator:
         self.digest = weights_digest(unet, schedule)
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
-        self.unet = unet.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-arg]
+        self.unet = unet.to(self.device, memory_format=torch.channels_last).eval()
         self.schedule = schedule
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size

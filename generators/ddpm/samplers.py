@@ -6,7 +6,7 @@ DPM-Solver++(2M).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generators.config import DDPMConfig
 
-Scheduler = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
+Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler  # noqa: UP040
 
 
 def make_scheduler(base: DDPMScheduler, config: DDPMConfig) -> Scheduler:

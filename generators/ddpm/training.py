@@ -119,7 +119,7 @@ class DDPMTraining(lightning.LightningModule):
         self.started: tuple[float, int] | None = None
 
     @torch.no_grad()
-    def _ema_update(self, averaged: list, current: list, num_averaged: Tensor) -> None:
+    def _ema_update(self, averaged: Any, current: Any, num_averaged: Any) -> None:
         # Warm-up: an average over the last tenth of the run until decay is reached.
         n = float(num_averaged)
         decay = min(self.config.ema_decay, (1 + n) / (10 + n))
@@ -159,10 +159,10 @@ class DDPMTraining(lightning.LightningModule):
         x_0 = to_unit_range(images)
         eps = torch.randn(x_0.shape, generator=rng)
         t = torch.randint(0, NUM_TIMESTEPS, (len(x_0),), generator=rng)
-        x_t = self.noise_schedule.add_noise(x_0, eps, t)  # type: ignore[arg-type]
+        x_t = self.noise_schedule.add_noise(x_0, eps, t)
         target = eps
         if config.prediction == "v_prediction":
-            target = self.noise_schedule.get_velocity(x_0, eps, t)  # type: ignore[arg-type]
+            target = self.noise_schedule.get_velocity(x_0, eps, t)
         x_t = x_t.to(self.device, memory_format=torch.channels_last)
         output = self.unet(x_t, t.to(self.device), return_dict=False)[0].float()
         abar = self.noise_schedule.alphas_cumprod[t]
@@ -202,7 +202,7 @@ class SampleGrids(Callback):
     def __init__(self, folder: Path, every: int):
         self.folder, self.every = folder, every
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         step = trainer.global_step
         if step % self.every and step != module.config.steps:
             return
@@ -269,11 +269,11 @@ def train(
     provenance = dict(provenance or {}, init=init)
     _check_resumable(out, config, provenance)
     out.mkdir(parents=True, exist_ok=True)
-    record = {"config": config.model_dump(mode="json"), "provenance": provenance}
+    record: dict[str, Any] = {"config": config.model_dump(mode="json"), "provenance": provenance}
     (out / "training.json").write_text(json.dumps(record, indent=2))
     where = pick_device(device)
     bfloat16 = pick_dtype(config.precision, where) is torch.bfloat16
-    unet = start_network(config, init).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    unet = start_network(config, init).to(memory_format=torch.channels_last)
     module = DDPMTraining(config, images, unet)
     last = out / CHECKPOINTS / "last.ckpt"
     trainer = lightning.Trainer(

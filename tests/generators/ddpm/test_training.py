@@ -72,7 +72,7 @@ def test_an_interrupted_run_resumes_exactly(
 
 def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
-    with pytest.raises(ValueError, match="lr=0.0005, not 0.1"):
+    with pytest.raises(ValueError, match=r"lr=0\.0005, not 0\.1"):
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
 
 

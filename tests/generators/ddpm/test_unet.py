@@ -15,7 +15,10 @@ def hooked_features(unet, x: Tensor, t: Tensor) -> list[Tensor]:  # type: ignore
     outputs: list[Tensor] = []
     hooks = []
     for up in unet.up_blocks:
-        modules = [list(pair) for pair in zip(up.resnets, getattr(up, "attentions", up.resnets))]
+        modules = [
+            list(pair)
+            for pair in zip(up.resnets, getattr(up, "attentions", up.resnets), strict=True)
+        ]
         modules[-1] += list(up.upsamplers or [])
         for block in modules:
             hooks.append(block[-1].register_forward_hook(lambda _m, _i, out: outputs.append(out)))
