@@ -77,6 +77,11 @@ class DDPMTrainingConfig(BaseModel):
         default=1, ge=0, description="how many of the coarsest levels attend"
     )
     prediction: Literal["v_prediction", "epsilon"] = "v_prediction"
+    offset_noise_std: float = Field(
+        default=0.1,
+        ge=0,
+        description="of each channel's mean, see generators.ddpm.noise",
+    )
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
     steps: int = Field(default=20_000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=16, ge=1)

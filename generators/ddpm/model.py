@@ -21,6 +21,7 @@ from torch import Tensor
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
 from generators.config import DDPMConfig
 from generators.ddpm import samplers
+from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, decoder_features, default_blocks
 from generators.hardware import pick_device, pick_dtype
 
@@ -38,10 +39,11 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def load_unet(weights: str) -> tuple[UNet2DModel, DDPMScheduler]:
+def load_unet(weights: str) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
     """Read a diffusers directory or hub id: a pipeline (`unet/`, `scheduler/`) or a bare U-Net.
 
     A bare U-Net carries no noise schedule: it gets that of the DDPM paper (linear, epsilon).
+    Our own training adds `noise.json`; without it the noise is white.
 
     Raises FileNotFoundError if nothing is there, ValueError if it is not a U-Net.
     """
@@ -63,17 +65,18 @@ def load_unet(weights: str) -> tuple[UNet2DModel, DDPMScheduler]:
         scheduler = DDPMScheduler.from_pretrained(weights, subfolder="scheduler")
     else:
         scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    return unet, scheduler
+    return unet, scheduler, NoiseModel.load(path)
 
 
-def weights_digest(unet: UNet2DModel, scheduler: DDPMScheduler) -> str:
-    """sha256 over the tensors in name order and the noise schedule."""
+def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
+    """sha256 over the tensors in name order, the noise schedule and the noise."""
     sha = hashlib.sha256()
     for name, tensor in sorted(unet.state_dict().items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-    schedule = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-    sha.update(json.dumps(schedule, sort_keys=True, default=str).encode())
+    settings = {k: v for k, v in schedule.config.items() if not k.startswith("_")}
+    settings["offset_std"] = noise.offset_std
+    sha.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return sha.hexdigest()
 
 
@@ -84,10 +87,11 @@ class DDPMGenerator:
         self,
         unet: UNet2DModel,
         schedule: DDPMScheduler,
+        noise: NoiseModel,
         config: DDPMConfig,
         device: str = "auto",
     ):
-        """`schedule` is the training noise schedule (1000 steps), `config` the recipe's section."""
+        """`schedule` and `noise` are those of training, `config` is the recipe's section."""
         self.blocks = config.features.blocks or default_blocks(unet)
         check_blocks(unet, self.blocks)
         T = schedule.config.num_train_timesteps
@@ -97,11 +101,11 @@ class DDPMGenerator:
                 f"set generator.features.timesteps"
             )
         self.config = config
-        self.digest = weights_digest(unet, schedule)
+        self.digest = weights_digest(unet, schedule, noise)
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
         self.unet = unet.to(self.device, memory_format=torch.channels_last).eval()
-        self.schedule = schedule
+        self.schedule, self.noise = schedule, noise
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size
         self.image_size = (height, width)
@@ -118,13 +122,11 @@ class DDPMGenerator:
     @torch.inference_mode()
     def sample_images(self, indices: Sequence[int]) -> Tensor:
         """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
-        noise = sample_generators(self.config.seed, indices)
-        shape = (1, 3, *self.image_size)
-        x_T = torch.cat([torch.randn(shape, generator=g) for g in noise])
-        x_T = x_T.to(self.device, memory_format=torch.channels_last)
-        scheduler = samplers.make_scheduler(self.schedule, self.config)
+        generators = sample_generators(self.config.seed, indices)
         with self._autocast():
-            x_0 = samplers.sample(self.unet, scheduler, x_T, noise, self.config.eta)
+            x_0 = samplers.sample(
+                self.unet, self.schedule, self.noise, self.config, generators, self.image_size
+            )
         return to_uint8(x_0).cpu()
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -27,6 +27,7 @@ from generators.base import sample_generators, sample_seed
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
 from generators.ddpm.model import build_unet, load_unet, to_uint8, to_unit_range
+from generators.ddpm.noise import NoiseModel
 from generators.hardware import pick_device, pick_dtype
 
 NUM_TIMESTEPS = 1000
@@ -116,6 +117,7 @@ class DDPMTraining(lightning.LightningModule):
         self.ema = AveragedModel(unet, multi_avg_fn=self._ema_update)
         self.ema.requires_grad_(False)
         self.noise_schedule = noise_schedule(config.prediction)
+        self.noise = NoiseModel(config.offset_noise_std)
         self.started: tuple[float, int] | None = None
 
     @torch.no_grad()
@@ -157,7 +159,7 @@ class DDPMTraining(lightning.LightningModule):
         rng = torch.Generator().manual_seed(sample_seed(config.seed, self.global_step, stream=1))
         images = augment(batch.cpu(), config.flips, config.quarter_turns, rng)
         x_0 = to_unit_range(images)
-        eps = torch.randn(x_0.shape, generator=rng)
+        eps = self.noise.draw([rng] * len(x_0), x_0.shape[1:])
         t = torch.randint(0, NUM_TIMESTEPS, (len(x_0),), generator=rng)
         x_t = self.noise_schedule.add_noise(x_0, eps, t)
         target = eps
@@ -185,14 +187,13 @@ class DDPMTraining(lightning.LightningModule):
 
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:
-        """Samples of the EMA network, float `[3, H, W]` in [0, 1] (25 DDIM steps, eta 1)."""
-        sampling = DDPMConfig(weights="", sampler="ddim", steps=25, eta=1.0, seed=0)
-        scheduler = samplers.make_scheduler(self.noise_schedule, sampling)
-        assert isinstance(scheduler, DDIMScheduler)
-        noise = sample_generators(0, range(GRID_SAMPLES))
-        size = self.config.image_size
-        x_T = torch.cat([torch.randn(1, 3, size, size, generator=g) for g in noise])
-        x_0 = samplers.sample(self.ema.module, scheduler, x_T.to(self.device), noise, eta=1.0)
+        """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
+        sampling = DDPMConfig(weights="", sampler="dpmsolver++", steps=25)
+        size = (self.config.image_size, self.config.image_size)
+        generators = sample_generators(0, range(GRID_SAMPLES))
+        x_0 = samplers.sample(
+            self.ema.module, self.noise_schedule, self.noise, sampling, generators, size
+        )
         return make_grid(to_uint8(x_0).float() / 255, nrow=4)
 
 
@@ -216,6 +217,7 @@ class SampleGrids(Callback):
 def write_generator(module: DDPMTraining, out: Path) -> None:
     """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads."""
     DDPMPipeline(module.ema.module, module.noise_schedule).save_pretrained(out)
+    module.noise.save(out)
 
 
 def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
@@ -228,7 +230,7 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
             config.resnets_per_level,
             config.attention_levels,
         )
-    unet, schedule = load_unet(init)
+    unet, schedule, _ = load_unet(init)
     found = schedule.config.prediction_type
     if found != config.prediction:
         raise ValueError(

@@ -76,7 +76,10 @@ def test_digest_is_of_the_weights_not_the_settings(tiny_weights: Path) -> None:
     changed = load(tiny_weights)
     with torch.no_grad():
         changed.unet.conv_in.bias[0] += 1
-    assert DDPMGenerator(changed.unet, changed.schedule, changed.config).digest != changed.digest
+    assert (
+        DDPMGenerator(changed.unet, changed.schedule, changed.noise, changed.config).digest
+        != changed.digest
+    )
 
 
 def test_missing_weights_are_one_clear_line(tmp_path: Path) -> None:

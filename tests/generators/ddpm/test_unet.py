@@ -50,7 +50,7 @@ def test_walk_equals_the_full_forward_pass(upsampling: str, attention_levels: in
 
 
 def test_walk_stops_after_the_last_block_asked_for(tiny_weights: Path) -> None:
-    unet, _ = load_unet(str(tiny_weights))
+    unet, _, _ = load_unet(str(tiny_weights))
     ran: list[int] = []
     for i, resnet in enumerate(r for up in unet.up_blocks for r in up.resnets):
         resnet.register_forward_hook(lambda *_, i=i: ran.append(i))
@@ -60,7 +60,7 @@ def test_walk_stops_after_the_last_block_asked_for(tiny_weights: Path) -> None:
 
 
 def test_a_block_that_does_not_exist_lists_those_that_do(tiny_weights: Path) -> None:
-    unet, _ = load_unet(str(tiny_weights))
+    unet, _, _ = load_unet(str(tiny_weights))
     with pytest.raises(ValueError, match=r"blocks \[12\] do not exist.*blocks 0 to 3"):
         decoder_features(unet, torch.randn(1, 3, 16, 16), torch.tensor([9]), [1, 12])
 
