@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.dataset import (
+    CANDIDATES_DIR,
     SAMPLES_NAME,
     SHARDS_DIR,
     FileInfo,
@@ -25,7 +26,7 @@ from factory.dataset import (
 )
 from factory.recipe import ResolvedRecipe
 from factory.selection import Selection, select
-from factory.worker import CANDIDATES_DIR, ShardStats
+from factory.worker import ShardStats
 
 
 def commit(

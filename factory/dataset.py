@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
 SHARDS_DIR = "shards"
+CANDIDATES_DIR = "candidates"  # while the job runs
+PREVIEW_NAME = "preview.png"
+IGNORE = 255  # in masks: no class
 TEMPORARY_PREFIX = ".tmp-"
 MAX_SAMPLES = 10**9  # keys have nine digits
 
@@ -56,6 +59,31 @@ def default_palette(n: int) -> list[list[int]]:
     return colours[:n]
 
 
+def overlay(
+    image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], alpha: float = 0.45
+) -> np.ndarray:
+    """Mask colours over an image, and a thin contour in full colour around every region.
+
+    `image` uint8 `[H, W, 3]`, `mask` uint8 `[H, W]` class ids, `palette` one RGB (0-255) a class,
+    `alpha` in 0-1. Returns uint8 `[H, W, 3]`. Black classes (by custom the background) and pixels
+    to ignore stay as they are.
+    """
+    colours = np.zeros((256, 3), np.float32)
+    colours[: len(palette)] = palette
+    shown: np.ndarray = np.any(colours, axis=1)
+    shown[IGNORE] = False
+    weight = np.where(shown, alpha, 0.0)[mask]
+    # On both sides of a border between classes; a class that is not shown has no contour.
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    edge: np.ndarray = np.zeros(mask.shape, bool)
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    weight = np.where(edge & shown[mask], 1.0, weight)[..., None]
+    return np.rint(image * (1 - weight) + colours[mask] * weight).astype(np.uint8)
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 
@@ -75,16 +103,17 @@ def encode_sample(
     assert image.dtype == mask.dtype == np.uint8, (image.dtype, mask.dtype)
     assert image.shape == (3, *mask.shape), (image.shape, mask.shape)
     members = [
-        (f"{key}.{image_format}", _encode_image(image, image_format)),
+        (f"{key}.{image_format}", encode_rgb(image.transpose(1, 2, 0), image_format)),
         (f"{key}.json", canonical_json(meta)),
         (f"{key}.seg.png", encode_mask(mask, palette)),
     ]
     return sorted(members)
 
 
-def _encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
+def encode_rgb(image: np.ndarray, image_format: ImageFormat = "png") -> bytes:
+    """PNG or JPEG of an RGB image uint8 `[H, W, 3]`."""
     buffer = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    picture = Image.fromarray(np.ascontiguousarray(image))
     if image_format == "png":
         picture.save(buffer, "PNG")
     else:  # full chroma resolution: a mask's edges are as sharp as the image's must stay
@@ -306,7 +335,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise FileNotFoundError(f"{path}: no such folder, expected a dataset")
     if not file.is_file():
         hint = "its job is not finished: run the same command again to resume it"
-        if not (path / "candidates").is_dir():
+        if not (path / CANDIDATES_DIR).is_dir():
             hint = "expected a folder written by `factory generate` or `factory label`"
         raise FileNotFoundError(f"{path} holds no {MANIFEST_NAME}: {hint}")
     dataset = Dataset(path, _read_manifest(file))

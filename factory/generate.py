@@ -25,8 +25,10 @@ from typing import Any, Literal
 
 from factory.commit import commit
 from factory.dataset import (
+    CANDIDATES_DIR,
     MANIFEST_NAME,
     MAX_SAMPLES,
+    PREVIEW_NAME,
     Manifest,
     file_sha256,
     open_dataset,
@@ -36,7 +38,6 @@ from factory.dataset import (
 from factory.executors import Executor, LocalExecutor
 from factory.recipe import ResolvedRecipe, canonical, diff
 from factory.worker import (
-    CANDIDATES_DIR,
     LoadModels,
     Shard,
     ShardStats,
@@ -46,7 +47,6 @@ from factory.worker import (
 )
 
 JOB_NAME = "job.json"
-PREVIEW_NAME = "preview.png"
 GIB = 2**30
 
 

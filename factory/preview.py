@@ -17,62 +17,16 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from factory import dataset
-from factory.dataset import Dataset, Manifest, Sample
+from factory.dataset import CANDIDATES_DIR, PREVIEW_NAME, Dataset, Manifest, Sample, overlay
 
-PREVIEW_NAME = "preview.png"
-CANDIDATES_DIR = "candidates"  # gone once a job has tidied up
 COLUMNS = 8  # samples a row
 TILE = 128  # longest side of a shown image, in pixels
 GAP, SECTION_GAP, MARGIN = 10, 26, 44
 MIN_WIDTH = 720  # room for the title when images are narrow
 INK, GREY, RULE = (28, 30, 34), (118, 122, 130), (226, 228, 232)
 BLANK = (214, 217, 222)
-IGNORE = 255
 
 Palette = Sequence[Sequence[int]]
-
-
-def overlay(
-    image: np.ndarray, mask: np.ndarray, palette: Palette, alpha: float = 0.45
-) -> np.ndarray:
-    """Mask colours over an image, and a thin contour in full colour around every region.
-
-    `image` uint8 `[H, W, 3]`, `mask` uint8 `[H, W]` class ids, `palette` one RGB (0-255) a class,
-    `alpha` in 0-1. Returns uint8 `[H, W, 3]`. Black classes (by custom the background) and pixels
-    to ignore stay as they are.
-    """
-    colours = np.zeros((256, 3), np.float32)
-    colours[: len(palette)] = palette
-    shown: np.ndarray = np.any(colours, axis=1)
-    shown[IGNORE] = False
-    weight = np.where(shown, alpha, 0.0)[mask]
-    # On both sides of a border between classes; a class that is not shown has no contour.
-    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
-    edge: np.ndarray = np.zeros(mask.shape, bool)
-    edge[1:] |= down
-    edge[:-1] |= down
-    edge[:, 1:] |= right
-    edge[:, :-1] |= right
-    weight = np.where(edge & shown[mask], 1.0, weight)[..., None]
-    return np.rint(image * (1 - weight) + colours[mask] * weight).astype(np.uint8)
-
-
-def contact_sheet(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
-    """Images uint8 `[H, W, 3]` of one size side by side, row by row, on white: uint8 `[H', W', 3]`.
-
-    `columns` is the largest number of images in a row.
-    """
-    if not images:
-        raise ValueError("a contact sheet needs at least 1 image, found none")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    height, width, _ = images[0].shape
-    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
-    sheet = np.full(shape, 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
 
 
 def write_preview(dataset_dir: Path, out: Path | None = None) -> Path:

@@ -113,7 +113,9 @@ def recipe_of_labeler(
     `generator` replaces the address that was noted down in training (folders move).
     """
     path = find_weights("--labeler", folder)
-    noted = dict(_labeler_json(path)["generator"]["config"])
+    noted = dict(_labeler_json(path).get("generator", {}).get("config", {}))
+    if not noted:
+        raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
     if generator is not None:
         noted["weights"] = generator
     content = {"name": name, "generator": noted, "labeler": {"weights": folder}}
@@ -316,7 +318,7 @@ def _labeler_json(folder: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(file.read_text("utf-8"))
-        if content["generator"]["config"] and content["classes"]:
+        if content["classes"]:
             return content
     except (ValueError, KeyError, TypeError):
         pass

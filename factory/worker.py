@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from factory.dataset import (
+    CANDIDATES_DIR,
     FileInfo,
     ImageFormat,
     Member,
@@ -31,8 +32,6 @@ from factory.dataset import (
 from generators.base import FeatureMaps, Generator, sample_seed
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
-
-CANDIDATES_DIR = "candidates"
 
 
 @dataclass(frozen=True)

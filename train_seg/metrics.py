@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-IGNORE = 255
+from factory.dataset import IGNORE
+
 POLICY_MIOU = "mean over the classes present in the ground truth; ignored pixels left out"
 POLICY_REFERENCE = (
     "mean over all classes, one absent from truth and prediction counts 0; "

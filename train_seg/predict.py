@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from factory.dataset import encode_mask, write_bytes
+from factory.dataset import encode_mask, encode_rgb, overlay, write_bytes
 from train_seg.evaluate import PredictFn
 
 MASKS_DIR = "masks"
@@ -32,12 +30,11 @@ def predict(
     out: str | Path,
     palette: Sequence[Sequence[int]],
     batch_size: int = 16,
-    opacity: float = 0.5,
 ) -> PredictionCounts:
     """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).
 
     Images are uint8 `[3, H, W]` of any sizes; neighbours of equal size share a batch. `palette`
-    is RGB 0-255, one colour a class; `opacity` 0-1 is that of the colours over the image.
+    is RGB 0-255, one colour a class.
 
     Raises:
         ValueError: two images have the same name, so that one result would replace the other.
@@ -53,22 +50,10 @@ def predict(
                 raise ValueError(f"two images are called '{name}': rename one, or use two --out")
             seen.add(name)
             write_bytes(Path(out) / MASKS_DIR / f"{name}.png", encode_mask(mask, palette))
-            overlay = overlay_png(image, mask, palette, opacity)
-            write_bytes(Path(out) / OVERLAYS_DIR / f"{name}.png", overlay)
+            shown = overlay(image.permute(1, 2, 0).cpu().numpy(), mask, palette)
+            write_bytes(Path(out) / OVERLAYS_DIR / f"{name}.png", encode_rgb(shown))
             pixels += np.bincount(mask.ravel(), minlength=len(palette))
     return PredictionCounts(len(seen), pixels.tolist())
-
-
-def overlay_png(
-    image: torch.Tensor, mask: np.ndarray, palette: Sequence[Sequence[int]], opacity: float
-) -> bytes:
-    """PNG of `image` (uint8 `[3, H, W]`) with the classes of `mask` (`[H, W]`) in colour on it."""
-    colours = np.asarray(palette, np.float32)[mask]
-    pixels = image.permute(1, 2, 0).cpu().numpy().astype(np.float32)
-    blended = (1 - opacity) * pixels + opacity * colours
-    buffer = io.BytesIO()
-    Image.fromarray(blended.round().astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _batches(

@@ -135,22 +135,9 @@ def test_overlay_blends_draws_contours_and_leaves_background_and_ignore():
     mask = np.zeros((6, 6), np.uint8)
     mask[1:6, 1:6] = 1
     mask[5, 5] = 255
-    result = preview.overlay(image, mask, PALETTE, alpha=0.5)
+    result = dataset.overlay(image, mask, PALETTE, alpha=0.5)
     assert result.dtype == np.uint8
     assert result[0, 0].tolist() == [100, 100, 100]  # background
     assert result[5, 5].tolist() == [100, 100, 100]  # ignored
     assert result[1, 3].tolist() == [255, 0, 0]  # contour
     assert result[3, 3].tolist() == [178, 50, 50]  # inside
-
-
-def test_contact_sheet_wraps_and_pads_with_white():
-    tiles = [np.full((4, 5, 3), i, np.uint8) for i in range(3)]
-    sheet = preview.contact_sheet(tiles, columns=2, gap=1)
-    assert sheet.shape == (9, 11, 3)
-    assert sheet[0, 0, 0] == 0
-    assert sheet[0, 6, 0] == 1
-    assert sheet[5, 0, 0] == 2
-    assert (sheet[5:, 6:] == 255).all()
-    assert preview.contact_sheet(tiles[:1], columns=4).shape == (4, 5, 3)
-    with pytest.raises(ValueError, match="found none"):
-        preview.contact_sheet([], columns=2)
