@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from factory.dataset import overlay
 from rich.console import Console
 
+from factory.dataset import overlay
 from train_seg.evaluate import evaluate, scores_table
 from train_seg.predict import predict
 

@@ -1,0 +1,167 @@
+"""The whole product on real images: is a segmenter from synthetic data better than from labels?
+
+    python -m benchmarks.real_images --data DIR --out DIR [--json FILE]
+
+`--data` holds `unlabeled/` (images), `labeled/` and `test/` (annotated folders) and, optionally,
+`classes.json`. Every step is a `factory` command, printed as it is run; what is already there is
+not made again. Two DeepLabV3 trainings run side by side, on one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+AUGMENT = ("horizontal_flip", "vertical_flip", "quarter_turns")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a name and the data that its segmenters are trained on."""
+
+    name: str
+    data: tuple[Path, ...]
+
+
+def run(arguments: Sequence[object], log: Path, threads: int | None = None) -> float:
+    """Run one `factory` command, its output into `log`; seconds. Stops here if it fails."""
+    command = [sys.executable, "-m", "factory", *map(str, arguments)]
+    print("$ factory " + shlex.join(command[3:]), flush=True)
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    started = time.perf_counter()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    if done.returncode:
+        raise SystemExit(f"failed with exit code {done.returncode}, see {log}:\n{log.read_text()}")
+    return time.perf_counter() - started
+
+
+def prepare(options: argparse.Namespace) -> dict[str, float]:
+    """Generator, labeler, synthetic and pseudo-labelled datasets; seconds of what was made now."""
+    data, out = options.data, options.out
+    seconds: dict[str, float] = {}
+
+    def make(name: str, marker: str, *arguments: object) -> None:
+        if not (out / name / marker).exists():
+            log = out / "logs" / f"{name}.txt"
+            seconds[name] = run([*arguments, "--out", out / name], log)
+
+    init = () if options.init is None else ("--init", options.init)
+    settings = [part for setting in options.settings for part in ("--set", setting)]
+    make(
+        *("generator", "model_index.json", "train-generator", "--images", data / "unlabeled"),
+        *("--steps", options.generator_steps, "--batch-size", 8, "--flips", "--quarter-turns"),
+        *(*init, *settings),
+    )
+    make(
+        *("labeler", "labeler.json", "train-labeler", "--generator", out / "generator"),
+        *("--labeled", data / "labeled"),
+    )
+    make(
+        *("synthetic", "dataset.json", "generate", "--labeler", out / "labeler"),
+        *("--n", options.n, "--real", data / "unlabeled"),
+    )
+    make(
+        *("pseudo", "dataset.json", "label", "--labeler", out / "labeler"),
+        *("--images", data / "unlabeled"),
+    )
+    return seconds
+
+
+def train_and_score(row: Row, seed: int, options: argparse.Namespace) -> float:
+    """mIoU on the test images of a DeepLabV3 trained on the row's data."""
+    name = f"{row.name.replace(' ', '_')}_{seed}"
+    model, scores = options.out / "models" / name, options.out / "scores" / f"{name}.json"
+    log = options.out / "logs" / f"{name}.txt"
+    if not scores.exists():
+        data = [part for folder in row.data for part in ("--data", folder)]
+        flips = [part for key in AUGMENT for part in ("--set", f"augment.{key}=true")]
+        settings = (
+            "--set",
+            "encoder_depth=4",
+            "--set",
+            "batch_size=16",
+            "--set",
+            "schedule=cosine",
+        )
+        command = ("train-deeplab", *data, "--encoder", "resnet18", "--steps", options.steps)
+        run([*command, *settings, *flips, "--seed", seed, "--out", model], log, threads=1)
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        test = ("--labeled", options.data / "test", "--json", scores)
+        run(["evaluate", "--model", model, *test], log, threads=1)
+    return float(json.loads(scores.read_text())["miou"])
+
+
+def direct(options: argparse.Namespace) -> float:
+    """mIoU on the test images of the labeler itself, without a segmenter."""
+    scores = options.out / "scores" / "direct.json"
+    if not scores.exists():
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        command = ("evaluate", "--labeler", options.out / "labeler")
+        test = ("--labeled", options.data / "test", "--json", scores)
+        run([*command, *test], options.out / "logs" / "direct.txt")
+    return float(json.loads(scores.read_text())["miou"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--init", help="generator to go on from")
+    parser.add_argument("--generator-steps", type=int, default=2600)
+    parser.add_argument("--settings", nargs="*", default=["channels=[16,32,64,128]", "lr=0.001"])
+    parser.add_argument("--n", type=int, default=2000, help="synthetic candidates")
+    parser.add_argument("--steps", type=int, default=500, help="of each DeepLabV3 training")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    options = parser.parse_args()
+    seconds = prepare(options)
+    synthetic, pseudo = options.out / "synthetic", options.out / "pseudo"
+    rows = [
+        Row("labels", (options.data / "labeled",)),
+        Row("synthetic", (synthetic,)),
+        Row("pseudo", (pseudo,)),
+        Row("synthetic+pseudo", (synthetic, pseudo)),
+    ]
+    rows = [row for row in rows if not options.rows or row.name in options.rows]
+    jobs = [(row, seed) for row in rows for seed in range(options.seeds)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda job: train_and_score(*job, options), jobs))
+    scores = {
+        row.name: [s for (r, _), s in zip(jobs, results, strict=True) if r is row] for row in rows
+    }
+    scores["direct"] = [direct(options)]
+    table = Table(title=f"mIoU on {options.data / 'test'}, {options.steps} steps")
+    for column in ("trained on", "mean", "std", "seeds"):
+        table.add_column(column)
+    for name, values in scores.items():
+        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "-"
+        table.add_row(name, f"{statistics.mean(values):.4f}", spread, str(len(values)))
+    Console().print(table)
+    peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"peak memory of one process {peak_gib:.2f} GiB")
+    if options.json:
+        content = {"miou": scores, "seconds": seconds, "peak_gib": peak_gib}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
