@@ -133,20 +133,32 @@ def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, Any]:
     from train_seg.train import train
 
     quiet_libraries()
-    data = [d if (d / MANIFEST_NAME).is_file() else labeled_images(d) for d in job.data]
+    size = job.config.image_size or _dataset_size(job.data)
+    data = [d if is_dataset(d) else labeled_images(d, size) for d in job.data]
     segmenter = train(
         data,
         job.out,
         job.config,
-        None if job.val is None else labeled_images(job.val, job.config.image_size),
+        None if job.val is None else labeled_images(job.val, size),
         device=job.device,
         callbacks=[TrainingProgress("training", console)],
     )
     return segmenter.scores
 
 
-def labeled_images(folder: Path, size: tuple[int, int] | None = None) -> LabeledImages:
-    """An annotated folder in memory, all images at one size (by default the first one's)."""
+def is_dataset(folder: Path) -> bool:
+    """Whether `folder` is a dataset rather than an annotated folder."""
+    return (folder / MANIFEST_NAME).is_file()
+
+
+def _dataset_size(data: Sequence[Path]) -> tuple[int, int] | None:
+    """(height, width) of the first dataset; None if there are annotated folders only."""
+    sizes = (open_dataset(d).manifest.image_size for d in data if is_dataset(d))
+    return next(sizes, None)
+
+
+def labeled_images(folder: Path, size: tuple[int, int] | None) -> LabeledImages:
+    """An annotated folder in memory, resized to `size` (None: that of its first image)."""
     from labelers import list_images, read_annotations, read_image
     from train_seg.data import LabeledImages
 
@@ -177,7 +189,7 @@ def segmenter_config(
         content = load_recipe(recipe).model_dump(mode="json")
     else:
         content = {"name": "segmenter", "generator": {"weights": "unused"}}
-        made = [d for d in data if (d / MANIFEST_NAME).is_file()]
+        made = [d for d in data if is_dataset(d)]
         if made:
             content["segmenter"] = open_dataset(made[0]).manifest.recipe["segmenter"]
     explicit = [f"{k}={json.dumps(v)}" for k, v in given.items() if v is not None]

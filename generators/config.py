@@ -59,6 +59,12 @@ class DDPMConfig(BaseModel):
     )
     features: FeatureConfig = FeatureConfig()
 
+    @model_validator(mode="after")
+    def _eta_is_of_ddim(self) -> DDPMConfig:
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"eta is {self.eta}, but the sampler is {self.sampler}, not ddim")
+        return self
+
 
 GeneratorConfig = DDPMConfig  # becomes a union discriminated by `kind` with the second generator
 

@@ -127,6 +127,11 @@ class DDPMGenerator:
             x_0 = samplers.sample(
                 self.unet, self.schedule, self.noise, self.config, generators, self.image_size
             )
+        if not x_0.isfinite().all():
+            raise ValueError(
+                f"sampling gave values that are not finite: the weights of {self.config.weights} "
+                f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
+            )
         return to_uint8(x_0).cpu()
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:

@@ -22,7 +22,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def refused(result, *words: str) -> None:  # type: ignore[no-untyped-def]
+def refused(result, *words: str) -> None:
     """One line on standard error with all of `words`, exit code 1, no folder `out`."""
     assert result.code == 1, result
     lines = result.err.strip().splitlines()

@@ -31,7 +31,7 @@ def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
-def succeed(result) -> str:  # type: ignore[no-untyped-def]
+def succeed(result) -> str:
     assert result.code == 0, result.err
     return result.out
 

@@ -12,7 +12,7 @@ from generators.ddpm.model import DDPMGenerator
 FEATURES = FeatureConfig(blocks=(0, 2), timesteps=(50, 250))
 
 
-def load(weights: Path, **settings) -> DDPMGenerator:  # type: ignore[no-untyped-def]
+def load(weights: Path, **settings) -> DDPMGenerator:
     settings = {"steps": 4, "features": FEATURES} | settings
     return DDPMGenerator.load(DDPMConfig(weights=str(weights), **settings), device="cpu")
 
@@ -51,7 +51,7 @@ def test_features_of_a_sample_are_those_of_its_saved_image(tiny_weights: Path) -
 def test_noise_policies(tiny_weights: Path) -> None:
     image = torch.full((1, 3, 16, 16), 128, dtype=torch.uint8).repeat(2, 1, 1, 1)
 
-    def maps(noise: str):  # type: ignore[no-untyped-def]
+    def maps(noise: str):
         features = FeatureConfig(blocks=(0,), timesteps=(100, 101), noise=noise)
         return load(tiny_weights, features=features).encode(image)
 

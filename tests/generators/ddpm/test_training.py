@@ -13,7 +13,7 @@ from generators.ddpm.model import DDPMGenerator
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
-def config(**settings) -> DDPMTrainingConfig:  # type: ignore[no-untyped-def]
+def config(**settings) -> DDPMTrainingConfig:
     tiny = {
         "image_size": 16,
         "channels": (8, 16),
@@ -41,7 +41,7 @@ class StopAfter(training.Callback):
     def __init__(self, step: int):
         self.step = step
 
-    def on_train_batch_end(self, trainer, *_) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer, *_) -> None:
         if trainer.global_step == self.step:
             raise KeyboardInterrupt
 

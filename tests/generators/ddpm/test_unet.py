@@ -10,7 +10,7 @@ from generators.ddpm.model import build_unet, load_unet
 from generators.ddpm.unet import decoder_features, default_blocks, num_decoder_blocks
 
 
-def hooked_features(unet, x: Tensor, t: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
+def hooked_features(unet, x: Tensor, t: Tensor) -> list[Tensor]:
     """Outputs of all decoder blocks of a full forward pass, each with what follows its resnet."""
     outputs: list[Tensor] = []
     hooks = []
