@@ -27,7 +27,7 @@ MAKING, TRAINING, USING = "Make a dataset", "Train", "Use and measure"
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
@@ -131,15 +131,21 @@ def train_generator(
     init: Annotated[
         str | None, typer.Option(help="Generator to go on from: needs fewer steps and images.")
     ] = None,
-    image_size: Annotated[int, typer.Option(min=8, help="Resolution in pixels.")] = 64,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 20_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
-    flips: Annotated[bool, typer.Option("--flips", help="Random flips.")] = False,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Resolution in pixels; 64 unless given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; 20 000 unless given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a step; 16 unless given.")
+    ] = None,
+    flips: Annotated[bool | None, typer.Option("--flips", help="Random flips.")] = None,
     quarter_turns: Annotated[
-        bool, typer.Option("--quarter-turns", help="Random turns by 90 degrees.")
-    ] = False,
+        bool | None, typer.Option("--quarter-turns", help="Random turns by 90 degrees.")
+    ] = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
 ) -> None:
     """Train a diffusion model on a folder of unlabelled images. Run again to resume.
@@ -156,7 +162,7 @@ def train_generator(
         "quarter_turns": quarter_turns,
         "seed": seed,
     }
-    run(kind, images, out, given | _as_dict(settings), init, device, console)
+    run(kind, images, out, given, settings or [], init, device, console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -166,7 +172,7 @@ def train_labeler(
     generator: GeneratorDir = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
 ) -> None:
     """Train the ensemble of pixel classifiers on a few annotated images.
@@ -176,7 +182,7 @@ def train_labeler(
     from factory.making import labeler_recipe
     from factory.training import train_labeler as run
 
-    overrides = [f"labeler.seed={seed}", *(settings or [])]
+    overrides = [*([] if seed is None else [f"labeler.seed={seed}"]), *(settings or [])]
     scores = run(labeler_recipe(recipe, generator, overrides), labeled, out, device, console)
     console.print(
         f"labeler in [bold]{out}[/] (training accuracy {scores['train_accuracy']:.3f}, "
@@ -197,7 +203,7 @@ def train_deeplab(
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
 ) -> None:
     """Train DeepLabV3 on datasets, annotated folders, or both. Run again to resume.
@@ -207,8 +213,8 @@ def train_deeplab(
     from factory.training import SegmenterJob, segmenter_config
     from factory.training import train_deeplab as run
 
-    given = {"max_steps": steps, "encoder": encoder}
-    config = segmenter_config(data, recipe, given | {"seed": seed}, settings or [])
+    given = {"max_steps": steps, "encoder": encoder, "seed": seed}
+    config = segmenter_config(data, recipe, given, settings or [])
     scores = run(SegmenterJob(data, out, val, config, device), console)
     found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
     console.print(f"segmenter in [bold]{out}[/]{found}")
@@ -276,19 +282,6 @@ def _executor(
     )
 
 
-def _as_dict(settings: list[str] | None) -> dict[str, Any]:
-    """`["a=1", "b=[2,3]"]` -> `{"a": 1, "b": [2, 3]}` (values are YAML)."""
-    import yaml
-
-    pairs = {}
-    for setting in settings or []:
-        key, sign, value = setting.partition("=")
-        if not sign:
-            raise ValueError(f"--set {setting}: expected KEY=VALUE, such as lr=0.001")
-        pairs[key] = yaml.safe_load(value)
-    return pairs
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 1, never a traceback.
 
@@ -302,22 +295,10 @@ def main() -> None:
             _fail(f"disk full{where}: free some space and run the same command again")
         _fail(str(error))
     except (ValueError, ImportError) as error:
-        _fail(_one_problem(error))
+        _fail(str(error))
     except KeyboardInterrupt:
         Console(stderr=True).print("\ninterrupted: run the same command again to resume")
         sys.exit(130)
-
-
-def _one_problem(error: Exception) -> str:
-    """The first problem that pydantic found in a group of settings; else what the error says."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, found {first['input']!r}" if where else message
 
 
 def _fail(message: str) -> None:

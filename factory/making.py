@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from factory.generate import Progress
 
 FIDELITY_NAME = "fidelity.json"
+STAGES = {"generate": "making", "commit": "selecting", "done": "finished"}
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
 
 
@@ -59,7 +60,10 @@ def labeler_recipe(source: str | None, generator: str | None, overrides: list[st
 def generate(making: Making, n: int, real: Path | None) -> None:
     """Make a dataset of `n` candidates; with `real` images, measure how far it is from them."""
     from factory.generate import generate as run
+    from labelers import list_images
 
+    if real is not None:
+        list_images(real)  # a wrong path is told now, not after hours of sampling
     resolved = resolve(making.recipe)
     _make(making, lambda show: run(resolved, n, making.out, on_progress=show, **_how(making)))
     if real is not None:
@@ -94,6 +98,7 @@ def _make(making: Making, run: Any) -> None:
                 status += f"  {rate:.1f} samples/s"
             if mean is not None:
                 status += f"  uncertainty {mean:.3f}"
+            line.describe(STAGES[progress.stage], progress.eta_sec)
             line.update(progress.samples_done, status, progress.samples_total)
 
         manifest = run(show)
@@ -119,7 +124,8 @@ def dry_run(making: Making, n: int) -> None:
     resolved = resolve(making.recipe)
     made = estimate(resolved, n, making.out, executor=making.executor, device=making.device)
     recipe = resolved.recipe.model_dump(mode="json")
-    making.console.print(yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip())
+    text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip()
+    making.console.print(text, markup=False, soft_wrap=True)
     making.console.print(f"recipe digest {resolved.digest}")
     making.console.print(
         f"{n} samples on {made.workers} worker(s): about {_duration(made.total_sec)} "
@@ -139,24 +145,28 @@ def check_fidelity(making: Making, real: Path) -> None:
     """Compare the dataset in `out` with a folder of real images; print, write fidelity.json."""
     from itertools import islice
 
+    import numpy as np
     import torch
 
     import generators
     from factory import fidelity
-    from factory.training import encode_all
+    from factory.training import encode_batches
     from labelers import ImageFolder
 
     resolved = resolve(making.recipe)
     generator = generators.load(resolved.generator, making.device)
     photographs = ImageFolder(real, generator.image_size)
-    count = min(len(photographs), FIDELITY_IMAGES)
-    real_images = torch.stack([photographs[i] for i in range(count)])
+    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly: names often go by kind
+    real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
     samples = islice(read_samples(making.out), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
-    pooled = tuple(
-        fidelity.pool(encode_all(generator, images, making.console))
-        for images in (synthetic, real_images)
+
+    def pooled(images: torch.Tensor) -> np.ndarray:
+        batches = encode_batches(generator, images, making.console)
+        return np.concatenate([fidelity.pool(features) for features in batches])
+
+    result = fidelity.compare(
+        synthetic, real_images, features=(pooled(synthetic), pooled(real_images))
     )
-    result = fidelity.compare(synthetic, real_images, features=(pooled[0], pooled[1]))
     making.console.print(fidelity.render_table(result))
     write_json(making.out / FIDELITY_NAME, result.to_dict())

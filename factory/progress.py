@@ -18,7 +18,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 LOG_EVERY_SEC = 30.0
@@ -36,14 +35,16 @@ class ProgressLine:
             MofNCompleteColumn(),
             TextColumn(unit),
             TimeElapsedColumn(),
-            TextColumn("<"),
-            TimeRemainingColumn(),
+            TextColumn("< {task.fields[left]}"),
             TextColumn("{task.fields[status]}"),
             console=console,
             refresh_per_second=2,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task(description, total=total, status="")
+        self.task = self.bar.add_task(description, total=total, status="", left="-:--")
+        self.started = time.monotonic()
+        self.first: int | None = None  # what was there when the line was first updated
+        self.left_sec: float | None = None
 
     def __enter__(self) -> ProgressLine:
         self.bar.start()
@@ -52,15 +53,30 @@ class ProgressLine:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def describe(self, description: str, left_sec: float | None) -> None:
+        """Change the description; `left_sec` replaces the line's own estimate of the time left."""
+        self.bar.update(self.task, description=description)
+        self.left_sec = left_sec
+
     def update(self, completed: int, status: str = "", total: int | None = None) -> None:
         """Show `completed` of the total (which may be corrected) and `status` behind it."""
-        self.bar.update(self.task, completed=completed, status=status, total=total)
+        task = self.bar.tasks[0]
+        total = int(task.total or 0) if total is None else total
+        if self.first is None:
+            self.first = completed
+        left = self.left_sec if self.left_sec is not None else self._left(completed, total)
+        shown = "-:--" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}"
+        self.bar.update(self.task, completed=completed, status=status, total=total, left=shown)
         if self.console.is_terminal or time.monotonic() - self.printed < LOG_EVERY_SEC:
             return
         self.printed = time.monotonic()
-        task = self.bar.tasks[0]
-        left = "" if task.time_remaining is None else f"  {task.time_remaining / 60:.0f} min left"
-        self.console.print(f"{task.description} {completed}/{task.total:.0f}{left}  {status}")
+        self.console.print(f"{task.description} {completed}/{total}  {shown} left  {status}")
+
+    def _left(self, completed: int, total: int) -> float | None:
+        assert self.first is not None
+        done = completed - self.first
+        elapsed = time.monotonic() - self.started
+        return elapsed * (total - completed) / done if done else None
 
 
 def quiet_libraries() -> None:

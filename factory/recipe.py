@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -29,7 +29,9 @@ from train_seg.config import SegmenterConfig
 PACKAGE_PREFIX = "package:"
 WEIGHT_KEYS = ("generator.weights", "labeler.weights")
 # What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
+TRAINING_RECORD = "training.json"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
+Settings = TypeVar("Settings", bound=BaseModel)
 MAX_CLASSES = 255  # masks are uint8 and 255 means "ignore"
 
 
@@ -113,26 +115,36 @@ def recipe_of_labeler(
     `generator` replaces the address that was noted down in training (folders move).
     """
     path = find_weights("--labeler", folder)
-    noted = dict(_labeler_json(path).get("generator", {}).get("config", {}))
+    about = _labeler_json(path)
+    noted = dict(about.get("generator", {}).get("config", {}))
     if not noted:
         raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
     if generator is not None:
         noted["weights"] = generator
-    content = {"name": name, "generator": noted, "labeler": {"weights": folder}}
+    vote = about.get("config", {}).get("vote", "majority")
+    content = {"name": name, "generator": noted, "labeler": {"weights": folder, "vote": vote}}
     return build_recipe(content, overrides, f"of {folder}")
 
 
 def build_recipe(content: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
     """Apply the overrides, refuse unknown keys, validate; `source` names the recipe in errors."""
+    return build_settings(Recipe, content, overrides, f"recipe {source}")
+
+
+def build_settings(
+    model: type[Settings], content: dict[str, Any], overrides: Sequence[str], source: str
+) -> Settings:
+    """`model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`."""
     for override in overrides:
         _apply_override(content, override)
-    known = list(_known_keys(Recipe))
+    known = list(_known_keys(model))
     for key in _keys_of(content, set(known)):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown recipe key '{key}': did you mean '{near}'?")
+            kind = "recipe key" if model is Recipe else "setting"
+            raise ValueError(f"unknown {kind} '{key}': did you mean '{near}'?")
     try:
-        return Recipe.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         raise ValueError(_describe(error, source)) from None
 
@@ -205,9 +217,10 @@ def _describe(error: ValidationError, source: str) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":
-        return f"recipe {source}: '{key}' is missing: write it there or give --set {key}=..."
+        return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
     message = first["msg"].removeprefix("Value error, ")
-    return f"recipe {source}: '{key}' is {first['input']!r}: {message[0].lower()}{message[1:]}"
+    subject = f"'{key}' is {first['input']!r}: " if key else ""
+    return f"{source}: {subject}{message[0].lower()}{message[1:]}"
 
 
 # --- resolving -------------------------------------------------------------------------------
@@ -253,11 +266,12 @@ class ResolvedRecipe:
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
     """A dumped recipe with each `weights` replaced by the sha256 of what it holds.
 
-    So that where things are installed does not matter. The `segmenter` section is left out: it
-    reads a dataset and has no part in its bytes.
+    So that where things are installed does not matter. What has no part in the bytes of a dataset
+    is left out: the `segmenter`, which reads it, and how the labeler was trained.
     """
     result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
     result.pop("segmenter", None)
+    result["labeler"] = {key: result["labeler"][key] for key in ("weights", "vote")}
     for key, digest in weights_sha256.items():
         section, name = key.split(".")
         result[section][name] = f"sha256:{digest}"
@@ -375,7 +389,11 @@ def weights_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
-    files = (f for f in path.rglob("*") if f.suffix in WEIGHT_SUFFIXES and f.is_file())
+    files = (
+        f
+        for f in path.rglob("*")
+        if f.suffix in WEIGHT_SUFFIXES and f.name != TRAINING_RECORD and f.is_file()
+    )
     for item in sorted(files, key=lambda f: f.relative_to(path).as_posix()):
         total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
     return total.hexdigest()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from factory.progress import ProgressLine, TrainingProgress, quiet_libraries
 
 if TYPE_CHECKING:
     from factory.recipe import Recipe
-    from generators import FeatureMaps, Generator
+    from generators import FeatureMaps, Generator, GeneratorConfig
     from labelers import Annotations
     from train_seg.config import SegmenterConfig
     from train_seg.data import LabeledImages
@@ -27,13 +26,14 @@ def train_generator(
     kind: str,
     images: Path,
     out: Path,
-    settings: dict[str, Any],
+    given: dict[str, Any],
+    overrides: Sequence[str],
     init: str | None,
     device: str,
     console: Console,
 ) -> None:
     """Train a generator of `kind` on the images of a folder and write it to `out`."""
-    from factory.recipe import find_weights
+    from factory.recipe import build_settings, find_weights
     from generators.config import DDPMTrainingConfig
     from generators.ddpm.training import train
     from labelers import ImageFolder
@@ -41,7 +41,8 @@ def train_generator(
     if kind != "ddpm":
         raise ValueError(f"--kind {kind}: expected ddpm")
     quiet_libraries()
-    config = DDPMTrainingConfig(**settings)
+    content = {key: value for key, value in given.items() if value is not None}
+    config = build_settings(DDPMTrainingConfig, content, overrides, "training settings")
     size = config.image_size
     dataset = ImageFolder(images, (size, size))
     console.print(f"{len(dataset)} images from [bold]{images}[/], resized to {size} x {size}")
@@ -57,17 +58,13 @@ def train_generator(
     console.print(f"generator in [bold]{out}[/]; see {out / 'samples'}")
 
 
-def encode_all(generator: Generator, images: Any, console: Console) -> FeatureMaps:
-    """Features of images uint8 `[N, 3, H, W]` at native size, in batches."""
-    from generators import FeatureMaps
-
-    batches = []
+def encode_batches(generator: Generator, images: Any, console: Console) -> Iterator[FeatureMaps]:
+    """Features of images uint8 `[N, 3, H, W]` at native size, a batch at a time."""
     with ProgressLine("encoding", "images", len(images), console) as line:
         for start in range(0, len(images), ENCODE_BATCH):
             rows = range(start, min(start + ENCODE_BATCH, len(images)))
-            batches.append(generator.encode(images[rows.start : rows.stop], rows))
+            yield generator.encode(images[rows.start : rows.stop], rows)
             line.update(rows.stop)
-    return FeatureMaps.concat(batches)
 
 
 def train_labeler(
@@ -76,6 +73,7 @@ def train_labeler(
     """Train the ensemble of `recipe` on an annotated folder and write it to `out`."""
     import generators
     from factory.recipe import find_weights
+    from generators import FeatureMaps
     from labelers import read_annotations
     from labelers.fit import fit
     from labelers.labeler import GeneratorInfo
@@ -88,7 +86,7 @@ def train_labeler(
         f"{len(annotations.stems)} annotated images, {len(annotations.classes)} classes: "
         + ", ".join(annotations.classes)
     )
-    features = encode_all(generator, annotations.images, console)
+    features = FeatureMaps.concat(list(encode_batches(generator, annotations.images, console)))
     with ProgressLine("training", "steps", 1, console) as line:
 
         def show(step: int, total: int, loss: float, accuracy: float) -> None:
@@ -99,9 +97,8 @@ def train_labeler(
             annotations.masks,
             recipe.labeler,
             classes=annotations.classes,
-            # The address as given: an installed package must not name a folder of this machine.
             generator=GeneratorInfo(
-                digest=generator.digest, config=recipe.generator.model_dump(mode="json")
+                digest=generator.digest, config=_noted(recipe).model_dump(mode="json")
             ),
             data_digest=annotations.digest,
             palette=_palette(recipe, annotations),
@@ -109,6 +106,14 @@ def train_labeler(
         )
     labeler.save(out)
     return labeler.info.scores
+
+
+def _noted(recipe: Recipe) -> GeneratorConfig:
+    """The generator's settings with an address that holds from any folder."""
+    weights = recipe.generator.weights
+    if Path(weights).exists():
+        weights = str(Path(weights).resolve())
+    return recipe.generator.model_copy(update={"weights": weights})
 
 
 def _palette(recipe: Recipe, annotations: Annotations) -> list[list[int]]:
@@ -183,15 +188,14 @@ def segmenter_config(
 
     `given` (None = not given) and `overrides` (`KEY=VALUE`, e.g. `augment.hue=0.05`) win.
     """
-    from factory.recipe import build_recipe, load_recipe
+    from factory.recipe import build_settings, load_recipe
+    from train_seg.config import SegmenterConfig
 
+    content: dict[str, Any] = {}
+    made = [d for d in data if is_dataset(d)]
     if recipe is not None:
-        content = load_recipe(recipe).model_dump(mode="json")
-    else:
-        content = {"name": "segmenter", "generator": {"weights": "unused"}}
-        made = [d for d in data if is_dataset(d)]
-        if made:
-            content["segmenter"] = open_dataset(made[0]).manifest.recipe["segmenter"]
-    explicit = [f"{k}={json.dumps(v)}" for k, v in given.items() if v is not None]
-    prefixed = [f"segmenter.{o.removeprefix('segmenter.')}" for o in [*explicit, *overrides]]
-    return build_recipe(content, prefixed, "for the segmenter").segmenter
+        content = load_recipe(recipe).segmenter.model_dump(mode="json")
+    elif made:
+        content = dict(open_dataset(made[0]).manifest.recipe["segmenter"])
+    content |= {key: value for key, value in given.items() if value is not None}
+    return build_settings(SegmenterConfig, content, overrides, "segmenter settings")

@@ -10,6 +10,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_device(device: str = "auto") -> torch.device:
     """`auto` is CUDA, then Apple's MPS, then the CPU."""
     if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {device} cannot be used: {reason}") from None
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -94,6 +94,11 @@ def build(
 def pick_device(name: str) -> torch.device:
     """`auto` is a GPU where there is one, else the CPU."""
     if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {name} cannot be used: {reason}") from None
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -134,7 +134,10 @@ def _train(
     loader = None
     if val is not None:
         loader = DataLoader(TensorDataset(val.images, val.masks), batch_size=config.batch_size)
-    trainer.fit(module, rounds, loader, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, rounds, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     segmenter = Segmenter.create(
         module.restore_best().to(where),
         config,

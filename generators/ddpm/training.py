@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +36,8 @@ from generators.hardware import pick_device, pick_dtype
 NUM_TIMESTEPS = 1000
 GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
 CHECKPOINTS = "checkpoints"
+RECORD_NAME = "training.json"
+UNIMPORTANT = ("preview_every",)  # for resuming: decides nothing about the weights
 
 
 def noise_schedule(prediction: str) -> DDPMScheduler:
@@ -119,6 +124,7 @@ class DDPMTraining(lightning.LightningModule):
         self.noise_schedule = noise_schedule(config.prediction)
         self.noise = NoiseModel(config.offset_noise_std)
         self.started: tuple[float, int] | None = None
+        self.seconds_before = 0.0  # of earlier sessions of a resumed training
 
     @torch.no_grad()
     def _ema_update(self, averaged: Any, current: Any, num_averaged: Any) -> None:
@@ -178,6 +184,18 @@ class DDPMTraining(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.ema.update_parameters(self.unet)
 
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps, earlier sessions included."""
+        now = 0.0 if self.started is None else time.perf_counter() - self.started[0]
+        return self.seconds_before + now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds_before = checkpoint["seconds"]
+
     def _images_per_sec(self) -> float:
         if self.started is None:
             self.started = (time.perf_counter(), self.global_step)
@@ -215,43 +233,58 @@ class SampleGrids(Callback):
 
 
 def write_generator(module: DDPMTraining, out: Path) -> None:
-    """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads."""
-    DDPMPipeline(module.ema.module, module.noise_schedule).save_pretrained(out)
-    module.noise.save(out)
+    """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads.
+
+    Parts are moved into place once all are written; `model_index.json`, their table of contents,
+    is the last.
+    """
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
+        DDPMPipeline(module.ema.module, module.noise_schedule).save_pretrained(folder)
+        module.noise.save(Path(folder))
+        parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == "model_index.json")
+        for part in parts:
+            if (out / part.name).is_dir():
+                shutil.rmtree(out / part.name)
+            os.replace(part, out / part.name)
 
 
 def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
-    """An untrained U-Net, or the one of the generator `init` to go on from."""
+    """An untrained U-Net, or the one of the generator `init` to go on from.
+
+    Raises ValueError if `init` was made for another objective or has other channels.
+    """
+    torch.manual_seed(config.seed)
+    fresh = build_unet(
+        config.image_size, config.channels, config.resnets_per_level, config.attention_levels
+    )
     if init is None:
-        torch.manual_seed(config.seed)
-        return build_unet(
-            config.image_size,
-            config.channels,
-            config.resnets_per_level,
-            config.attention_levels,
-        )
+        return fresh
     unet, schedule, _ = load_unet(init)
     found = schedule.config.prediction_type
     if found != config.prediction:
+        raise ValueError(f"{init} predicts {found}, expected {config.prediction}: set prediction")
+    shapes = [{name: p.shape for name, p in net.named_parameters()} for net in (fresh, unet)]
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"the generator {init} predicts {found}, but --prediction is {config.prediction}"
+            f"{init} has channels {list(unet.config.block_out_channels)} and "
+            f"{unet.config.layers_per_block} resnets a level, expected {list(config.channels)} and "
+            f"{config.resnets_per_level}: set channels (and resnets_per_level, attention_levels)"
         )
-    return unet.train()
+    fresh.load_state_dict(unet.state_dict())
+    return fresh
 
 
-def _check_resumable(out: Path, config: DDPMTrainingConfig, provenance: Mapping) -> None:
-    """Refuse to go on from checkpoints made with other settings, naming the first difference."""
-    record = out / "training.json"
-    if not (out / CHECKPOINTS / "last.ckpt").is_file() or not record.is_file():
-        return
-    before = json.loads(record.read_text())["config"]
-    now = config.model_dump(mode="json")
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise ValueError(
-                f"{out} holds a training with {key}={before.get(key)}, not {value}; "
-                f"use the same settings to resume it, or another --out"
-            )
+def _check_resumable(record: Path, ours: Mapping[str, Any]) -> None:
+    """Refuse to go on from a training with other settings or images, naming a difference."""
+    theirs = json.loads(record.read_text())
+    for part in ("config", "provenance"):
+        for key, value in ours[part].items():
+            found = theirs.get(part, {}).get(key)
+            if found != value and key not in UNIMPORTANT:
+                raise ValueError(
+                    f"{record.parent} holds a training with {key} {found}, not {value}: give what "
+                    f"it was started with to resume it, or another --out"
+                )
 
 
 def train(
@@ -266,21 +299,27 @@ def train(
     """Train on `images` (uint8 `[3, H, W]` each, at `config.image_size`) and write `out`.
 
     `out` gets a diffusers pipeline folder, `samples/*.png`, TensorBoard `logs/`, `checkpoints/`
-    and `training.json` (settings, `provenance`, seconds). An interrupted run in `out` is resumed.
+    and `training.json` (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a
+    finished one left alone.
     """
-    provenance = dict(provenance or {}, init=init)
-    _check_resumable(out, config, provenance)
+    record_file, last = out / RECORD_NAME, out / CHECKPOINTS / "last.ckpt"
+    record: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "provenance": {"init": init, **(provenance or {})},
+    }
+    if last.is_file() and record_file.is_file():
+        _check_resumable(record_file, record)
+        if json.loads(record_file.read_text()).get("steps") == config.steps:
+            return
     out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"config": config.model_dump(mode="json"), "provenance": provenance}
-    (out / "training.json").write_text(json.dumps(record, indent=2))
+    record_file.write_text(json.dumps(record, indent=1) + "\n")
     where = pick_device(device)
     bfloat16 = pick_dtype(config.precision, where) is torch.bfloat16
     unet = start_network(config, init).to(memory_format=torch.channels_last)
     module = DDPMTraining(config, images, unet)
-    last = out / CHECKPOINTS / "last.ckpt"
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),
-        devices=1,
+        devices=[where.index] if where.index is not None else 1,
         precision="bf16-mixed" if bfloat16 else "32-true",
         max_steps=config.steps,
         gradient_clip_val=1.0,
@@ -297,11 +336,10 @@ def train(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    began = time.perf_counter()
     try:
         trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     write_generator(module, out)
-    record |= {"steps": trainer.global_step, "seconds": round(time.perf_counter() - began, 1)}
-    (out / "training.json").write_text(json.dumps(record, indent=2))
+    record |= {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
+    record_file.write_text(json.dumps(record, indent=1) + "\n")

@@ -72,7 +72,7 @@ def test_an_interrupted_run_resumes_exactly(
 
 def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
-    with pytest.raises(ValueError, match=r"lr=0\.0005, not 0\.1"):
+    with pytest.raises(ValueError, match=r"lr 0\.0005, not 0\.1"):
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
 
 
@@ -82,8 +82,21 @@ def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path:
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
     before, after = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
-    with pytest.raises(ValueError, match="predicts v_prediction"):
+    with pytest.raises(ValueError, match="predicts v_prediction, expected epsilon"):
         training.start_network(config(prediction="epsilon"), init=str(first))
+    with pytest.raises(ValueError, match=r"channels \[8, 16\].*expected \[8, 8\]"):
+        training.start_network(config(channels=(8, 8)), init=str(first))
+    larger = training.start_network(config(image_size=32), init=str(first))
+    assert larger.config.sample_size == 32
+
+
+def test_a_finished_training_is_left_alone(images: torch.Tensor, tmp_path: Path) -> None:
+    training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    with pytest.raises(ValueError, match="images 10, not 11"):
+        training.train(images, tmp_path, config(), device="cpu", provenance={"images": 11})
 
 
 def test_epsilon_is_a_real_alternative(images: torch.Tensor, tmp_path: Path) -> None:
