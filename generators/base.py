@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -102,6 +102,11 @@ class Generator(Protocol):
     @property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
         """The maps that `sample` and `encode` return."""
+        ...
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """What else decides the features, by the keys of `generator.features` in a recipe."""
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:

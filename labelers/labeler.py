@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,6 @@ class Labeler:
         """Where predictions are computed."""
         return next(self.ensemble.parameters()).device
 
-    def to(self, device: str | torch.device) -> Labeler:
-        """The same labeler with its weights on `device` (they are moved, not copied)."""
-        return replace(self, ensemble=self.ensemble.to(device))
-
-    def with_scores(self, **scores: float) -> Labeler:
-        """The same labeler with more scores in its `labeler.json`."""
-        return replace(
-            self, info=self.info.model_copy(update={"scores": {**self.info.scores, **scores}})
-        )
-
     def predict(
         self, features: FeatureMaps, size: tuple[int, int] | None = None, vote: Vote | None = None
     ) -> Prediction:
@@ -135,6 +125,13 @@ class Labeler:
                 f"the labeler reads feature maps {describe(ours)}, but the generator gives "
                 f"{describe(theirs)}: set its blocks and timesteps to those, or train a labeler"
             )
+        noted = self.info.generator.config.get("features", {})
+        for key, found in generator.feature_settings.items():
+            if noted.get(key, found) != found:
+                raise ValueError(
+                    f"the labeler was trained on features with {key} {noted[key]}, but the "
+                    f"generator gives {key} {found}: set generator.features.{key}, or train a labeler"
+                )
         if self.info.generator.digest != generator.digest:
             raise ValueError(
                 f"the labeler belongs to generator {self.info.generator.digest[:12]} "

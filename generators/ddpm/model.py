@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -178,6 +179,11 @@ class DDPMGenerator:
         fixed = torch.Generator().manual_seed(features.noise_seed)
         count = T if features.noise == "per_timestep" else 1
         return torch.randn(count, 1, *shape, generator=fixed)
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """The noise that the features of an image are recorded under."""
+        return self.config.features.model_dump(include={"noise", "noise_seed"})
 
     @cached_property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:

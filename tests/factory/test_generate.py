@@ -43,6 +43,7 @@ class TinyGenerator:
     image_size = SIZE
     digest = "tiny"
     feature_spec = (FeatureMapSpec("half", 3, 8, 8),)
+    feature_settings: dict[str, Any] = {}
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         MADE.extend(indices)
