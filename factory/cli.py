@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +22,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console(highlight=False)
+# Paths and class names are printed as they are: never as markup, never cut.
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 MAKING, TRAINING, USING = "Make a dataset", "Train", "Use and measure"
 
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+
+def writable_folder(path: Path) -> Path:
+    """Refuse what can never become a folder, before any work is done."""
+    if "://" in str(path):
+        raise ValueError(f"--out {path}: expected a folder of this machine")
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"--out {path}: {part} is a file, expected a folder or a new name")
+    return path
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.", callback=writable_folder)]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
 Settings = Annotated[
@@ -185,7 +198,7 @@ def train_labeler(
     overrides = [*([] if seed is None else [f"labeler.seed={seed}"]), *(settings or [])]
     scores = run(labeler_recipe(recipe, generator, overrides), labeled, out, device, console)
     console.print(
-        f"labeler in [bold]{out}[/] (training accuracy {scores['train_accuracy']:.3f}, "
+        f"labeler in {out} (training accuracy {scores['train_accuracy']:.3f}, "
         f"{scores['steps']:.0f} steps)"
     )
 
@@ -217,7 +230,7 @@ def train_deeplab(
     config = segmenter_config(data, recipe, given, settings or [])
     scores = run(SegmenterJob(data, out, val, config, device), console)
     found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
-    console.print(f"segmenter in [bold]{out}[/]{found}")
+    console.print(f"segmenter in {out}{found}")
 
 
 @app.command(rich_help_panel=USING)
@@ -269,7 +282,7 @@ def render_demo(
     from factory.demo.render import render_folder
 
     render_folder(out, range(start, start + n))
-    console.print(f"{n} images and masks in [bold]{out}[/]")
+    console.print(f"{n} images and masks in {out}")
 
 
 def _executor(
@@ -282,13 +295,29 @@ def _executor(
     )
 
 
+INTERRUPTED, TERMINATED = 130, 143  # 128 + signal number
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 1, never a traceback.
 
     FACTORY_TRACEBACK=1 in the environment shows where the line came from.
     """
+    stopped_with = INTERRUPTED
+
+    def terminate(*_: Any) -> None:
+        nonlocal stopped_with
+        stopped_with = TERMINATED
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            raise
+        Console(stderr=True).print("\ninterrupted: run the same command again to go on")
+        sys.exit(stopped_with)
     except OSError as error:
         if error.errno == errno.ENOSPC and error.strerror == os.strerror(errno.ENOSPC):
             where = f" while writing {error.filename}" if error.filename else ""
@@ -296,9 +325,6 @@ def main() -> None:
         _fail(str(error))
     except (ValueError, ImportError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        Console(stderr=True).print("\ninterrupted: run the same command again to resume")
-        sys.exit(130)
 
 
 def _fail(message: str) -> None:

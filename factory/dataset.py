@@ -159,17 +159,25 @@ class TarWriter:
 
 
 def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
-    """Samples (key, members) of a tar; the key is the name up to its first dot."""
+    """Samples (key, members) of a tar; the key is the name up to its first dot.
+
+    Raises ValueError naming a tar that is damaged.
+    """
     key, members = "", list[Member]()
-    with tarfile.open(path, "r:") as tar:
-        for info in tar:
-            file = tar.extractfile(info)
-            assert file is not None, info.name
-            if members and info.name.split(".", 1)[0] != key:
-                yield key, members
-                members = []
-            key = info.name.split(".", 1)[0]
-            members.append((info.name, file.read()))
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                file = tar.extractfile(info)
+                if file is None:
+                    raise tarfile.ReadError(f"{info.name} is not a plain file")
+                data = file.read()
+                if members and info.name.split(".", 1)[0] != key:
+                    yield key, members
+                    members = []
+                key = info.name.split(".", 1)[0]
+                members.append((info.name, data))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is damaged ({error}): copy it again or make it anew") from None
     if members:
         yield key, members
 
@@ -323,11 +331,11 @@ class Sample:
 
 
 def open_dataset(folder: str | Path) -> Dataset:
-    """Open a finished dataset and check that its shards are there with their sizes.
+    """Open a finished dataset and check that its files are there with their sizes.
 
     Raises:
-        FileNotFoundError: no such folder, no dataset.json in it, or a shard is missing.
-        ValueError: dataset.json cannot be read, is of another version, or a shard is truncated.
+        FileNotFoundError: no such folder, no dataset.json in it, or a file is missing.
+        ValueError: dataset.json cannot be read, is of another version, or a file is truncated.
     """
     path = Path(folder)
     file = path / MANIFEST_NAME
@@ -339,12 +347,15 @@ def open_dataset(folder: str | Path) -> Dataset:
             hint = "expected a folder written by `factory generate` or `factory label`"
         raise FileNotFoundError(f"{path} holds no {MANIFEST_NAME}: {hint}")
     dataset = Dataset(path, _read_manifest(file))
-    for info, shard in zip(dataset.manifest.shards, dataset.shard_paths, strict=True):
-        if not shard.is_file():
-            raise FileNotFoundError(f"{shard} is missing, although {file} lists it")
-        if shard.stat().st_size != info.bytes:
-            found = shard.stat().st_size
-            raise ValueError(f"{shard} has {found} bytes, {file} lists {info.bytes}: it is damaged")
+    infos = [*dataset.manifest.shards, dataset.manifest.samples]
+    for info, listed in zip(infos, [*dataset.shard_paths, dataset.samples_path], strict=True):
+        if not listed.is_file():
+            raise FileNotFoundError(f"{listed} is missing, although {file} lists it")
+        found = listed.stat().st_size
+        if found != info.bytes:
+            raise ValueError(
+                f"{listed} has {found} bytes, {file} lists {info.bytes}: it is damaged"
+            )
     return dataset
 
 
@@ -364,10 +375,18 @@ def _read_manifest(file: Path) -> Manifest:
 
 
 def read_samples(folder: str | Path) -> Iterator[Sample]:
-    """Every kept sample of a finished dataset, in key order (errors as `open_dataset`)."""
-    for shard in open_dataset(folder).shard_paths:
+    """Every kept sample of a finished dataset, in key order.
+
+    Errors as `open_dataset`, and ValueError for a shard whose contents are damaged.
+    """
+    dataset = open_dataset(folder)
+    for info, shard in zip(dataset.manifest.shards, dataset.shard_paths, strict=True):
+        count = 0
         for key, members in read_tar(shard):
+            count += 1
             yield decode_sample(key, members)
+        if count != info.samples:  # tarfile takes a header it cannot read for the end
+            raise ValueError(f"{shard} has {count} samples, expected {info.samples}: it is damaged")
 
 
 def decode_sample(key: str, members: Iterable[Member]) -> Sample:

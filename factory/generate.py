@@ -11,8 +11,6 @@ to the byte. dataset.json is the last word: with it the dataset is finished.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import resource
 import shutil
 import sys
@@ -21,32 +19,15 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from factory.commit import commit
-from factory.dataset import (
-    CANDIDATES_DIR,
-    MANIFEST_NAME,
-    MAX_SAMPLES,
-    PREVIEW_NAME,
-    Manifest,
-    file_sha256,
-    open_dataset,
-    sweep_temporaries,
-    write_json,
-)
+from factory.dataset import PREVIEW_NAME, Manifest, sweep_temporaries
 from factory.executors import Executor, LocalExecutor
-from factory.recipe import ResolvedRecipe, canonical, diff
-from factory.worker import (
-    LoadModels,
-    Shard,
-    ShardStats,
-    ShardWorker,
-    WorkerSpec,
-    load_models,
-)
+from factory.job import Job, begin, describe, finished_shard, inspect, markers
+from factory.recipe import ResolvedRecipe
+from factory.worker import LoadModels, ShardStats, ShardWorker, load_models
 
-JOB_NAME = "job.json"
 GIB = 2**30
 
 
@@ -82,46 +63,6 @@ def _ignore(_: Progress) -> None:
     """Show nothing."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is made, where. `files` are the photographs of `factory label`, None for samples."""
-
-    recipe: ResolvedRecipe
-    n: int
-    out: Path
-    files: tuple[str, ...] | None = None
-    device: str = "auto"
-    load: LoadModels = load_models
-
-    @property
-    def candidates(self) -> Path:
-        """The folder of work in progress."""
-        return self.out / CANDIDATES_DIR
-
-    @property
-    def shards(self) -> list[Shard]:
-        """All units of work."""
-        size = self.recipe.recipe.dataset.shard_size
-        cuts = [(start, min(start + size, self.n)) for start in range(0, self.n, size)]
-        return [
-            Shard(number, start, stop, self.files and self.files[start:stop])
-            for number, (start, stop) in enumerate(cuts)
-        ]
-
-    @property
-    def spec(self) -> WorkerSpec:
-        """What a worker must know."""
-        return WorkerSpec(
-            out=self.out.resolve(),
-            generator=self.recipe.generator,
-            labeler=self.recipe.labeler,
-            palette=self.recipe.palette,
-            image_format=self.recipe.recipe.dataset.image_format,
-            device=self.device,
-            load=self.load,
-        )
-
-
 def generate(
     recipe: ResolvedRecipe,
     n: int,
@@ -139,8 +80,6 @@ def generate(
         ValueError: `n` out of range, another job in `out`, a labeler of another generator.
         OSError: `out` is something else, or the disk is full (what is finished stays).
     """
-    if not 1 <= n <= MAX_SAMPLES:
-        raise ValueError(f"--n {n}: expected a number of samples from 1 to {MAX_SAMPLES}")
     job = Job(recipe, n, out, device=device, load=load)
     return _run(job, executor or LocalExecutor(), keep_candidates, on_progress)
 
@@ -168,22 +107,20 @@ def _list_files(images: Path) -> tuple[str, ...]:
 
 
 def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnProgress) -> Manifest:
-    description = _describe(job)
-    if (job.out / MANIFEST_NAME).is_file():
-        manifest = open_dataset(job.out).manifest
-        _refuse_another(job.out, description, _describe_finished(manifest))
-        on_progress(
-            Progress("done", job.n, job.n, job.n, len(job.shards), len(job.shards), None, 0)
-        )
+    description = describe(job)
+    manifest = inspect(job, description)
+    if manifest is not None:
+        shards = job.shard_count
+        on_progress(Progress("done", job.n, job.n, job.n, shards, shards, None, 0))
     else:
-        _begin(job, description)
+        begin(job, description)
         try:
             stats = _run_missing(job, executor, on_progress)
             manifest = commit(job.recipe, description["source"], job.out, stats)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            done, total = len(_markers(job.candidates)), len(job.shards)
+            done, total = len(markers(job.candidates)), job.shard_count
             raise OSError(
                 f"disk full while writing {job.out}: {done} of {total} shards are finished and"
                 " kept: free some space and run the same command again"
@@ -197,83 +134,6 @@ def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnPro
     return manifest
 
 
-# --- what is in the folder -------------------------------------------------------------------
-
-
-def _describe(job: Job) -> dict[str, Any]:
-    """Content of job.json: all that two runs must agree in to share a folder."""
-    source: dict[str, Any] = {"kind": "generator"}
-    if job.files is not None:
-        content = hashlib.sha256()
-        for file in job.files:
-            content.update(f"{Path(file).name} {file_sha256(Path(file))}\n".encode())
-        source = {"kind": "images", "sha256": content.hexdigest()}
-    recipe, digest = job.recipe.canonical, job.recipe.digest
-    return {"digest": digest, "n": job.n, "source": source, "recipe": recipe}
-
-
-def _describe_finished(manifest: Manifest) -> dict[str, Any]:
-    """What job.json said of a finished dataset."""
-    return {
-        "digest": manifest.recipe_digest,
-        "n": manifest.totals.candidates,
-        "source": manifest.source,
-        "recipe": canonical(manifest.recipe, manifest.weights),
-    }
-
-
-def _refuse_another(out: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Raise ValueError, naming what differs, unless `out` holds the same job."""
-    hint = "give another --out, or what it was started with"
-    if ours["source"] != theirs["source"]:
-        raise ValueError(f"{out} was made from other images: {hint}")
-    if ours["digest"] != theirs["digest"]:
-        fields = ", ".join(diff(theirs["recipe"], ours["recipe"]))
-        raise ValueError(f"{out} was started with another recipe ({fields} differ): {hint}")
-    if ours["n"] != theirs["n"]:
-        raise ValueError(f"{out} was started with --n {theirs['n']}, not {ours['n']}: {hint}")
-
-
-def _begin(job: Job, description: dict[str, Any]) -> None:
-    """Check that `out` is empty or holds this very job, and write job.json."""
-    job_file = job.candidates / JOB_NAME
-    if job.out.exists() and not job.out.is_dir():
-        raise NotADirectoryError(f"--out {job.out} is a file, expected a folder or a new name")
-    if job_file.is_file() and _markers(job.candidates):
-        try:
-            begun = json.loads(job_file.read_bytes())
-        except ValueError:
-            raise ValueError(f"{job_file} is damaged: give another --out") from None
-        _refuse_another(job.out, description, begun)
-        return
-    if job.out.is_dir() and not job_file.is_file():
-        foreign = sorted(p.name for p in job.out.iterdir() if p.name != CANDIDATES_DIR)
-        if foreign:
-            raise FileExistsError(
-                f"--out {job.out} holds no dataset but {foreign[0]}: give a new or empty folder"
-            )
-    job.candidates.mkdir(parents=True, exist_ok=True)
-    write_json(job_file, description)
-
-
-def _markers(candidates: Path) -> list[Path]:
-    return sorted(candidates.glob("*_stats.json"))
-
-
-def _finished(candidates: Path, shard: Shard) -> ShardStats | None:
-    """Stats of a shard that is there and intact, by size and sha256; None if it must be made."""
-    try:
-        content = json.loads((candidates / f"{shard.stem}_stats.json").read_bytes())
-        stats = ShardStats.from_json(content)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent, truncated or zeroed: all mean that the shard is not finished
-    same = (stats.number, stats.start, stats.stop) == (shard.number, shard.start, shard.stop)
-    intact = stats.tar.matches(candidates / f"{shard.stem}.tar") and stats.rows.matches(
-        candidates / f"{shard.stem}.parquet"
-    )
-    return stats if same and intact else None
-
-
 # --- running ---------------------------------------------------------------------------------
 
 
@@ -282,7 +142,7 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
     started = time.perf_counter()
     sweep_temporaries(job.candidates)
     shards = job.shards
-    stats = {s.number: s for shard in shards if (s := _finished(job.candidates, shard))}
+    stats = {s.number: s for shard in shards if (s := finished_shard(job.candidates, shard))}
     resumed = sum(s.samples for s in stats.values())
 
     def report(stage: Literal["generate", "commit"]) -> None:
@@ -300,7 +160,7 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
                 report("generate")
     finally:
         sweep_temporaries(job.candidates)
-        if not _markers(job.candidates):  # nothing to resume: leave the folder as it was
+        if not markers(job.candidates):  # nothing to resume: leave the folder as it was
             shutil.rmtree(job.candidates, ignore_errors=True)
             if not any(job.out.iterdir()):
                 job.out.rmdir()
@@ -337,6 +197,7 @@ def estimate(
     """Time, memory and disk of `generate`, from one small batch made now (errors likewise)."""
     executor = executor or LocalExecutor()
     job = Job(recipe, n, out, device=device, load=load)
+    inspect(job, describe(job))
     began = time.perf_counter()
     worker = ShardWorker(job.spec, executor.cpus_per_worker)
     worker.make([0])  # loads the models; first passes are slow for reasons that do not last
@@ -344,7 +205,7 @@ def estimate(
     count = min(4, n, recipe.generator.batch_size)
     members = worker.make(range(count)).members
     batch_sec = time.perf_counter() - loaded
-    workers = executor.expected_workers(len(job.shards))
+    workers = executor.expected_workers(job.shard_count)
     rate = workers * count / batch_sec
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024

@@ -111,7 +111,7 @@ def _summarise(manifest: Manifest, out: Path, console: Console) -> None:
         f"{totals.candidates} candidates, {totals.dropped} most uncertain dropped, "
         f"{totals.kept} kept in {len(manifest.shards)} shard(s)"
     )
-    console.print(f"dataset in [bold]{out}[/]; see {out / 'preview.png'}")
+    console.print(f"dataset in {out}; see {out / 'preview.png'}")
 
 
 def dry_run(making: Making, n: int) -> None:

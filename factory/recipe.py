@@ -10,29 +10,28 @@ import difflib
 import hashlib
 import importlib.resources
 import json
-import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from factory.dataset import default_palette
+from factory.weights import find_weights, weights_sha256
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
 
-PACKAGE_PREFIX = "package:"
 WEIGHT_KEYS = ("generator.weights", "labeler.weights")
-# What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
-TRAINING_RECORD = "training.json"
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
 Settings = TypeVar("Settings", bound=BaseModel)
+LABELER_NAME = "labeler.json"
 MAX_CLASSES = 255  # masks are uint8 and 255 means "ignore"
+Channel = Annotated[int, Field(ge=0, le=255)]
+Palette = tuple[tuple[Channel, Channel, Channel], ...]
 
 
 class DatasetConfig(BaseModel):
@@ -116,12 +115,12 @@ def recipe_of_labeler(
     """
     path = find_weights("--labeler", folder)
     about = _labeler_json(path)
-    noted = dict(about.get("generator", {}).get("config", {}))
+    noted = dict(about.generator.config)
     if not noted:
         raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
     if generator is not None:
         noted["weights"] = generator
-    vote = about.get("config", {}).get("vote", "majority")
+    vote = about.config.get("vote", "majority")
     content = {"name": name, "generator": noted, "labeler": {"weights": folder, "vote": vote}}
     return build_recipe(content, overrides, f"of {folder}")
 
@@ -138,15 +137,28 @@ def build_settings(
     for override in overrides:
         _apply_override(content, override)
     known = list(_known_keys(model))
+    _open_sections(content, known)
     for key in _keys_of(content, set(known)):
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             kind = "recipe key" if model is Recipe else "setting"
-            raise ValueError(f"unknown {kind} '{key}': did you mean '{near}'?")
+            raise ValueError(f"unknown {kind} '{key}': {_suggest(key, known)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise ValueError(_describe(error, source)) from None
+
+
+def _suggest(key: str, known: Sequence[str]) -> str:
+    """What may have been meant by an unknown key: a near one of its section, or what is there."""
+    section, dot, name = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    names = [k.removeprefix(section + dot) for k in siblings]
+    near = [section + dot + n for n in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
+    # The right name in the wrong section: all sections that have it.
+    near = near or [k for k in known if k.endswith(f".{name}")]
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"expected one of {', '.join(siblings)}"
 
 
 def _read_yaml(source: str) -> dict[str, Any]:
@@ -154,7 +166,10 @@ def _read_yaml(source: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise FileNotFoundError(f"recipe {source}: no such file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"recipe {source} is not a text file: expected YAML") from None
     elif source in preset_names():
         text = (importlib.resources.files("configs") / f"{source}.yaml").read_text("utf-8")
     else:
@@ -177,7 +192,9 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override}: expected KEY=VALUE, such as generator.steps=10")
     *sections, last = key.strip().split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:  # absent, or `generator:` and nothing after it
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             raise ValueError(f"--set {override}: '{section}' is a value, not a section")
     try:
@@ -192,6 +209,17 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for section in _models_in(field.annotation):
             yield from _known_keys(section, f"{prefix}{name}.")
+
+
+def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
+    """Read a section that is named and left empty (null in YAML) as one without settings."""
+    sections = {key.rpartition(".")[0] for key in known}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in sections and value is None:
+            content[name] = {}
+        elif key in sections and isinstance(value, dict):
+            _open_sections(value, known, f"{key}.")
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -246,7 +274,7 @@ class ResolvedRecipe:
         return self.recipe.classes
 
     @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
+    def palette(self) -> Palette:
         """One RGB colour (0-255) a class."""
         assert self.recipe.palette is not None
         return self.recipe.palette
@@ -292,19 +320,22 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         )
     generator_path = find_weights("generator.weights", recipe.generator.weights)
     labeler_path = find_weights("labeler.weights", recipe.labeler.weights)
-    classes, palette = _labeler_classes(labeler_path)
+    about = _labeler_json(labeler_path)
+    classes = about.classes
     if recipe.classes is not None and list(recipe.classes) != classes:
         raise ValueError(
             f"the recipe's classes are {list(recipe.classes)} but {labeler_path} was trained on"
             f" {classes}: leave `classes` out of the recipe or train a labeler for them"
         )
-    if recipe.palette is not None:
-        palette = [list(colour) for colour in recipe.palette]
+    palette, where = recipe.palette, "the recipe's"
+    if palette is None:
+        palette = about.palette or _default_colours(len(classes))
+        where = f"{labeler_path / LABELER_NAME}:"
     if len(palette) != len(classes):
-        raise ValueError(f"palette has {len(palette)} colours for {len(classes)} classes")
-    full = recipe.model_copy(
-        update={"classes": tuple(classes), "palette": tuple((r, g, b) for r, g, b in palette)}
-    )
+        raise ValueError(
+            f"{where} palette has {len(palette)} colours for {len(classes)} classes: give one each"
+        )
+    full = recipe.model_copy(update={"classes": tuple(classes), "palette": palette})
     paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
     return ResolvedRecipe(
         full,
@@ -314,89 +345,40 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     )
 
 
-def _labeler_classes(folder: Path) -> tuple[list[str], list[list[int]]]:
-    """Class names and colours that a labeler was trained with."""
-    content = _labeler_json(folder)
-    classes, palette = content["classes"], content.get("palette")
-    if len(classes) > MAX_CLASSES:
-        raise ValueError(f"{folder}: {len(classes)} classes, expected at most {MAX_CLASSES}")
-    return classes, palette or default_palette(len(classes))
+def _default_colours(n: int) -> Palette:
+    return tuple((r, g, b) for r, g, b in default_palette(n))
 
 
-def _labeler_json(folder: Path) -> dict[str, Any]:
+class _NotedGenerator(BaseModel):
+    config: dict[str, Any] = {}
+
+
+class _LabelerNotes(BaseModel):
+    """What a recipe takes from labeler.json (`labelers.labeler.LabelerInfo` needs torch)."""
+
+    classes: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
+    palette: Palette | None = None
+    generator: _NotedGenerator = _NotedGenerator()
+    config: dict[str, Any] = {}
+
+
+def _labeler_json(folder: Path) -> _LabelerNotes:
     """What labeler.json says, read without torch."""
-    file = folder / "labeler.json"
+    file = folder / LABELER_NAME
     if not file.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no labeler.json: expected a folder written by `factory train-labeler`"
+            f"{folder} holds no {LABELER_NAME}: expected a folder written by"
+            " `factory train-labeler`"
         )
     try:
-        content = json.loads(file.read_text("utf-8"))
-        if content["classes"]:
-            return content
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{file} is damaged: copy it again, or train the labeler again")
-
-
-def find_weights(key: str, weights: str) -> Path:
-    """Absolute path of weights given as a path, `package:some.module/folder` or a hub id.
-
-    `key` names the setting in the error.
-
-    Raises:
-        FileNotFoundError: nothing there, or (a hub id) it cannot be fetched.
-        ValueError: a `package:` address whose package does not exist.
-    """
-    if weights.startswith(PACKAGE_PREFIX):
-        path = _package_path(key, weights)
-    else:
-        path = Path(weights).expanduser()
-    if path.exists():
-        return path.resolve()
-    # "runs/gen" looks like a hub id too: it is a typing error if there is a folder "runs" here.
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
-        return _fetch_from_hub(key, weights)
-    raise FileNotFoundError(f"{key}: {path} does not exist")
-
-
-def _package_path(key: str, weights: str) -> Path:
-    module, _, inside = weights.removeprefix(PACKAGE_PREFIX).partition("/")
-    try:
-        root = importlib.resources.files(module)
-    except ModuleNotFoundError:
-        raise ValueError(f"{key}: {weights}: there is no package '{module}'") from None
-    return Path(str(root.joinpath(inside)))
-
-
-def _fetch_from_hub(key: str, repository: str) -> Path:
-    """Local snapshot of a Hugging Face repository (weights and their settings only)."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # a dozen unrelated types: offline, not found, gated, ...
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise FileNotFoundError(
-            f"{key}: {repository} is neither a folder here nor a hub repository that can be"
-            f" fetched ({type(error).__name__}: {reason})"
+        return _LabelerNotes.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise ValueError(
+            f"{file} is damaged ('{where}': {first['msg']}): copy it again, or train the labeler"
+            " again"
         ) from None
-
-
-def weights_sha256(path: Path) -> str:
-    """sha256 of a weight file, or of the names and contents of a folder's weight files."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    total = hashlib.sha256()
-    files = (
-        f
-        for f in path.rglob("*")
-        if f.suffix in WEIGHT_SUFFIXES and f.name != TRAINING_RECORD and f.is_file()
-    )
-    for item in sorted(files, key=lambda f: f.relative_to(path).as_posix()):
-        total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
-    return total.hexdigest()
 
 
 # --- comparing -------------------------------------------------------------------------------

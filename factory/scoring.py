@@ -41,7 +41,8 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
 
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     """The direct method of the DDPM paper: features of the real image, then the ensemble."""
-    from factory.recipe import find_weights, recipe_of_labeler, resolve
+    from factory.recipe import recipe_of_labeler, resolve
+    from factory.weights import find_weights
     from factory.worker import load_models
 
     recipe = recipe_of_labeler(str(find_weights("--labeler", folder)), generator)
@@ -88,7 +89,7 @@ def evaluate(
     console.print(scores_table(scores, f"{name}, at {height} x {width}"))
     if out is not None:
         write_bytes(out, (json.dumps(scores.to_dict(), indent=1) + "\n").encode())
-        console.print(f"JSON in [bold]{out}[/]")
+        console.print(f"JSON in {out}")
     return scores
 
 
@@ -131,4 +132,4 @@ def predict(predictor: Predictor, images: Path, out: Path, console: Console) -> 
         f"{name} {100 * pixels / total:.1f} %"
         for name, pixels in zip(predictor.classes, counts.class_pixels, strict=True)
     )
-    console.print(f"{counts.images} images: masks and overlays in [bold]{out}[/] ({shares})")
+    console.print(f"{counts.images} images: masks and overlays in {out} ({shares})")

@@ -33,7 +33,8 @@ def train_generator(
     console: Console,
 ) -> None:
     """Train a generator of `kind` on the images of a folder and write it to `out`."""
-    from factory.recipe import build_settings, find_weights
+    from factory.recipe import build_settings
+    from factory.weights import find_weights
     from generators.config import DDPMTrainingConfig
     from generators.ddpm.training import train
     from labelers import ImageFolder
@@ -45,7 +46,7 @@ def train_generator(
     config = build_settings(DDPMTrainingConfig, content, overrides, "training settings")
     size = config.image_size
     dataset = ImageFolder(images, (size, size))
-    console.print(f"{len(dataset)} images from [bold]{images}[/], resized to {size} x {size}")
+    console.print(f"{len(dataset)} images from {images}, resized to {size} x {size}")
     train(
         dataset,
         out,
@@ -55,7 +56,7 @@ def train_generator(
         provenance={"images": len(dataset)},
         progress=[TrainingProgress("training", console)],
     )
-    console.print(f"generator in [bold]{out}[/]; see {out / 'samples'}")
+    console.print(f"generator in {out}; see {out / 'samples'}")
 
 
 def encode_batches(generator: Generator, images: Any, console: Console) -> Iterator[FeatureMaps]:
@@ -72,11 +73,11 @@ def train_labeler(
 ) -> dict[str, float]:
     """Train the ensemble of `recipe` on an annotated folder and write it to `out`."""
     import generators
-    from factory.recipe import find_weights
+    from factory.weights import find_weights
     from generators import FeatureMaps
     from labelers import read_annotations
     from labelers.fit import fit
-    from labelers.labeler import GeneratorInfo
+    from labelers.labeler import INFO_FILE, GeneratorInfo, Labeler
 
     quiet_libraries()
     path = find_weights("--generator", recipe.generator.weights)
@@ -86,6 +87,12 @@ def train_labeler(
         f"{len(annotations.stems)} annotated images, {len(annotations.classes)} classes: "
         + ", ".join(annotations.classes)
     )
+    if (out / INFO_FILE).is_file():
+        made = Labeler.load(out).info
+        ours = (annotations.digest, generator.digest, generator.feature_spec, recipe.labeler)
+        if ours != (made.data_digest, made.generator.digest, made.features, made.config):
+            raise ValueError(f"{out} holds another labeler: give another --out, or delete it")
+        return made.scores
     features = FeatureMaps.concat(list(encode_batches(generator, annotations.images, console)))
     with ProgressLine("training", "steps", 1, console) as line:
 
@@ -196,6 +203,6 @@ def segmenter_config(
     if recipe is not None:
         content = load_recipe(recipe).segmenter.model_dump(mode="json")
     elif made:
-        content = dict(open_dataset(made[0]).manifest.recipe["segmenter"])
+        content = dict(open_dataset(made[0]).manifest.recipe.get("segmenter", {}))
     content |= {key: value for key, value in given.items() if value is not None}
     return build_settings(SegmenterConfig, content, overrides, "segmenter settings")

@@ -91,7 +91,9 @@ class DDPMTrainingConfig(BaseModel):
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
     steps: int = Field(default=20_000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=16, ge=1)
-    lr: float = Field(default=5e-4, gt=0, description="peak learning rate of AdamW")
+    lr: float = Field(
+        default=5e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
+    )
     warmup_steps: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     flips: bool = Field(default=False, description="random left-right and top-bottom flips")
@@ -103,8 +105,8 @@ class DDPMTrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _divisible(self) -> DDPMTrainingConfig:
-        if any(c % 8 for c in self.channels):
-            raise ValueError(f"channels must be multiples of 8, found {list(self.channels)}")
+        if not self.channels or any(c < 1 or c % 8 for c in self.channels):
+            raise ValueError(f"channels must be multiples of 8 from 8 on: {list(self.channels)}")
         coarsest = 2 ** (len(self.channels) - 1)
         if self.image_size % coarsest:
             raise ValueError(

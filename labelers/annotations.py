@@ -105,16 +105,14 @@ def read_annotations(
 ) -> Annotations:
     """The annotated images of `folder`, resized once to `size` (H, W; None keeps them as is).
 
-    Class names come from `classes`, else from `classes.json` ({"classes": [...], "palette":
-    optional}) in the folder or its parent, else `class_0`... up to the largest id found. Every
-    mistake in the folder raises ValueError or an OSError with one line naming the file.
+    Class names come from `classes.json` ({"classes": [...], "palette": optional}) in the folder
+    or its parent, else from `classes`, else `class_0`... up to the largest id found. Every mistake
+    in the folder, also names that are not `classes`, raises ValueError or an OSError with one line
+    naming the file.
     """
     folder = Path(folder)
     pairs = _pairs(folder)
-    names, palette = _read_classes(folder)
-    if classes is not None:
-        palette = palette if names == list(classes) else None
-        names = list(classes)
+    names, palette = _read_classes(folder, classes)
     images, masks = [], []
     for image_path, mask_path in pairs:
         image, ids = _load_image(image_path), _load_mask(mask_path, palette)
@@ -216,8 +214,13 @@ def _by_stem(paths: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _read_classes(folder: Path) -> tuple[list[str] | None, Palette | None]:
-    """Names and palette of `classes.json` in the folder or its parent, (None, None) without."""
+def _read_classes(
+    folder: Path, expected: Sequence[str] | None
+) -> tuple[list[str] | None, Palette | None]:
+    """Names and palette of `classes.json` in the folder or its parent, (`expected`, None) without.
+
+    Names other than `expected`, or in another order, would make other things of the masks' ids.
+    """
     for path in (folder / "classes.json", folder.resolve().parent / "classes.json"):
         if not path.is_file():
             continue
@@ -230,8 +233,16 @@ def _read_classes(folder: Path) -> tuple[list[str] | None, Palette | None]:
             raise ValueError(f'{path}: expected {{"classes": ["name", ...]}}, names in id order')
         if len(names) > IGNORE:
             raise ValueError(f"{path} has {len(names)} classes, expected at most {IGNORE}")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{path} has the class {twice!r} more than once: give distinct names")
+        if expected is not None and names != list(expected):
+            raise ValueError(
+                f"{path} has the classes {names}, expected {list(expected)}: class ids must mean "
+                "the same on both sides, so use images annotated with those classes in that order"
+            )
         return names, _check_palette(path, content.get("palette"), len(names))
-    return None, None
+    return None if expected is None else list(expected), None
 
 
 def _check_palette(path: Path, palette: Any, classes: int) -> Palette | None:

@@ -130,7 +130,7 @@ class Labeler:
             if noted.get(key, found) != found:
                 raise ValueError(
                     f"the labeler was trained on features with {key} {noted[key]}, but the "
-                    f"generator gives {key} {found}: set generator.features.{key}, or train a labeler"
+                    f"generator gives {key} {found}: set generator.features.{key}, or train another"
                 )
         if self.info.generator.digest != generator.digest:
             raise ValueError(
@@ -157,8 +157,8 @@ class Labeler:
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Labeler:
         """Read the artefact of `folder`.
 
-        Raises FileNotFoundError if a file is missing, ValueError if one is damaged or of another
-        format version.
+        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, of another
+        format version or does not fit the other.
         """
         folder = Path(folder)
         info = _read_info(folder / INFO_FILE)
@@ -171,7 +171,14 @@ class Labeler:
         classes = len(info.classes)
         hidden = info.config.hidden_for(classes)
         ensemble = Ensemble(info.features, classes, hidden, info.config.members)
-        ensemble.load_state_dict(load(weights))
+        try:
+            ensemble.load_state_dict(load(weights))
+        except RuntimeError:  # several lines of tensor names and shapes
+            raise ValueError(
+                f"{folder / INFO_FILE} ({info.config.members} members of {hidden} units for "
+                f"{classes} classes on {describe(info.features)}) does not describe "
+                f"{WEIGHTS_FILE}: copy both again, or train the labeler again"
+            ) from None
         return cls(ensemble.eval().to(device), info)
 
 

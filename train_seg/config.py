@@ -72,7 +72,7 @@ class SegmenterConfig(BaseModel):
     optimizer: Literal["adam", "adamw", "sgd"] = Field(
         default="adam", description="sgd has Nesterov momentum 0.9"
     )
-    lr: float = Field(default=1e-3, gt=0, description="learning rate")
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = Field(
         default="constant", description="learning rate over the run; cosine ends at zero"

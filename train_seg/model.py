@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -84,11 +86,16 @@ def build(
     try:
         return Network(config, classes, image_size, pretrained)
     except (KeyError, ValueError, RuntimeError) as error:
+        what = f"cannot build {config.architecture} on encoder '{config.encoder}'"
+        if str(error.args[0] if error.args else "").startswith("Wrong encoder name"):
+            names = smp.encoders.get_encoder_names()  # some hundreds: smp's error lists them all
+            near = difflib.get_close_matches(config.encoder, names, n=1)
+            hint = f", did you mean '{near[0]}'?" if near else ", expected e.g. resnet18"
+            raise ValueError(
+                f"{what}: segmentation-models-pytorch has none so called{hint}"
+            ) from None
         reason = str(error.args[0] if error.args else error).splitlines()[0][:200]
-        raise ValueError(
-            f"cannot build {config.architecture} on encoder '{config.encoder}' with weights "
-            f"{config.encoder_weights!r}: {reason}"
-        ) from error
+        raise ValueError(f"{what} with weights {config.encoder_weights!r}: {reason}") from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -150,7 +157,8 @@ class Segmenter:
         """Write model.safetensors, then model.json, each under its name only when complete."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        write_bytes(path / WEIGHTS_NAME, weights_bytes(self.network))
+        weights = weights_bytes(self.network)
+        write_bytes(path / WEIGHTS_NAME, weights)
         about = {
             "format_version": FORMAT_VERSION,
             "architecture": self.config.architecture,
@@ -159,6 +167,7 @@ class Segmenter:
             "palette": self.palette,
             "image_size": list(self.image_size),
             "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "training_digest": self.training_digest,
             "scores": self.scores,
             "config": self.config.model_dump(mode="json"),
@@ -183,10 +192,16 @@ class Segmenter:
             about = json.loads((path / ABOUT_NAME).read_bytes())
             if (version := about.get("format_version")) != FORMAT_VERSION:
                 raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
+            weights = (path / WEIGHTS_NAME).read_bytes()
+            if hashlib.sha256(weights).hexdigest() != about.get("weights_sha256"):
+                raise ValueError(
+                    f"{WEIGHTS_NAME} is damaged or does not belong to {ABOUT_NAME} (sha256 "
+                    "differs): copy both again, or run the training again"
+                )
             config = SegmenterConfig(**about["config"])
             size = (about["image_size"][0], about["image_size"][1])
             network = build(config, len(about["classes"]), size, pretrained=False)
-            network.load_state_dict(safetensors.torch.load_file(path / WEIGHTS_NAME))
+            network.load_state_dict(safetensors.torch.load(weights))
         except ValidationError as error:
             raise ValueError(f"{path / ABOUT_NAME}: {error.errors()[0]['msg']}") from None
         except (ValueError, KeyError, RuntimeError, SafetensorError) as error:

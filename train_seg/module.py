@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from factory.dataset import write_bytes
@@ -27,6 +28,7 @@ from train_seg.model import Network, weights_bytes
 LAST_NAME = "last.ckpt"
 BEST_NAME = "best.safetensors"
 CURVES_NAME = "curves.csv"
+LOG_EVERY = 10  # steps between values in tensorboard, and between looks at the loss
 
 
 class SegmenterModule(lightning.LightningModule):
@@ -92,8 +94,28 @@ class SegmenterModule(lightning.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average is not None:
             update_average(self.average, self.network, self.config.ema, self.global_step)
+        if self.global_step % LOG_EVERY == 0:  # not each step: a GPU is waited for
+            self._check_loss()
+
+    def _check_loss(self) -> None:
+        loss = float(self._losses[-1])
+        if not math.isfinite(loss):
+            raise ValueError(self._diverged(f"the loss is {loss}"))
+
+    def check_weights(self) -> None:
+        """Raise ValueError unless all weights, averaged ones too, are finite."""
+        finite = torch.stack([t.isfinite().all() for t in self.state_dict().values()])
+        if not finite.all():
+            raise ValueError(self._diverged("weights are not finite"))
+
+    def _diverged(self, found: str) -> str:
+        return (
+            f"the training diverged, {found} after step {self.global_step} of "
+            f"{self.total_steps}: lower lr (now {self.config.lr:g}) or raise warmup_steps"
+        )
 
     def on_validation_epoch_start(self) -> None:
+        self.check_weights()  # class ids of NaN would be scored as any other
         self._confusion, self._images = Confusion(len(self.classes)), 0
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
@@ -118,6 +140,8 @@ class SegmenterModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.idle:
             return
+        self._check_loss()
+        self.check_weights()  # before KeepLast
         elapsed = time.perf_counter() - self._started
         row = {
             "step": self.global_step,
@@ -141,10 +165,18 @@ class SegmenterModule(lightning.LightningModule):
         self.best, self.history = checkpoint["best"], checkpoint["history"]
 
     def restore_best(self) -> Network:
-        """The network with the weights of the best validation, or the last without any."""
+        """The network with the weights of the best validation, or the last without any.
+
+        Raises ValueError if the file that keeps them is missing or damaged.
+        """
         if self.best:
-            state = safetensors.torch.load_file(self.checkpoints / BEST_NAME)
-            self.result.load_state_dict(state)
+            path = self.checkpoints / BEST_NAME
+            try:
+                self.result.load_state_dict(safetensors.torch.load_file(path))
+            except (OSError, SafetensorError, RuntimeError):
+                raise ValueError(
+                    f"{path} is missing or damaged: delete {path.parent} to start anew"
+                ) from None
         return self.result
 
 

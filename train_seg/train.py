@@ -12,8 +12,10 @@ import hashlib
 import json
 import logging
 import math
+import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +27,23 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from factory.dataset import write_json
+from factory.dataset import sweep_temporaries, write_json
 from train_seg.augment import Augment
 from train_seg.config import SegmenterConfig
 from train_seg.data import LabeledImages, Rounds, TrainingData, check_ids, open_training_data
-from train_seg.model import Segmenter, build, pick_device
-from train_seg.module import LAST_NAME, KeepLast, SegmenterModule
+from train_seg.model import ABOUT_NAME, Segmenter, build, pick_device
+from train_seg.module import LAST_NAME, LOG_EVERY, KeepLast, SegmenterModule
 
 TRAINING_NAME = "training.json"
 CHECKPOINTS_DIR = "checkpoints"
+DAMAGE = (  # what zipfile and torch make of an archive with wrong bytes
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
 
 
@@ -43,7 +53,6 @@ def train(
     config: SegmenterConfig,
     val: LabeledImages | None = None,
     *,
-    resume: bool = True,
     device: str = "auto",
     callbacks: Sequence[Callback] = (),
 ) -> Segmenter:
@@ -51,13 +60,13 @@ def train(
 
     With `val` the weights of the best validation mIoU are kept, else the last. A run that was
     interrupted goes on from its last checkpoint and ends with the weights that an undisturbed one
-    gives; `resume` False starts anew. `callbacks` watch (a progress bar): they find `loss`,
-    `images/s` and `miou` among Lightning's progress bar metrics.
+    gives. `callbacks` watch (a progress bar): they find `loss`, `images/s` and `miou` among
+    Lightning's progress bar metrics.
 
     Raises:
         FileNotFoundError: a dataset or one of its shards is missing.
-        ValueError: the data are damaged or disagree, the encoder cannot be built, or `out` holds
-            a training with other settings or data.
+        ValueError: the data are damaged or disagree, the encoder cannot be built, `out` holds
+            a training with other settings or data or a damaged one, or the training diverged.
     """
     training_data = open_training_data(
         data,
@@ -70,7 +79,7 @@ def train(
     if val is not None:
         _check_validation(val, training_data.classes)
     with _quiet(), torch.random.fork_rng():
-        return _train(training_data, Path(out), config, val, resume, device, callbacks)
+        return _train(training_data, Path(out), config, val, device, callbacks)
 
 
 def total_steps(config: SegmenterConfig, samples: int) -> int:
@@ -105,14 +114,13 @@ def _train(
     out: Path,
     config: SegmenterConfig,
     val: LabeledImages | None,
-    resume: bool,
     device: str,
     callbacks: Sequence[Callback],
 ) -> Segmenter:
     torch.manual_seed(config.seed)
     network = build(config, len(data.classes), data.image_size)
     identity = _identity(data, config, val)
-    checkpoint = _prepare_folder(out, identity, resume)
+    checkpoint = _prepare_folder(out, identity)
     samples = data.source.samples
     total, steps = total_steps(config, samples), round_steps(config, samples)
     module = SegmenterModule(network, config, data.classes, total, out / CHECKPOINTS_DIR)
@@ -124,7 +132,7 @@ def _train(
         max_steps=total,
         limit_val_batches=0.0 if val is None else 1.0,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=LOG_EVERY,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[KeepLast(), *callbacks],
         enable_progress_bar=False,
@@ -138,8 +146,10 @@ def _train(
         trainer.fit(module, rounds, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
+    network = module.restore_best().to(where)
+    module.to(where).check_weights()
     segmenter = Segmenter.create(
-        module.restore_best().to(where),
+        network,
         config,
         data.classes,
         data.palette,
@@ -176,23 +186,53 @@ def _digest(val: LabeledImages) -> str:
     return h.hexdigest()
 
 
-def _prepare_folder(out: Path, identity: dict[str, Any], resume: bool) -> Path | None:
+def _prepare_folder(out: Path, identity: dict[str, Any]) -> Path | None:
     """Make `out` ready and return the checkpoint to go on from, if there is one."""
     record, checkpoints = out / TRAINING_NAME, out / CHECKPOINTS_DIR
-    if record.is_file() and resume:
-        found = json.loads(record.read_bytes())
-        differing = [k for k in identity if found.get(k) != identity[k]]
-        if differing:
-            shown = ", ".join(f"{k} ({found.get(k)}, now {identity[k]})" for k in differing)
-            raise ValueError(
-                f"{out} holds a training with other settings: {shown}; use another --out"
-            )
+    last = checkpoints / LAST_NAME
+    # A training that failed before its first checkpoint leaves nothing that binds the next one.
+    if record.is_file() and (last.is_file() or (out / ABOUT_NAME).is_file()):
+        _check_same(record, identity)
+        _check_archive(last)
     elif checkpoints.is_dir():
         shutil.rmtree(checkpoints)
     checkpoints.mkdir(parents=True, exist_ok=True)
+    for folder in (out, checkpoints):
+        sweep_temporaries(folder)
     write_json(record, identity)
-    last = checkpoints / LAST_NAME
     return last if last.is_file() else None
+
+
+def _check_same(record: Path, identity: dict[str, Any]) -> None:
+    """Refuse to go on with other settings or data than those of `record`."""
+    try:
+        found = dict(json.loads(record.read_bytes()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{record} is damaged: delete it to start anew") from None
+    names = {"data": "other data", "validation": "other validation data"}
+    differing = [
+        names.get(key) or f"{key} ({found.get(key)}, now {value})"
+        for key, value in identity.items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{record.parent} holds another training: {', '.join(differing)}; use another --out"
+        )
+
+
+def _check_archive(last: Path) -> None:
+    """Refuse a damaged checkpoint: a zip archive, whose checksums torch does not look at."""
+    if not last.is_file():
+        return
+    with open(last, "rb") as file:  # outside: a file that may not be read is not damaged
+        try:
+            damaged = zipfile.ZipFile(file).testzip() is not None
+            torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        except DAMAGE:
+            damaged = True
+    if damaged:
+        raise ValueError(f"{last} is damaged: delete it to start anew")
 
 
 @contextmanager

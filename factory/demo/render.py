@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from factory.folders import contents, refuse_file
+
 CLASSES = ("background", "red cell", "cytoplasm", "nucleus", "platelet")
 PALETTE = ((0, 0, 0), (226, 74, 66), (88, 180, 232), (104, 52, 190), (250, 204, 60))
 BACKGROUND, RED_CELL, CYTOPLASM, NUCLEUS, PLATELET = range(5)
@@ -361,11 +363,25 @@ def render(index: int, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 
 def render_folder(out: Path, indices: range, size: int = 64) -> None:
-    """Write `images/%06d.png`, `masks/%06d.png` (palette PNGs of ids), then `classes.json`.
+    """Write `classes.json`, `images/%06d.png` and `masks/%06d.png` (palette PNGs of ids).
 
-    Every file is complete before it gets its name. Existing files of those names are replaced.
+    Every file is complete before it gets its name. Files of an earlier rendering are replaced;
+    raises FileExistsError if `out` holds anything else, NotADirectoryError if it is a file.
     """
     out = Path(out)
+    refuse_file(out)
+    described = {"classes": list(CLASSES), "palette": [list(colour) for colour in PALETTE]}
+    text, names = (json.dumps(described, indent=2) + "\n").encode(), out / "classes.json"
+    if found := contents(out):
+        if not (names.is_file() and names.read_bytes() == text):
+            raise FileExistsError(
+                f"{out} holds {found[0]}, no rendering: give a new or empty folder"
+            )
+    else:  # first of all, so that an interrupted rendering is known for one
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = out / ".classes.json.tmp"
+        temporary.write_bytes(text)
+        os.replace(temporary, names)
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     for index in indices:
@@ -374,10 +390,6 @@ def render_folder(out: Path, indices: range, size: int = 64) -> None:
         mask.putpalette([value for colour in PALETTE for value in colour])
         _save_png(Image.fromarray(pixels), out / "images" / f"{index:06d}.png")
         _save_png(mask, out / "masks" / f"{index:06d}.png")
-    described = {"classes": list(CLASSES), "palette": [list(colour) for colour in PALETTE]}
-    temporary = out / "classes.json.tmp"
-    temporary.write_text(json.dumps(described, indent=2) + "\n")
-    os.replace(temporary, out / "classes.json")
 
 
 def _save_png(image: Image.Image, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import lightning
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -215,6 +215,31 @@ class DDPMTraining(lightning.LightningModule):
         return make_grid(to_uint8(x_0).float() / 255, nrow=4)
 
 
+class KeepLast(Checkpoint):
+    """Replaces the checkpoint after each round of steps, whole or not at all."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not all(p.isfinite().all() for p in module.ema.parameters()):
+            raise ValueError(
+                f"the training diverged before step {trainer.global_step}: the weights are not "
+                f"finite; set a smaller lr (found {module.config.lr}) and another --out"
+            )
+        temporary = self.path.with_name(f".tmp-{self.path.name}")
+        trainer.save_checkpoint(temporary, weights_only=False)
+        os.replace(temporary, self.path)
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Raise ValueError if a checkpoint is damaged."""
+    try:
+        torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception as error:  # zip, pickle and OS errors of many types
+        raise ValueError(f"{checkpoint} is damaged: delete it to start anew") from error
+
+
 class SampleGrids(Callback):
     """Writes a sheet of samples as PNG and to TensorBoard every so many steps."""
 
@@ -311,7 +336,8 @@ def train(
         _check_resumable(record_file, record)
         if json.loads(record_file.read_text()).get("steps") == config.steps:
             return
-    out.mkdir(parents=True, exist_ok=True)
+        check_readable(last)
+    last.parent.mkdir(parents=True, exist_ok=True)
     record_file.write_text(json.dumps(record, indent=1) + "\n")
     where = pick_device(device)
     bfloat16 = pick_dtype(config.precision, where) is torch.bfloat16
@@ -325,9 +351,7 @@ def train(
         gradient_clip_val=1.0,
         reload_dataloaders_every_n_epochs=1,
         callbacks=[
-            ModelCheckpoint(
-                out / CHECKPOINTS, filename="last", enable_version_counter=False, every_n_epochs=1
-            ),
+            KeepLast(last),
             SampleGrids(out / "samples", config.preview_every),
             *(progress or []),
         ],

@@ -57,6 +57,7 @@ def folder(tmp_path: Path) -> Path:
     """A finished dataset of three samples."""
     (tmp_path / SHARDS_DIR).mkdir()
     shard = write_shard(tmp_path / SHARDS_DIR / "x-000000.tar", 3)
+    write_bytes(tmp_path / "samples.parquet", b"rows")
     Manifest(
         name="x",
         recipe_digest="d",
@@ -68,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
         image_size=(8, 12),
         image_format="png",
         shards=[shard],
-        samples=FileInfo(name="samples.parquet", samples=3, bytes=0, sha256=""),
+        samples=FileInfo.of(tmp_path / "samples.parquet", 3),
         totals=Totals(candidates=3, kept=3, dropped=0, bytes=shard.bytes, class_pixels=[1, 1, 1]),
         uncertainty_threshold=0.5,
     ).write(tmp_path)
@@ -182,6 +183,33 @@ def test_a_damaged_dataset_is_named(folder: Path) -> None:
     shard.unlink()
     with pytest.raises(FileNotFoundError, match="is missing"):
         open_dataset(folder)
+
+
+def test_damaged_rows_are_named(folder: Path) -> None:
+    (folder / "samples.parquet").write_bytes(b"ro")
+    with pytest.raises(
+        ValueError, match=r"samples\.parquet has 2 bytes, .* lists 4: it is damaged"
+    ):
+        open_dataset(folder)
+    (folder / "samples.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"samples\.parquet is missing"):
+        open_dataset(folder)
+
+
+def test_a_tar_of_the_right_size_but_damaged_is_named(folder: Path) -> None:
+    shard = folder / SHARDS_DIR / "x-000000.tar"
+    intact = shard.read_bytes()
+    shard.write_bytes(bytes([7]) * len(intact))
+    with pytest.raises(ValueError, match=r"x-000000\.tar is damaged"):
+        list(read_samples(folder))
+    with tarfile.open(fileobj=io.BytesIO(intact)) as tar:
+        offset = tar.getmembers()[3].offset  # the second sample's first header
+    shard.write_bytes(intact[:offset] + bytes([7]) * 512 + intact[offset + 512 :])
+    with pytest.raises(ValueError, match=r"x-000000\.tar has 1 samples, expected 3"):
+        list(read_samples(folder))
+    shard.write_bytes(intact[: offset + 600])
+    with pytest.raises(ValueError, match=r"x-000000\.tar is damaged"):
+        list(read_tar(shard))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ class TinyGenerator:
     image_size = SIZE
     digest = "tiny"
     feature_spec = (FeatureMapSpec("half", 3, 8, 8),)
-    feature_settings: dict[str, Any] = {}
+    feature_settings: ClassVar[dict[str, Any]] = {}
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         MADE.extend(indices)
@@ -351,7 +351,7 @@ def test_n_out_of_range(recipe: ResolvedRecipe, tmp_path: Path, n: int) -> None:
 def test_an_output_folder_with_other_things(recipe: ResolvedRecipe, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="holds no dataset but"):
         make(recipe, tmp_path)
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(NotADirectoryError, match="found a file, expected a folder"):
         make(recipe, tmp_path / "tiny.yaml")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from factory.dataset import default_palette
-from factory.recipe import diff, find_weights, load_recipe, preset_names, resolve, weights_sha256
+from factory.recipe import diff, load_recipe, preset_names, recipe_of_labeler, resolve
 
 
 def write_weights(folder: Path, classes: tuple[str, ...] = ("sky", "tree")) -> None:
@@ -57,6 +57,9 @@ def test_defaults_then_file_then_overrides(mine: str) -> None:
         ("generator.stpes=3", "'generator.stpes': did you mean 'generator.steps'"),
         ("generatr.steps=3", "'generatr': did you mean 'generator'"),
         ("dataset.shard-size=3", "'dataset.shard-size': did you mean 'dataset.shard_size'"),
+        ("steps=3", "'steps': did you mean 'generator.steps'?"),
+        ("dataset.zzz=3", "'dataset.zzz': expected one of dataset.drop_fraction, dataset.shard"),
+        ("zzz=3", "'zzz': expected one of name, classes, palette, generator, labeler,"),
         ("generator.steps=0", "'generator.steps' is 0: input should be greater"),
         ("generator.steps", "expected KEY=VALUE"),
         ("name.first=x", "'name' is a value, not a section"),
@@ -83,6 +86,9 @@ def test_unknown_sources(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1]")
     with pytest.raises(ValueError, match="expected keys and values"):
         load_recipe(str(tmp_path / "list.yaml"))
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ValueError, match=r"binary\.yaml is not a text file"):
+        load_recipe(str(tmp_path / "binary.yaml"))
     (tmp_path / "short.yaml").write_text("name: x\ngenerator: {}")
     with pytest.raises(ValueError, match=r"'generator.weights' is missing"):
         load_recipe(str(tmp_path / "short.yaml"))
@@ -95,7 +101,7 @@ def test_classes_and_palette_come_from_the_labeler(mine: str) -> None:
     assert Path(resolved.generator.weights).is_absolute()
     with pytest.raises(ValueError, match="was trained on"):
         resolve(load_recipe(mine, ["classes=[sky, sea]"]))
-    with pytest.raises(ValueError, match="palette has 1 colours for 2 classes"):
+    with pytest.raises(ValueError, match="the recipe's palette has 1 colours for 2 classes"):
         resolve(load_recipe(mine, ["palette=[[0, 0, 0]]"]))
 
 
@@ -120,21 +126,6 @@ def test_the_digest_covers_what_decides_the_bytes(mine: str) -> None:
     assert resolve(load_recipe(mine, ["segmenter.lr=0.5"])).digest == plain.digest
 
 
-def test_weights_inside_an_installed_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "weights_pkg/sub/gen").mkdir(parents=True)
-    (tmp_path / "weights_pkg/__init__.py").touch()
-    (tmp_path / "weights_pkg/sub/__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    found = find_weights("generator.weights", "package:weights_pkg.sub/gen")
-    assert found == (tmp_path / "weights_pkg/sub/gen").resolve()
-    with pytest.raises(FileNotFoundError, match=r"generator.weights: .*none does not exist"):
-        find_weights("generator.weights", "package:weights_pkg.sub/none")
-    with pytest.raises(ValueError, match="there is no package 'no_such_pkg'"):
-        find_weights("generator.weights", "package:no_such_pkg/gen")
-
-
 def test_missing_weights(mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"generator.weights: .* does not exist"):
@@ -148,6 +139,38 @@ def test_missing_weights(mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         resolve(load_recipe(mine, ["labeler.weights=null"]))
 
 
-def test_a_single_weight_file_is_hashed_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "net.pkl").write_bytes(b"abc")
-    assert weights_sha256(tmp_path / "net.pkl").startswith("ba7816bf")
+def test_an_empty_section_is_one_without_settings(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("name: x\ngenerator:\nlabeler:\nclasses:\n")
+    settings = ["generator.steps=2", "generator.weights=here", "generator.features=null"]
+    recipe = load_recipe(str(tmp_path / "empty.yaml"), settings)
+    assert (recipe.generator.steps, recipe.classes) == (2, None)
+    with pytest.raises(ValueError, match=r"'generator.weights' is missing"):
+        load_recipe(str(tmp_path / "empty.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"classes": ["a", "b"], "generator": null}', "'generator'"),
+        ('{"classes": ["a", "b"], "generator": {"config": null}}', r"'generator\.config'"),
+        ('{"classes": ["a", "b"], "palette": [[0, 0], [1, 1]]}', r"'palette\.0\.2'"),
+        ('{"classes": []}', "'classes'"),
+        ("{", "'content'"),
+    ],
+)
+def test_a_damaged_labeler_json_is_named(mine: str, content: str, message: str) -> None:
+    folder = Path(mine).parent / "labeler"
+    (folder / "labeler.json").write_text(content)
+    for read in (lambda: resolve(load_recipe(mine)), lambda: recipe_of_labeler(str(folder))):
+        with pytest.raises(ValueError, match=rf"labeler\.json is damaged \({message}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_labelers_palette_of_the_wrong_length(mine: str) -> None:
+    file = Path(mine).parent / "labeler" / "labeler.json"
+    file.write_text('{"classes": ["sky", "tree"], "palette": [[0, 0, 0]]}')
+    with pytest.raises(ValueError, match=r"labeler\.json: palette has 1 colours for 2 classes"):
+        resolve(load_recipe(mine))
+    with pytest.raises(ValueError, match="does not say how its generator is set up"):
+        recipe_of_labeler(str(file.parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,10 +140,16 @@ def test_class_names(tmp_path):
     mask(tmp_path / "set" / "a.npy")
     (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"], "more": 1}')
     assert read_annotations(tmp_path / "set").classes == ["x", "y", "z"]
-    assert read_annotations(tmp_path / "set", classes=list("pqrs")).classes == list("pqrs")
+    assert read_annotations(tmp_path / "set", classes=list("xyz")).classes == ["x", "y", "z"]
+    for other in ("pqr", "zyx", "xy"):
+        both = re.escape(f"has the classes ['x', 'y', 'z'], expected {list(other)}: ")
+        refused(tmp_path / "set", rf"classes\.json {both}", classes=list(other))
     (tmp_path / "set" / "classes.json").write_text('{"classes": ["x", "y"]}')
     refused(tmp_path / "set", r"a\.npy has class id 2, but there are 2 classes \(0 to 1\)")
+    for file in tmp_path.rglob("classes.json"):
+        file.unlink()
     refused(tmp_path / "set", "class id 2, but there are 1 classes", classes=["only"])
+    assert read_annotations(tmp_path / "set", classes=list("pqrs")).classes == list("pqrs")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +162,7 @@ def test_class_names(tmp_path):
         ('{"classes": ["a"], "palette": [[0, 0]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a"], "palette": [[0, 0, 256]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a"], "palette": [[0], [1, 2]]}', 'expected "palette" as 1 colours'),
+        ('{"classes": ["a", "b", "a"]}', "has the class 'a' more than once"),
         (json.dumps({"classes": ["c"] * 256}), "has 256 classes, expected at most 255"),
     ],
 )

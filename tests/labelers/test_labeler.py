@@ -157,6 +157,24 @@ def test_damaged_description(labeler, tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: edited(text, classes=["a", "b"]),
+        lambda text: edited(text, features=json.loads(text)["features"][:1]),
+        lambda text: edited(text, config={**json.loads(text)["config"], "members": 2}),
+        lambda text: edited(text, config={**json.loads(text)["config"], "hidden": [6]}),
+    ],
+)
+def test_description_of_other_weights(labeler, tmp_path, change):
+    labeler.save(tmp_path)
+    path = tmp_path / "labeler.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=r"does not describe labeler\.safetensors") as caught:
+        Labeler.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def edited(text: str, **fields) -> str:
     return json.dumps({**json.loads(text), **fields})
 

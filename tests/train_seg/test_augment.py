@@ -79,6 +79,7 @@ def test_configs_refuse_nonsense():
         {"image_size": (4, 64)},
         {"batch_size": 1},
         {"learning_rate": 1},
+        {"lr": float("inf")},
     ):
         with pytest.raises(ValidationError):
             SegmenterConfig(**wrong)

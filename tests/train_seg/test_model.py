@@ -71,6 +71,16 @@ def test_other_version_and_unknown_key(segmenter, tmp_path):
         Segmenter.load(tmp_path)
 
 
+def test_refuses_weights_of_another_model(segmenter, tmp_path):
+    segmenter.save(tmp_path / "a")
+    with torch.no_grad():
+        next(segmenter.network.parameters()).add_(1)
+    segmenter.save(tmp_path / "b")
+    os.replace(tmp_path / "b" / "model.safetensors", tmp_path / "a" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged or does not belong to"):
+        Segmenter.load(tmp_path / "a")
+
+
 def test_one_class_is_none():
     with pytest.raises(ValueError, match="found 1 class, expected at least 2"):
         build(SegmenterConfig(encoder="resnet18"), 1, (32, 32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -50,9 +51,31 @@ def test_writes_masks_and_overlays_at_their_own_sizes(make_labeled, tmp_path):
     shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
     pixels = small.images[0].permute(1, 2, 0).numpy()
     assert np.array_equal(shown, overlay(pixels, small.masks[0].numpy(), PALETTE))
+    marker = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert marker["class_pixels"] == counts.class_pixels
+    assert (marker["complete"], marker["images"], marker["palette"]) == (True, 4, PALETTE)
 
 
 def test_two_images_of_one_name(make_labeled, tmp_path):
     image = make_labeled(1).images[0]
     with pytest.raises(ValueError, match="two images are called 'a'"):
         predict(by_colour, [("a", image), ("a", image)], tmp_path, PALETTE)
+
+
+def test_replaces_predictions_but_never_annotations(make_labeled, tmp_path):
+    image = make_labeled(1).images[0]
+    mine = tmp_path / "mine" / "masks" / "a.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"by hand")
+    with pytest.raises(FileExistsError, match=r"mine/masks was not written by predict"):
+        predict(by_colour, [("a", image)], tmp_path / "mine", PALETTE)
+    assert mine.read_bytes() == b"by hand"
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["masks"]
+
+    def fail(images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        predict(fail, [("a", image)], tmp_path / "out", PALETTE)
+    for _ in range(2):
+        assert predict(by_colour, [("a", image)], tmp_path / "out", PALETTE).images == 1

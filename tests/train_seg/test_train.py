@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -122,14 +123,84 @@ def test_every_other_key_trains(dataset, tmp_path, make_labeled):
     assert result.predict(make_labeled(1, 50).images).shape == (1, 50, 50)
 
 
-def test_refuses_other_settings_in_the_same_folder(dataset, config, tmp_path):
+def test_refuses_other_settings_in_the_same_folder(dataset, config, tmp_path, make_labeled):
     short = config.model_copy(update={"max_steps": 1})
     train([dataset], tmp_path / "out", short, device="cpu")
     other = short.model_copy(update={"lr": 0.5})
     with pytest.raises(ValueError, match=r"lr \(0.001, now 0.5\); use another --out"):
         train([dataset], tmp_path / "out", other, device="cpu")
-    train([dataset], tmp_path / "out", other, device="cpu", resume=False)
-    assert Segmenter.load(tmp_path / "out", "cpu").config.lr == 0.5
+    with pytest.raises(ValueError, match="another training: other data, other validation data;"):
+        train([make_labeled(4)], tmp_path / "out", short, make_labeled(1), device="cpu")
+
+
+def test_failed_start_binds_nothing(dataset, config, tmp_path, make_labeled):
+    short = config.model_copy(update={"max_steps": 1})
+    with pytest.raises(Stop):
+        train([dataset], tmp_path / "out", config, device="cpu", callbacks=[StopAt(1)])
+    stale = tmp_path / "out" / "checkpoints" / ".tmp-last.ckpt"
+    stale.touch()
+    train([make_labeled(4)], tmp_path / "out", short, device="cpu")
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_damaged_checkpoint(config, tmp_path, make_labeled, damage):
+    data, out = [make_labeled(4)], tmp_path / "out"
+    short = config.model_copy(update={"max_steps": 1})
+    train(data, out, short, device="cpu")
+    last = out / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    last.write_bytes({"truncated": content[:half], "flipped": flipped, "empty": b""}[damage])
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged: delete it to start anew$"):
+        train(data, out, short, device="cpu")
+    last.unlink()
+    stale = last.with_name(".tmp-last.ckpt")
+    stale.touch()
+    expected = weights(out)
+    train(data, out, short, device="cpu")
+    assert weights(out) == expected
+    assert not stale.exists()
+
+
+def test_damaged_record_and_best_weights(config, tmp_path, make_labeled):
+    data, out = [make_labeled(4)], tmp_path / "out"
+    short = config.model_copy(update={"max_steps": 1})
+    train(data, out, short, make_labeled(1), device="cpu")
+    os.truncate(out / "checkpoints" / "best.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"best.safetensors is missing or damaged: delete .*nts"):
+        train(data, out, short, make_labeled(1), device="cpu")
+    for content in ("{", "[1]"):
+        (out / "training.json").write_text(content)
+        with pytest.raises(ValueError, match=r"training.json is damaged: delete it to start"):
+            train(data, out, short, make_labeled(1), device="cpu")
+
+
+class Spoil(Callback):
+    """Puts a NaN into the weights before a step."""
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        if trainer.global_step == 2:
+            next(pl_module.network.parameters()).data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_diverged_training_is_not_saved(config, tmp_path, make_labeled, validate):
+    val = make_labeled(2) if validate else None
+    wild = config.model_copy(update={"lr": 1e38, "max_steps": 3})
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"training diverged, .* step 3 of 3: lower lr \(now 1e"):
+        train([make_labeled(4)], out, wild, val, device="cpu")
+    assert not list(out.glob("model*"))
+    assert not list((out / "checkpoints").iterdir())
+    train([make_labeled(4)], out, config.model_copy(update={"max_steps": 1}), val, device="cpu")
+
+
+def test_diverged_training_stops_within_a_round(config, tmp_path, make_labeled):
+    long = config.model_copy(update={"max_steps": 100, "validate_every": 100})
+    with pytest.raises(ValueError, match=r"diverged, the loss is nan after step 10 of 100: lower"):
+        train([make_labeled(4)], tmp_path, long, device="cpu", callbacks=[Spoil()])
 
 
 def test_refuses_other_classes_in_validation(dataset, config, tmp_path, make_labeled):
@@ -142,9 +213,12 @@ def test_refuses_other_classes_in_validation(dataset, config, tmp_path, make_lab
 
 def test_unknown_encoder_is_one_line(dataset, config, tmp_path):
     wrong = config.model_copy(update={"encoder": "resnet17"})
-    with pytest.raises(ValueError, match="cannot build DeepLabV3 on encoder 'resnet17'") as error:
+    with pytest.raises(ValueError, match=r"'resnet17': .* did you mean 'resnet1\d'") as error:
         train([dataset], tmp_path / "out", wrong)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 150
+    with pytest.raises(ValueError, match=r"none so called, expected e.g. resnet18"):
+        train([dataset], tmp_path / "out", config.model_copy(update={"encoder": "?"}))
     assert not (tmp_path / "out").exists()
 
 

@@ -76,6 +76,21 @@ def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path:
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
 
 
+def test_a_damaged_checkpoint_is_named(images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training.train(images, tmp_path, config(), device="cpu", progress=[StopAfter(4)])
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged: delete it"):
+        training.train(images, tmp_path, config(), device="cpu")
+
+
+def test_a_diverged_training_is_no_success(images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="diverged"):
+        training.train(images, tmp_path, config(lr=1e30, warmup_steps=0), device="cpu")
+    assert not (tmp_path / "model_index.json").exists()
+
+
 def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
@@ -138,5 +153,6 @@ def test_augmentation_only_moves_pixels() -> None:
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="not a multiple of 2"):
         config(image_size=17)
-    with pytest.raises(ValueError, match="multiples of 8"):
-        config(channels=(8, 20))
+    for channels in ((8, 20), (0, 0), ()):
+        with pytest.raises(ValueError, match="multiples of 8"):
+            config(channels=channels)

@@ -1,0 +1,25 @@
+"""What an output folder must be: a folder or a new name, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LEFT_BY_DESKTOPS = ("Thumbs.db", "desktop.ini")  # besides hidden files such as .DS_Store
+
+
+def refuse_file(folder: Path, flag: str = "--out") -> None:
+    """Raise NotADirectoryError, naming `flag`, if `folder` or what it would lie in is a file."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            found = "a file" if path == folder else f"the file {path}"
+            raise NotADirectoryError(
+                f"{flag} {folder}: found {found}, expected a folder or a new name"
+            )
+
+
+def contents(folder: Path) -> list[str]:
+    """Names in `folder`, sorted, without hidden files; none if it does not exist."""
+    if not folder.is_dir():
+        return []
+    names = sorted(path.name for path in folder.iterdir())
+    return [n for n in names if not n.startswith(".") and n not in LEFT_BY_DESKTOPS]

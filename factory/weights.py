@@ -1,0 +1,78 @@
+"""Where weights are and what they hold: addresses in recipes, and sha256 of files and folders.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import re
+from pathlib import Path
+
+PACKAGE_PREFIX = "package:"
+# What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
+TRAINING_RECORD = "training.json"
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
+
+
+def find_weights(key: str, weights: str) -> Path:
+    """Absolute path of weights given as a path, `package:some.module/folder` or a hub id.
+
+    `key` names the setting in the error.
+
+    Raises:
+        FileNotFoundError: nothing there, or (a hub id) it cannot be fetched.
+        ValueError: a `package:` address that is malformed or whose package does not exist.
+    """
+    if weights.startswith(PACKAGE_PREFIX):
+        path = _package_path(key, weights)
+    else:
+        path = Path(weights).expanduser()
+    if path.exists():
+        return path.resolve()
+    # "runs/gen" looks like a hub id too: it is a typing error if there is a folder "runs" here.
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
+        return _fetch_from_hub(key, weights)
+    raise FileNotFoundError(f"{key}: {path} does not exist")
+
+
+def _package_path(key: str, weights: str) -> Path:
+    module, _, inside = weights.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{key}: found {weights!r}, expected {PACKAGE_PREFIX}some.module/folder")
+    try:
+        root = importlib.resources.files(module)
+    except (ModuleNotFoundError, TypeError):  # TypeError: a module that is no package
+        raise ValueError(f"{key}: {weights}: there is no package '{module}'") from None
+    return Path(str(root.joinpath(inside)))
+
+
+def _fetch_from_hub(key: str, repository: str) -> Path:
+    """Local snapshot of a Hugging Face repository (weights and their settings only)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # a dozen unrelated types: offline, not found, gated, ...
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise FileNotFoundError(
+            f"{key}: {repository} is neither a folder here nor a hub repository that can be"
+            f" fetched ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def weights_sha256(path: Path) -> str:
+    """sha256 of a weight file, or of the names and contents of a folder's weight files."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    files = (
+        f
+        for f in path.rglob("*")
+        if f.suffix in WEIGHT_SUFFIXES and f.name != TRAINING_RECORD and f.is_file()
+    )
+    for item in sorted(files, key=lambda f: f.relative_to(path).as_posix()):
+        total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
+    return total.hexdigest()
