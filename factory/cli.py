@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from factory.folders import refuse_file
+
 app = typer.Typer(
     help="From a generative model and a few annotated images to labelled data and a segmenter.",
     no_args_is_help=True,
@@ -29,12 +31,10 @@ MAKING, TRAINING, USING = "Make a dataset", "Train", "Use and measure"
 
 
 def writable_folder(path: Path) -> Path:
-    """Refuse what can never become a folder, before any work is done."""
+    """Refuse what can never become a folder here, before any work is done."""
     if "://" in str(path):
         raise ValueError(f"--out {path}: expected a folder of this machine")
-    for part in (path, *path.parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(f"--out {path}: {part} is a file, expected a folder or a new name")
+    refuse_file(path)
     return path
 
 

@@ -40,6 +40,7 @@ DAMAGE = (  # what zipfile and torch make of an archive with wrong bytes
     zipfile.BadZipFile,
     pickle.UnpicklingError,
     EOFError,
+    LookupError,
     OSError,
     RuntimeError,
     ValueError,
