@@ -67,7 +67,8 @@ def prepare(options: argparse.Namespace) -> dict[str, float]:
     settings = [part for setting in options.settings for part in ("--set", setting)]
     make(
         *("generator", "model_index.json", "train-generator", "--images", data / "unlabeled"),
-        *("--steps", options.generator_steps, "--batch-size", 8, "--flips", "--quarter-turns"),
+        *("--image-size", options.size, "--steps", options.generator_steps),
+        *("--batch-size", 8, "--flips", "--quarter-turns"),
         *(*init, *settings),
     )
     make(
@@ -77,6 +78,7 @@ def prepare(options: argparse.Namespace) -> dict[str, float]:
     make(
         *("synthetic", "dataset.json", "generate", "--labeler", out / "labeler"),
         *("--n", options.n, "--real", data / "unlabeled"),
+        *("--set", f"generator.steps={options.sampler_steps}"),
     )
     make(
         *("pseudo", "dataset.json", "label", "--labeler", out / "labeler"),
@@ -93,14 +95,9 @@ def train_and_score(row: Row, seed: int, options: argparse.Namespace) -> float:
     if not scores.exists():
         data = [part for folder in row.data for part in ("--data", folder)]
         flips = [part for key in AUGMENT for part in ("--set", f"augment.{key}=true")]
-        settings = (
-            "--set",
-            "encoder_depth=4",
-            "--set",
-            "batch_size=16",
-            "--set",
-            "schedule=cosine",
-        )
+        size = f"image_size=[{options.size},{options.size}]"
+        shared = ("encoder_depth=4", "batch_size=16", "schedule=cosine", size)
+        settings = [part for setting in shared for part in ("--set", setting)]
         command = ("train-deeplab", *data, "--encoder", "resnet18", "--steps", options.steps)
         run([*command, *settings, *flips, "--seed", seed, "--out", model], log, threads=1)
         scores.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +125,10 @@ def main() -> None:
     parser.add_argument("--init", help="generator to go on from")
     parser.add_argument("--generator-steps", type=int, default=2600)
     parser.add_argument("--settings", nargs="*", default=["channels=[16,32,64,128]", "lr=0.001"])
+    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
     parser.add_argument("--n", type=int, default=2000, help="synthetic candidates")
-    parser.add_argument("--steps", type=int, default=500, help="of each DeepLabV3 training")
+    parser.add_argument("--sampler-steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=400, help="of each DeepLabV3 training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", help="only these rows")
     options = parser.parse_args()

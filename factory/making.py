@@ -109,7 +109,7 @@ def _summarise(manifest: Manifest, out: Path, console: Console) -> None:
     totals = manifest.totals
     console.print(
         f"{totals.candidates} candidates, {totals.dropped} most uncertain dropped, "
-        f"{totals.kept} kept in {len(manifest.shards)} shard(s)"
+        f"{totals.kept} kept in {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
     )
     console.print(f"dataset in {out}; see {out / 'preview.png'}")
 
