@@ -228,8 +228,11 @@ class KeepLast(Checkpoint):
                 f"finite; set a smaller lr (found {module.config.lr}) and another --out"
             )
         temporary = self.path.with_name(f".tmp-{self.path.name}")
-        trainer.save_checkpoint(temporary, weights_only=False)
-        os.replace(temporary, self.path)
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)  # of a full disk: it would keep it full
 
 
 def check_readable(checkpoint: Path) -> None:
