@@ -70,9 +70,17 @@ def commit(
         samples=samples,
         totals=totals,
         uncertainty_threshold=selection.threshold,
+        uncertainty_histogram=_histogram(stats),
+        precision=stats[0].precision,
     )
     manifest.write(out)
     return manifest
+
+
+def _histogram(stats: Sequence[ShardStats]) -> list[int] | None:
+    """Pixels of all candidates at each level of the uncertainty maps; None without maps."""
+    counts = [s.uncertainty_histogram for s in stats if s.uncertainty_histogram is not None]
+    return np.sum(counts, axis=0).tolist() if counts else None
 
 
 def _kept_samples(tars: Iterable[Path], kept: np.ndarray) -> Iterator[list[Member]]:

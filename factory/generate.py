@@ -15,9 +15,9 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -143,6 +143,7 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
     sweep_temporaries(job.candidates)
     shards = job.shards
     stats = {s.number: s for shard in shards if (s := finished_shard(job.candidates, shard))}
+    spec = replace(job.spec, precision=_agreed_precision(stats.values()))
     resumed = sum(s.samples for s in stats.values())
 
     def report(stage: Literal["generate", "commit"]) -> None:
@@ -154,9 +155,10 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
     report("generate")
     missing = [shard for shard in shards if shard.number not in stats]
     try:
-        with closing(executor.run(job.spec, missing)) as finished:
+        with closing(executor.run(spec, missing)) as finished:
             for shard_stats in finished:
                 stats[shard_stats.number] = shard_stats
+                _agreed_precision(stats.values())
                 report("generate")
     finally:
         sweep_temporaries(job.candidates)
@@ -166,6 +168,17 @@ def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[
                 job.out.rmdir()
     report("commit")
     return [stats[shard.number] for shard in shards]
+
+
+def _agreed_precision(stats: Iterable[ShardStats]) -> str | None:
+    """What all shards were computed in, None without any; workers that began at once may differ."""
+    found = sorted({s.precision for s in stats})
+    if len(found) > 1:
+        raise ValueError(
+            f"the workers' machines differ in what auto means, {' and '.join(found)}: set one of"
+            " them and give another --out"
+        )
+    return found[0] if found else None
 
 
 # --- estimating ------------------------------------------------------------------------------
@@ -203,7 +216,7 @@ def estimate(
     worker.make([0])  # loads the models; first passes are slow for reasons that do not last
     loaded = time.perf_counter()
     count = min(4, n, recipe.generator.batch_size)
-    members = worker.make(range(count)).members
+    members = list(worker.encode(worker.make(range(count))))
     batch_sec = time.perf_counter() - loaded
     workers = executor.expected_workers(job.shard_count)
     rate = workers * count / batch_sec

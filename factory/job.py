@@ -71,6 +71,7 @@ class Job:
             labeler=self.recipe.labeler,
             palette=self.recipe.palette,
             image_format=self.recipe.recipe.dataset.image_format,
+            uncertainty_maps=self.recipe.recipe.dataset.uncertainty_maps,
             device=self.device,
             load=self.load,
         )

@@ -1,7 +1,8 @@
 """preview.png: a finished dataset at a glance.
 
 Typical samples, those the labeler is surest and least sure about, and what was dropped, each as
-image and overlay with its uncertainty; below them the classes with their share of the pixels.
+image and overlay with its uncertainty (and the map of it, if the dataset has such maps); below
+them the classes with their share of the pixels.
 Only the shards that hold a shown sample are read.
 """
 
@@ -25,8 +26,6 @@ GAP, SECTION_GAP, MARGIN = 10, 26, 44
 MIN_WIDTH = 720  # room for the title when images are narrow
 INK, GREY, RULE = (28, 30, 34), (118, 122, 130), (226, 228, 232)
 BLANK = (214, 217, 222)
-
-Palette = Sequence[Sequence[int]]
 
 
 def write_preview(dataset_dir: Path, out: Path | None = None) -> Path:
@@ -93,14 +92,15 @@ def _read(data: Dataset, rows: pd.DataFrame) -> dict[str, Sample]:
         lost = set(rows.key[~rows.kept]) & set(pd.read_parquet(listing, columns=["key"]).key)
         if lost and tar.is_file():
             paths.append(tar)
-    return {s.key: s for path in paths for s in _pick(path, wanted)}
+    classes = len(data.manifest.classes)
+    return {s.key: s for path in paths for s in _pick(path, wanted, classes)}
 
 
-def _pick(path: Path, keys: Collection[str]) -> Iterator[Sample]:
+def _pick(path: Path, keys: Collection[str], classes: int) -> Iterator[Sample]:
     """Decode the samples `keys` of one tar."""
     for key, members in dataset.read_tar(path):
         if key in keys:
-            yield dataset.decode_sample(key, members)
+            yield dataset.decode_sample(key, members, classes)
 
 
 # --- drawing ---------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _draw(manifest: Manifest, sections: Sequence[_Section]) -> Image.Image:
     page_width = max(COLUMNS * (width + GAP) - GAP, MIN_WIDTH)
     rows, used = [list[Image.Image]()], 0
     for section in sections:
-        picture = _draw_section(section, manifest.palette, (height, width))
+        picture = _draw_section(section, manifest, (height, width))
         if rows[-1] and used + GAP + picture.width > page_width:
             rows.append([])
         used = picture.width + (used + GAP if rows[-1] else 0)
@@ -157,19 +157,19 @@ def _draw_title(manifest: Manifest, width: int) -> Image.Image:
     return picture
 
 
-def _draw_section(section: _Section, palette: Palette, size: tuple[int, int]) -> Image.Image:
-    """Rule, heading, images, their overlays, and the uncertainty under each."""
+def _draw_section(section: _Section, manifest: Manifest, size: tuple[int, int]) -> Image.Image:
+    """Rule, heading, images, their overlays (and maps), and the uncertainty under each."""
     height, width = size
     n, top = len(section.samples), 44
+    columns = [_tiles(sample, manifest, size) for sample, _ in section.samples]
     # A single narrow sample still needs room for the heading.
     across = max(n * (width + GAP) - GAP, TILE)
-    picture = Image.new("RGB", (across, top + 2 * height + 4 + 26), "white")
+    picture = Image.new("RGB", (across, top + len(columns[0]) * (height + 4) + 22), "white")
     draw = _headed(picture, section.heading, section.note)
-    for i, (sample, uncertainty) in enumerate(section.samples):
+    for i, (tiles, (_, uncertainty)) in enumerate(zip(columns, section.samples, strict=True)):
         left = i * (width + GAP)
-        image, coloured = _enlarge(sample, palette, size)
-        picture.paste(Image.fromarray(image), (left, top))
-        picture.paste(Image.fromarray(coloured), (left, top + height + 4))
+        for row, tile in enumerate(tiles):
+            picture.paste(Image.fromarray(tile), (left, top + row * (height + 4)))
         place = (left + width / 2, picture.height)
         draw.text(place, f"{uncertainty:#.3g}", GREY, _font(15), anchor="md")
     return picture
@@ -234,11 +234,19 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _enlarge(
-    sample: Sample, palette: Palette, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image and overlay, uint8 `[H, W, 3]`, at `size`."""
+def _tiles(sample: Sample, manifest: Manifest, size: tuple[int, int]) -> list[np.ndarray]:
+    """Image, overlay and, where there is one, uncertainty map, uint8 at `size`.
+
+    The map's white is what at most 1 % of the dataset's pixels exceed: few come near ln K.
+    """
     picture = Image.fromarray(sample.image.transpose(1, 2, 0)).resize(size[::-1])  # bicubic
     mask = Image.fromarray(sample.mask).resize(size[::-1], Image.Resampling.NEAREST)
     image = np.asarray(picture)
-    return image, overlay(image, np.asarray(mask), palette)
+    tiles = [image, overlay(image, np.asarray(mask), manifest.palette)]
+    if sample.uncertainty is not None and manifest.uncertainty_histogram is not None:
+        white = max(1, dataset.level_at_quantile(manifest.uncertainty_histogram, 0.99))
+        levels = dataset.uncertainty_levels(sample.uncertainty, len(manifest.classes))
+        grey = np.minimum(levels.astype(np.float32) * (255 / white), 255).astype(np.uint8)
+        nearest = Image.Resampling.NEAREST
+        tiles.append(np.asarray(Image.fromarray(grey).resize(size[::-1], nearest)))
+    return tiles

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ import torch
 
 from factory.dataset import (
     CANDIDATES_DIR,
+    UNCERTAINTY_LEVELS,
     FileInfo,
     ImageFormat,
     Member,
@@ -27,6 +29,7 @@ from factory.dataset import (
     atomic_file,
     encode_sample,
     sample_key,
+    uncertainty_levels,
     write_json,
 )
 from generators.base import FeatureMaps, Generator, sample_seed
@@ -61,7 +64,9 @@ class Shard:
 class ShardStats:
     """What a finished shard holds: the content of its completion marker.
 
-    `image_size` is (height, width) in pixels; `uncertainty_sum` in nats.
+    `image_size` is (height, width) in pixels; `uncertainty_sum` in nats; `uncertainty_histogram`
+    counts the pixels at each level of the uncertainty maps, None without maps; `precision` is
+    that of `precision_of`.
     """
 
     number: int
@@ -72,6 +77,8 @@ class ShardStats:
     elapsed_sec: float
     tar: FileInfo
     rows: FileInfo
+    uncertainty_histogram: list[int] | None
+    precision: str
 
     @property
     def samples(self) -> int:
@@ -96,7 +103,9 @@ class ShardStats:
 class LabelerLike(Protocol):
     """What a worker asks of a labeler (`labelers.Labeler`)."""
 
-    def predict(self, features: FeatureMaps, size: tuple[int, int], vote: Any) -> Any:
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
+    ) -> Any:
         """Masks and uncertainty of a batch."""
         ...
 
@@ -112,12 +121,23 @@ LoadModels = Callable[[GeneratorConfig, LabelerConfig, str], Models]
 def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str) -> Models:
     """Generator and labeler from the folders that their configs name, on `device`."""
     import generators
-    from generators.hardware import pick_device
+    from generators.hardware import pick_device, pick_dtype
     from labelers.labeler import Labeler
 
     assert labeler.weights is not None  # a resolved recipe has both
-    loaded = generators.load(generator, device)
-    return loaded, Labeler.load(labeler.weights, pick_device(device))
+    loaded, where = generators.load(generator, device), pick_device(device)
+    return loaded, Labeler.load(labeler.weights, where, pick_dtype(labeler.precision, where))
+
+
+def precision_of(models: Models) -> str:
+    """What the models compute in, as recipe settings: `auto` is not the same on every machine.
+
+    A model that does not say computes in float32.
+    """
+    dtypes = [
+        str(getattr(model, "dtype", torch.float32)).removeprefix("torch.") for model in models
+    ]
+    return "generator.precision={} labeler.precision={}".format(*dtypes)
 
 
 @dataclass(frozen=True)
@@ -125,7 +145,8 @@ class WorkerSpec:
     """All that a worker needs to know; small, because it travels to every worker.
 
     `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the
-    worker's machine; `load` replaces the real models in tests.
+    worker's machine; `precision` is that of the shards made before, None if there are none;
+    `load` replaces the real models in tests.
     """
 
     out: Path
@@ -133,17 +154,30 @@ class WorkerSpec:
     labeler: LabelerConfig
     palette: tuple[tuple[int, int, int], ...]
     image_format: ImageFormat = "png"
+    uncertainty_maps: bool = False
     device: str = "auto"
+    precision: str | None = None
     load: LoadModels = field(default=load_models)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """A labelled batch: members of the samples in order, a row about each, and their size."""
+    """A labelled batch, in order: what becomes the members of N samples, and a row about each.
 
-    members: list[list[Member]]
+    `images` uint8 `[N, 3, H, W]`, `masks` uint8 `[N, H, W]`, `levels` of the uncertainty maps uint8
+    `[N, H, W]` or None without maps.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    levels: np.ndarray | None
     rows: list[dict[str, Any]]
-    image_size: tuple[int, int]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.masks.shape[1:]
+        return height, width
 
 
 class ShardWorker:
@@ -161,13 +195,20 @@ class ShardWorker:
         """Generator and labeler.
 
         Raises:
-            ValueError: the labeler belongs to another generator or to other blocks.
+            ValueError: the labeler belongs to another generator or to other blocks, or the shards
+                made before were computed in another precision.
         """
         if self._models is None:
             generator, labeler = self.spec.load(
                 self.spec.generator, self.spec.labeler, self.spec.device
             )
             labeler.check(generator)
+            before, here = self.spec.precision, precision_of((generator, labeler))
+            if before not in (None, here):
+                raise ValueError(
+                    f"{self.spec.out} was begun with {before}, but auto means {here} here: go on"
+                    " where it was begun, or give another --out and set both"
+                )
             self._models = generator, labeler
         return self._models
 
@@ -175,20 +216,29 @@ class ShardWorker:
         """Make and write one shard; raises ValueError for an unreadable photograph."""
         started = time.perf_counter()
         rows: list[dict[str, Any]] = []
+        histogram = np.zeros(UNCERTAINTY_LEVELS, np.int64)
         image_size = (0, 0)
         tar_path = self.folder / f"{shard.stem}.tar"
-        with atomic_file(tar_path) as file:
+        # Encoding lets go of the interpreter: a batch is encoded and written in the background
+        # while the next one is made. Two are in memory, and what fails in either is raised here.
+        with atomic_file(tar_path) as file, ThreadPoolExecutor(1) as background:
             tar = TarWriter(file)
+            writing: Future[None] | None = None
             step = self.spec.generator.batch_size
             # Batches are cut inside the shard: the bits of a sample depend on its batch, and the
             # same shard must come out the same whoever makes it.
             for start in range(shard.start, shard.stop, step):
                 batch = range(start, min(start + step, shard.stop))
                 candidates = self.make(batch, self._batch_files(shard, batch))
-                for members in candidates.members:
-                    tar.add(members)
+                if writing is not None:
+                    writing.result()
+                writing = background.submit(self._append, tar, candidates)
                 rows += candidates.rows
                 image_size = candidates.image_size
+                if candidates.levels is not None:
+                    histogram += np.bincount(candidates.levels.ravel(), minlength=len(histogram))
+            if writing is not None:
+                writing.result()
             tar.close()
         rows_path = self.folder / f"{shard.stem}.parquet"
         with atomic_file(rows_path) as file:
@@ -202,6 +252,8 @@ class ShardWorker:
             elapsed_sec=round(time.perf_counter() - started, 3),
             tar=FileInfo.of(tar_path, len(rows)),
             rows=FileInfo.of(rows_path, len(rows)),
+            uncertainty_histogram=histogram.tolist() if self.spec.uncertainty_maps else None,
+            precision=precision_of(self.models),
         )
         write_json(self.folder / f"{shard.stem}_stats.json", stats.to_json())
         return stats
@@ -213,7 +265,7 @@ class ShardWorker:
         return shard.files[batch.start - shard.start : batch.stop - shard.start]
 
     def make(self, indices: Sequence[int], files: Sequence[str] | None = None) -> Candidates:
-        """Sample (or read `files`), label and encode one batch."""
+        """Sample (or read `files`) and label one batch."""
         generator, labeler = self.models
         with torch.inference_mode():
             if files is None:
@@ -224,20 +276,31 @@ class ShardWorker:
                 images = torch.stack([read_image(f, generator.image_size) for f in files])
                 features = generator.encode(images, indices)
             height, width = images.shape[-2:]
-            prediction = labeler.predict(features, (height, width), self.spec.labeler.vote)
-        pixels = images.cpu().numpy()
+            how = self.spec.labeler
+            prediction = labeler.predict(features, (height, width), how.vote, how.uncertainty)
         masks = prediction.mask.cpu().numpy()
         uncertainty = prediction.uncertainty.cpu().numpy()
+        levels = None
+        if self.spec.uncertainty_maps:
+            maps = prediction.pixel_uncertainty.cpu().numpy()
+            levels = uncertainty_levels(maps, len(self.spec.palette))
         rows = [
             self._row(index, masks[i], uncertainty[i], files[i] if files else None)
             for i, index in enumerate(indices)
         ]
+        return Candidates(images.cpu().numpy(), masks, levels, rows)
+
+    def encode(self, candidates: Candidates) -> Iterator[list[Member]]:
+        """Members of each sample of a batch."""
         palette, image_format = self.spec.palette, self.spec.image_format
-        members = [
-            encode_sample(row["key"], image, mask, palette, _meta(row), image_format)
-            for row, image, mask in zip(rows, pixels, masks, strict=True)
-        ]
-        return Candidates(members, rows, (height, width))
+        for i, row in enumerate(candidates.rows):
+            image, mask = candidates.images[i], candidates.masks[i]
+            levels = None if candidates.levels is None else candidates.levels[i]
+            yield encode_sample(row["key"], image, mask, palette, _meta(row), image_format, levels)
+
+    def _append(self, tar: TarWriter, candidates: Candidates) -> None:
+        for members in self.encode(candidates):
+            tar.add(members)
 
     def _row(
         self, index: int, mask: np.ndarray, uncertainty: np.float32, file: str | None

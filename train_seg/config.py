@@ -79,6 +79,12 @@ class SegmenterConfig(BaseModel):
     )
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ignore_above_quantile: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="leave out pixels above this quantile of a dataset's uncertainty, e.g. 0.95",
+    )
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="decay of averaged weights, which are kept; 0: none"
     )

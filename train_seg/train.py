@@ -30,9 +30,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from factory.dataset import sweep_temporaries, write_json
 from train_seg.augment import Augment
 from train_seg.config import SegmenterConfig
-from train_seg.data import LabeledImages, Rounds, TrainingData, check_ids, open_training_data
+from train_seg.data import LabeledImages, Rounds, TrainingData, open_training_data
 from train_seg.model import ABOUT_NAME, Segmenter, build, pick_device
 from train_seg.module import LAST_NAME, LOG_EVERY, KeepLast, SegmenterModule
+from train_seg.samples import check_ids
 
 TRAINING_NAME = "training.json"
 CHECKPOINTS_DIR = "checkpoints"
@@ -76,6 +77,7 @@ def train(
         config.seed,
         config.num_workers,
         config.shuffle_buffer,
+        config.ignore_above_quantile,
     )
     if val is not None:
         _check_validation(val, training_data.classes)

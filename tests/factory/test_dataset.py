@@ -23,15 +23,20 @@ from factory.dataset import (
     decode_sample,
     default_palette,
     encode_sample,
+    level_at_quantile,
     open_dataset,
     read_samples,
     read_tar,
     sample_key,
     sweep_temporaries,
+    uncertainty_levels,
     write_bytes,
 )
 
 PALETTE = default_palette(3)
+
+
+LN_3 = np.log(3, dtype=np.float32)
 
 
 def arrays(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +98,7 @@ def test_a_sample_comes_back_exactly() -> None:
     image, mask = arrays(1)
     members = encode_sample("000000001", image, mask, PALETTE, {"seed": 5})
     assert [name for name, _ in members] == [f"000000001.{e}" for e in ("json", "png", "seg.png")]
-    sample = decode_sample("000000001", members)
+    sample = decode_sample("000000001", members, 3)
     np.testing.assert_array_equal(sample.image, image)
     np.testing.assert_array_equal(sample.mask, mask)
     assert sample.meta == {"seed": 5}
@@ -102,9 +107,40 @@ def test_a_sample_comes_back_exactly() -> None:
 def test_jpg_keeps_the_mask_exact() -> None:
     image = np.full((3, 8, 8), 90, np.uint8)
     mask = np.eye(8, dtype=np.uint8)
-    sample = decode_sample("0", encode_sample("0", image, mask, PALETTE, {}, "jpg"))
+    sample = decode_sample("0", encode_sample("0", image, mask, PALETTE, {}, "jpg"), 3)
     np.testing.assert_array_equal(sample.mask, mask)
     assert np.abs(sample.image.astype(int) - image).max() <= 2
+
+
+def test_uncertainty_levels_span_zero_to_ln_k() -> None:
+    nats = np.array([[-1e-7, 0, 0.5 / 255, 0.51 / 255, 0.5, 1, 2]], np.float32) * LN_3
+    assert uncertainty_levels(nats, 3).tolist() == [[0, 0, 0, 1, 128, 255, 255]]
+    assert uncertainty_levels(np.zeros((1, 2), np.float32), 1).tolist() == [[0, 0]]
+
+
+def test_an_uncertainty_map_comes_back_in_nats() -> None:
+    image, mask = arrays(1)
+    nats = np.random.default_rng(1).uniform(0, LN_3, mask.shape).astype(np.float32)
+    levels = uncertainty_levels(nats, 3)
+    members = encode_sample("000000001", image, mask, PALETTE, {}, "jpg", levels)
+    extensions = [name.split(".", 1)[1] for name, _ in members]
+    assert extensions == ["jpg", "json", "seg.png", "unc.png"]
+    assert Image.open(io.BytesIO(members[3][1])).mode == "L"
+    sample = decode_sample("000000001", members, 3)
+    assert sample.uncertainty is not None
+    assert sample.uncertainty.dtype == np.float32
+    np.testing.assert_allclose(sample.uncertainty, nats, atol=0.501 * LN_3 / 255)
+    np.testing.assert_array_equal(uncertainty_levels(sample.uncertainty, 3), levels)
+    np.testing.assert_array_equal(sample.mask, mask)
+    assert decode_sample("0", encode_sample("0", image, mask, PALETTE, {}), 3).uncertainty is None
+
+
+def test_the_level_of_a_quantile_is_exact() -> None:
+    histogram = [0] * 256
+    histogram[3], histogram[10], histogram[200] = 7, 90, 3
+    # 0.07 * 100 is a little more than 7 in binary.
+    expected = {0.01: 3, 0.07: 3, 0.08: 10, 0.97: 10, 0.971: 200, 0.999: 200}
+    assert {q: level_at_quantile(histogram, q) for q in expected} == expected
 
 
 def test_the_mask_file_is_one_channel_with_a_palette() -> None:
@@ -210,6 +246,20 @@ def test_a_tar_of_the_right_size_but_damaged_is_named(folder: Path) -> None:
     shard.write_bytes(intact[: offset + 600])
     with pytest.raises(ValueError, match=r"x-000000\.tar is damaged"):
         list(read_tar(shard))
+
+
+def test_a_dataset_of_before_uncertainty_maps_opens(folder: Path) -> None:
+    file = folder / "dataset.json"
+    content = json.loads(file.read_text())
+    assert content["uncertainty_histogram"] is None
+    for key in ("uncertainty_histogram", "precision"):
+        del content[key]
+    file.write_text(json.dumps(content))
+    assert open_dataset(folder).manifest.uncertainty_histogram is None
+    assert [s.uncertainty for s in read_samples(folder)] == [None] * 3
+    file.write_text(json.dumps({**content, "uncertainty_histogram": [1, 2]}))
+    with pytest.raises(ValueError, match="'uncertainty_histogram': List should have at least 256"):
+        open_dataset(folder)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from generators.base import FeatureMaps, FeatureMapSpec, sample_seed
 from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import build_unet
 from generators.ddpm.training import noise_schedule
-from labelers.config import LabelerConfig
+from labelers.config import LabelerConfig, ReferenceTraining
 from labelers.fit import fit
 from labelers.labeler import GeneratorInfo
 
@@ -71,7 +71,9 @@ class TinyLabeler:
         if generator.digest != "tiny":
             raise ValueError("the labeler belongs to another generator")
 
-    def predict(self, features: FeatureMaps, size: tuple[int, int], vote: Any) -> TinyPrediction:
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
+    ) -> TinyPrediction:
         up = torch.nn.functional.interpolate(features["half"], size=size)
         mask = (up.mean(1) > 128).to(torch.uint8)
         return TinyPrediction(mask, 1 / (1 + up.std((1, 2, 3))))
@@ -211,7 +213,8 @@ def test_the_real_models_work_together(tmp_path: Path) -> None:
     images, maps = generator.sample(range(2))
     masks = (images[:, 0] > images[:, 0].float().mean()).to(torch.uint8)
     info = GeneratorInfo(digest=generator.digest)
-    settings = LabelerConfig(members=2, max_epochs=1, min_class_pixels=0)
+    training = ReferenceTraining(max_epochs=1)
+    settings = LabelerConfig(members=2, training=training, min_class_pixels=0)
     labeler = fit(maps, masks, settings, classes=["dark", "bright"], generator=info, data_digest="")
     labeler.save(tmp_path / "labeler")
     (tmp_path / "real.yaml").write_text(

@@ -100,6 +100,16 @@ def test_a_job_of_another_version(recipe: ResolvedRecipe, tmp_path: Path, start:
     refused(ValueError, message, lambda: start(recipe, 9, tmp_path / "out"))
 
 
+def test_a_job_of_a_version_with_fewer_settings(recipe: ResolvedRecipe, tmp_path: Path) -> None:
+    job = begun(recipe, tmp_path / "out", digest="0" * 64)
+    job_file = job.candidates / "job.json"
+    older = json.loads(job_file.read_bytes())
+    del older["recipe"]["dataset"]["uncertainty_maps"], older["recipe"]["labeler"]["uncertainty"]
+    job_file.write_text(json.dumps(older))
+    message = "made by another version of the program: give another --out"
+    refused(ValueError, message, lambda: run(recipe, 9, tmp_path / "out"))
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_damaged_job_file(recipe: ResolvedRecipe, tmp_path: Path, content: str) -> None:
     job = begun(recipe, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_picture_is_written_and_reproducible(tmp_path: Path):
 def test_other_image_sizes(tmp_path: Path, size: tuple[int, int]):
     path = preview.write_preview(make_dataset(tmp_path, 12, size))
     assert Image.open(path).width >= preview.MIN_WIDTH
+
+
+def test_an_uncertainty_map_is_a_third_tile_in_grey(tmp_path: Path):
+    data = dataset.open_dataset(make_dataset(tmp_path, 1))
+    (sample,) = dataset.read_samples(tmp_path)
+    assert len(preview._tiles(sample, data.manifest, (8, 8))) == 2
+    histogram = [0] * 256
+    histogram[0], histogram[50], histogram[200] = 900, 95, 5  # 50 is the 0.99 quantile
+    manifest = data.manifest.model_copy(update={"uncertainty_histogram": histogram})
+    levels = np.repeat(np.array([0, 25, 50, 200], np.float32), 16).reshape(8, 8)
+    nats = levels / 255 * np.float32(np.log(len(CLASSES)))
+    tiles = preview._tiles(replace(sample, uncertainty=nats), manifest, (8, 8))
+    assert tiles[2][::2, 0].tolist() == [0, 127, 255, 255]
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path):

@@ -13,7 +13,8 @@ import torch
 from factory.dataset import open_dataset
 from train_seg.augment import Augment
 from train_seg.config import AugmentConfig
-from train_seg.data import LabeledImages, Rounds, ShardSource, batches, open_training_data
+from train_seg.data import LabeledImages, Rounds, batches, open_training_data
+from train_seg.shards import ShardSource
 
 PLAIN = AugmentConfig()
 

@@ -1,0 +1,92 @@
+"""The dataset on disk: keys, members of a sample, deterministic tars, the manifest, reading back.
+
+    DIR/dataset.json             the manifest, written last: a folder without it is not finished
+        shards/NAME-000000.tar   KEY.png|jpg, KEY.json, KEY.seg.png of every kept sample, and
+                                 KEY.unc.png of every one if uncertainty maps were asked for
+        samples.parquet          one row a candidate, dropped ones too
+
+The same samples give the same bytes: members are sorted, times and owners are fixed, and nothing
+in a file depends on when, where or by how many workers it was written.
+"""
+
+from factory.dataset.files import (
+    CANDIDATES_DIR,
+    MANIFEST_NAME,
+    PREVIEW_NAME,
+    SAMPLES_NAME,
+    SHARDS_DIR,
+    TEMPORARY_PREFIX,
+    Member,
+    TarWriter,
+    atomic_file,
+    canonical_json,
+    file_sha256,
+    read_tar,
+    sweep_temporaries,
+    write_bytes,
+    write_json,
+)
+from factory.dataset.manifest import (
+    FORMAT_VERSION,
+    Dataset,
+    FileInfo,
+    Manifest,
+    Totals,
+    open_dataset,
+    read_samples,
+)
+from factory.dataset.sample import (
+    IGNORE,
+    MAX_SAMPLES,
+    UNCERTAINTY_LEVELS,
+    ImageFormat,
+    Sample,
+    decode_sample,
+    default_palette,
+    encode_mask,
+    encode_rgb,
+    encode_sample,
+    level_at_quantile,
+    overlay,
+    sample_key,
+    uncertainty_levels,
+)
+
+__all__ = [
+    "CANDIDATES_DIR",
+    "FORMAT_VERSION",
+    "IGNORE",
+    "MANIFEST_NAME",
+    "MAX_SAMPLES",
+    "PREVIEW_NAME",
+    "SAMPLES_NAME",
+    "SHARDS_DIR",
+    "TEMPORARY_PREFIX",
+    "UNCERTAINTY_LEVELS",
+    "Dataset",
+    "FileInfo",
+    "ImageFormat",
+    "Manifest",
+    "Member",
+    "Sample",
+    "TarWriter",
+    "Totals",
+    "atomic_file",
+    "canonical_json",
+    "decode_sample",
+    "default_palette",
+    "encode_mask",
+    "encode_rgb",
+    "encode_sample",
+    "file_sha256",
+    "level_at_quantile",
+    "open_dataset",
+    "overlay",
+    "read_samples",
+    "read_tar",
+    "sample_key",
+    "sweep_temporaries",
+    "uncertainty_levels",
+    "write_bytes",
+    "write_json",
+]

@@ -1,0 +1,124 @@
+"""Files of a dataset: deterministic tars, and writing whole files or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MANIFEST_NAME = "dataset.json"
+SAMPLES_NAME = "samples.parquet"
+SHARDS_DIR = "shards"
+CANDIDATES_DIR = "candidates"  # while the job runs
+PREVIEW_NAME = "preview.png"
+TEMPORARY_PREFIX = ".tmp-"
+
+Member = tuple[str, bytes]
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON of `value` with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class TarWriter:
+    """Writes a byte-reproducible tar to an open binary file: fixed times, owner and mode."""
+
+    def __init__(self, file: BinaryIO):
+        # USTAR: plain 512-byte headers that every reader knows, never PAX records.
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, members: Iterable[Member]) -> None:
+        """Append members (name, bytes) in the order given."""
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(data), 0, 0o644
+            info.uname = info.gname = "root"
+            self._tar.addfile(info, io.BytesIO(data))
+
+    def close(self) -> None:
+        """Write the end of the archive; the file itself stays open."""
+        self._tar.close()
+
+
+def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
+    """Samples (key, members) of a tar; the key is the name up to its first dot.
+
+    Raises ValueError naming a tar that is damaged.
+    """
+    key, members = "", list[Member]()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                file = tar.extractfile(info)
+                if file is None:
+                    raise tarfile.ReadError(f"{info.name} is not a plain file")
+                data = file.read()
+                if members and info.name.split(".", 1)[0] != key:
+                    yield key, members
+                    members = []
+                key = info.name.split(".", 1)[0]
+                members.append((info.name, data))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is damaged ({error}): copy it again or make it anew") from None
+    if members:
+        yield key, members
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing; on success it is flushed to disk and becomes `path`.
+
+    On any exception, KeyboardInterrupt too, the temporary is removed and `path` is as before.
+    """
+    # The random part lets two workers that were given the same shard write it at once.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:12]}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON (keys in the order given) atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what interrupted writers left behind in `folder`."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
