@@ -1,0 +1,149 @@
+"""Networks from files: diffusers folders and hub ids, and guided-diffusion's `.pt` files."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, TypedDict, Unpack
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from generators.ddpm import guided_diffusion
+from generators.ddpm.guided_diffusion import Architecture, AttentionOrder, Settings
+from generators.ddpm.noise import NoiseModel
+
+ZIP_MAGIC = b"PK\x03\x04"
+# What trainers file a state dict under, the averaged one first, and put before every name.
+WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "model.")
+
+
+class GivenSettings(TypedDict, total=False):
+    """What a guided-diffusion file does not say; None is the same as not given.
+
+    `image_size` in pixels (default: the coarsest level has 8 x 8), attention's `channels_per_head`
+    (default 64) or `heads`, where it is their number that is the same at all levels, and
+    `attention_order` (default legacy).
+    """
+
+    image_size: int | None
+    channels_per_head: int | None
+    heads: int | None
+    attention_order: AttentionOrder | None
+
+
+class Checkpoint(NamedTuple):
+    """A guided-diffusion network in diffusers' form, and what was found out about it."""
+
+    unet: UNet2DModel
+    architecture: Architecture
+    settings: Settings
+
+    @property
+    def schedule(self) -> DDPMScheduler:
+        """The noise schedule of training."""
+        return guided_diffusion.noise_schedule(self.architecture, self.settings)
+
+    def save(self, folder: Path) -> None:
+        """Write a diffusers folder: the U-Net at its top, the schedule in `scheduler/`.
+
+        Raises ValueError if diffusers has no settings for this network.
+        """
+        guided_diffusion.check_saveable(self.architecture, self.settings)
+        self.unet.save_pretrained(folder)
+        self.schedule.save_pretrained(folder / "scheduler")
+
+
+def load_unet(
+    weights: str, **given: Unpack[GivenSettings]
+) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
+    """Read a diffusers directory, a hub id or a guided-diffusion `.pt` file.
+
+    A directory is a pipeline (`unet/`, `scheduler/`) or a bare U-Net. A bare U-Net carries no noise
+    schedule: it gets that of the DDPM paper (linear, epsilon). Our own training adds `noise.json`;
+    without it the noise is white.
+
+    Raises FileNotFoundError if nothing is there, ValueError if it is not a U-Net or if settings are
+    `given` for a directory, which has its own.
+    """
+    if Path(weights).is_file():
+        checkpoint = load_checkpoint(Path(weights), **given)
+        return checkpoint.unet, checkpoint.schedule, NoiseModel()
+    if needless := [key for key, value in given.items() if value is not None]:
+        raise ValueError(
+            f"found generator.{needless[0]} with {weights}, expected it with a guided-diffusion "
+            f".pt file only: set generator.{needless[0]}=null"
+        )
+    return _load_directory(weights)
+
+
+def _load_directory(weights: str) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
+    path = Path(weights)
+    looks_local = path.exists() or weights.startswith((".", "/", "~")) or weights.count("/") != 1
+    if looks_local and not any((path / f).is_file() for f in ("unet/config.json", "config.json")):
+        raise FileNotFoundError(
+            f"no generator at {weights}: expected a diffusers folder with unet/config.json or "
+            f"config.json, or a guided-diffusion .pt file; train one with `factory "
+            f"train-generator`, or give a hub id"
+        )
+    subfolder = None if (path / "config.json").is_file() else "unet"
+    try:
+        unet = UNet2DModel.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False)
+    except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, ...
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"cannot read the U-Net weights in {weights}: {reason}") from error
+    schedule_at = path / "scheduler" / "scheduler_config.json"
+    if schedule_at.is_file() or not path.exists():
+        scheduler = DDPMScheduler.from_pretrained(weights, subfolder="scheduler")
+    else:
+        scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    return unet, scheduler, NoiseModel.load(path)
+
+
+def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
+    """Read a guided-diffusion `.pt` file, in float32.
+
+    The tensors stay mapped to the file where their values are used as they are: the network of LSUN
+    (2.2 GB) is in memory once, not three times.
+
+    Raises ValueError in one line if it cannot be read as such a network.
+    """
+    try:
+        state = _unwrap(_read(path))
+        architecture = Architecture.read(state)
+        settings = Settings.choose(architecture, **given)
+        unet = guided_diffusion.convert(state, architecture, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Checkpoint(unet, architecture, settings)
+
+
+def _read(path: Path) -> object:
+    """What a PyTorch file holds; no program in it is run."""
+    with open(path, "rb") as file:
+        mappable = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # the format since PyTorch 1.6
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except Exception as error:  # zip, pickle, end-of-file and runtime errors
+        program = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and program:
+            raise ValueError(
+                f"refused: holds program objects ({program[1]}), expected a plain state dict"
+            ) from error
+        raise ValueError("damaged, or not a PyTorch file: expected a state dict") from error
+
+
+def _unwrap(content: object) -> Mapping[str, Tensor]:
+    """The state dict itself, without what trainers wrap it in."""
+    while isinstance(content, Mapping):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            for prefix in PREFIXES:
+                if all(name.startswith(prefix) for name in content):
+                    content = {k.removeprefix(prefix): tensor for k, tensor in content.items()}
+            return content
+        content = next((content[key] for key in WRAPPERS if key in content), None)
+    raise ValueError("found no tensors by name, expected a state dict")
