@@ -17,6 +17,14 @@ def refuse_file(folder: Path, flag: str = "--out") -> None:
             )
 
 
+def refuse_folder(file: Path, flag: str) -> None:
+    """Raise an OSError, naming `flag`, if `file` is a folder or lies in none."""
+    if file.is_dir():
+        raise IsADirectoryError(f"{flag} {file}: found a folder, expected the name of a file")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{flag} {file}: there is no folder {file.parent}: make it first")
+
+
 def contents(folder: Path) -> list[str]:
     """Names in `folder`, sorted, without hidden files; none if it does not exist."""
     if not folder.is_dir():

@@ -45,6 +45,10 @@ class Confusion:
         truth = torch.where(truth == IGNORE, k, truth)
         self.counts += torch.bincount(truth * k + guess, minlength=(k + 1) * k).view(k + 1, k)
 
+    def add(self, other: Confusion) -> None:
+        """Add the pixels that `other` has counted."""
+        self.counts += other.counts
+
 
 @dataclass(frozen=True)
 class Scores:

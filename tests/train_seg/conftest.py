@@ -63,8 +63,13 @@ def write_dataset(
     size: int = 32,
     change: Callable[[int, np.ndarray], np.ndarray] = lambda _, mask: mask,
     declared: int | None = None,
+    levels: Callable[[np.ndarray], np.ndarray] | None = None,
+    histogram: list[int] | None = None,
 ) -> Path:
-    """A finished dataset folder; `change` may spoil masks, `declared` the number of samples."""
+    """A finished dataset folder; `change` may spoil masks, `declared` the number of samples.
+
+    `levels` gives the uncertainty map of a mask, `histogram` is what the manifest says of them.
+    """
     (folder / "shards").mkdir(parents=True)
     palette = default_palette(len(classes))
     infos, index = [], 0
@@ -75,7 +80,8 @@ def write_dataset(
             for _ in range(count):
                 image, mask = make_pair(index, size)
                 mask = change(index, mask)
-                tar.add(encode_sample(sample_key(index), image, mask, palette, {"index": index}))
+                key, map_ = sample_key(index), None if levels is None else levels(mask)
+                tar.add(encode_sample(key, image, mask, palette, {"index": index}, levels=map_))
                 index += 1
             tar.close()
         infos.append(FileInfo.of(path, declared or count))
@@ -95,6 +101,7 @@ def write_dataset(
         samples=FileInfo.of(samples, index),
         totals=Totals(candidates=index, kept=index, dropped=0, bytes=0, class_pixels=[]),
         uncertainty_threshold=0.0,
+        uncertainty_histogram=histogram,
     ).write(folder)
     return folder
 
@@ -121,3 +128,16 @@ def _make_labeled() -> Callable[..., LabeledImages]:
 @pytest.fixture(name="write_dataset")
 def _write_dataset() -> Callable[..., Path]:
     return write_dataset
+
+
+@pytest.fixture
+def by_colour() -> Callable[[torch.Tensor], torch.Tensor]:
+    """A perfect segmenter of the squares: it tells them apart by their channel."""
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        masks = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.uint8)
+        masks[images[:, 0] > 200] = 1
+        masks[images[:, 2] > 200] = 2
+        return masks
+
+    return predict
