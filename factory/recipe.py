@@ -6,28 +6,33 @@ recipe file < explicit overrides (`--set a.b=c`). Nothing here imports torch.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.resources
 import json
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from factory.dataset import default_palette
+from factory.settings import build_settings
 from factory.weights import find_weights, weights_sha256
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
 
 WEIGHT_KEYS = ("generator.weights", "labeler.weights")
-Settings = TypeVar("Settings", bound=BaseModel)
+LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")  # the rest is for training it
 LABELER_NAME = "labeler.json"
 MAX_CLASSES = 255  # masks are uint8 and 255 means "ignore"
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -49,6 +54,9 @@ class DatasetConfig(BaseModel):
     image_format: Literal["png", "jpg"] = Field(
         default="png", description="png is exact; jpg (quality 95, full chroma) is smaller"
     )
+    uncertainty_maps: bool = Field(
+        default=False, description="write the uncertainty of each pixel too, as KEY.unc.png"
+    )
 
 
 class Recipe(BaseModel):
@@ -58,9 +66,10 @@ class Recipe(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the shards")
     classes: tuple[str, ...] | None = Field(
-        default=None, description="class names in id order; by default the labeler's"
+        default=None,
+        description="class names in id order, or `name: [r, g, b]` each; by default the labeler's",
     )
-    palette: tuple[tuple[int, int, int], ...] | None = Field(
+    palette: Palette | None = Field(
         default=None, description="one RGB colour (0-255) a class; by default the labeler's"
     )
     generator: GeneratorConfig
@@ -68,21 +77,23 @@ class Recipe(BaseModel):
     segmenter: SegmenterConfig = SegmenterConfig()
     dataset: DatasetConfig = DatasetConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_with_colours(cls, content: Any) -> Any:
+        """`classes: {name: [r, g, b], ...}` is the names and the palette."""
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), dict):
+            return content
+        if content.get("palette") is not None:
+            raise ValueError("found colours in both classes and palette: give them once")
+        classes = content["classes"]
+        return content | {"classes": list(classes), "palette": list(classes.values())}
+
     @field_validator("classes")
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is not None and (len(set(names)) != len(names) or len(names) < 2):
             raise ValueError(f"expected two or more distinct names, found {list(names)}")
         return names
-
-    @field_validator("palette")
-    @classmethod
-    def _colours(
-        cls, colours: tuple[tuple[int, int, int], ...] | None
-    ) -> tuple[tuple[int, int, int], ...] | None:
-        if any(not 0 <= value <= 255 for colour in colours or () for value in colour):
-            raise ValueError("expected colours of three numbers from 0 to 255")
-        return colours
 
 
 # --- loading ---------------------------------------------------------------------------------
@@ -120,45 +131,14 @@ def recipe_of_labeler(
         raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
     if generator is not None:
         noted["weights"] = generator
-    vote = about.config.get("vote", "majority")
-    content = {"name": name, "generator": noted, "labeler": {"weights": folder, "vote": vote}}
+    labeler = {key: about.config[key] for key in ("vote", "uncertainty") if key in about.config}
+    content = {"name": name, "generator": noted, "labeler": {"weights": folder} | labeler}
     return build_recipe(content, overrides, f"of {folder}")
 
 
 def build_recipe(content: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
     """Apply the overrides, refuse unknown keys, validate; `source` names the recipe in errors."""
     return build_settings(Recipe, content, overrides, f"recipe {source}")
-
-
-def build_settings(
-    model: type[Settings], content: dict[str, Any], overrides: Sequence[str], source: str
-) -> Settings:
-    """`model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`."""
-    for override in overrides:
-        _apply_override(content, override)
-    known = list(_known_keys(model))
-    _open_sections(content, known)
-    for key in _keys_of(content, set(known)):
-        if key not in known:
-            kind = "recipe key" if model is Recipe else "setting"
-            raise ValueError(f"unknown {kind} '{key}': {_suggest(key, known)}")
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(_describe(error, source)) from None
-
-
-def _suggest(key: str, known: Sequence[str]) -> str:
-    """What may have been meant by an unknown key: a near one of its section, or what is there."""
-    section, dot, name = key.rpartition(".")
-    siblings = [k for k in known if k.rpartition(".")[0] == section]
-    names = [k.removeprefix(section + dot) for k in siblings]
-    near = [section + dot + n for n in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
-    # The right name in the wrong section: all sections that have it.
-    near = near or [k for k in known if k.endswith(f".{name}")]
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"expected one of {', '.join(siblings)}"
 
 
 def _read_yaml(source: str) -> dict[str, Any]:
@@ -184,71 +164,6 @@ def _read_yaml(source: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"recipe {source}: expected keys and values, found {content!r}")
     return content
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ValueError(f"--set {override}: expected KEY=VALUE, such as generator.steps=10")
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        if content.get(section) is None:  # absent, or `generator:` and nothing after it
-            content[section] = {}
-        content = content[section]
-        if not isinstance(content, dict):
-            raise ValueError(f"--set {override}: '{section}' is a value, not a section")
-    try:
-        content[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {override}: the value is not YAML") from None
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of every field, sections included."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        for section in _models_in(field.annotation):
-            yield from _known_keys(section, f"{prefix}{name}.")
-
-
-def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
-    """Read a section that is named and left empty (null in YAML) as one without settings."""
-    sections = {key.rpartition(".")[0] for key in known}
-    for name, value in content.items():
-        key = f"{prefix}{name}"
-        if key in sections and value is None:
-            content[name] = {}
-        elif key in sections and isinstance(value, dict):
-            _open_sections(value, known, f"{key}.")
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The pydantic models of a field: itself, or the members of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        for argument in typing.get_args(annotation):
-            yield from _models_in(argument)
-
-
-def _keys_of(content: Mapping[Any, Any], known: set[str], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of `content`; does not descend into an unknown one."""
-    for name, value in content.items():
-        key = f"{prefix}{name}"
-        yield key
-        if isinstance(value, dict) and key in known:
-            yield from _keys_of(value, known, f"{key}.")
-
-
-def _describe(error: ValidationError, source: str) -> str:
-    """The first problem of a validation, in one line."""
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
-    message = first["msg"].removeprefix("Value error, ")
-    subject = f"'{key}' is {first['input']!r}: " if key else ""
-    return f"{source}: {subject}{message[0].lower()}{message[1:]}"
 
 
 # --- resolving -------------------------------------------------------------------------------
@@ -299,7 +214,7 @@ def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> d
     """
     result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
     result.pop("segmenter", None)
-    result["labeler"] = {key: result["labeler"][key] for key in ("weights", "vote")}
+    result["labeler"] = {k: v for k, v in result["labeler"].items() if k in LABELING_KEYS}
     for key, digest in weights_sha256.items():
         section, name = key.split(".")
         result[section][name] = f"sha256:{digest}"
@@ -385,10 +300,13 @@ def _labeler_json(folder: Path) -> _LabelerNotes:
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the fields in which two canonical recipes differ, in order."""
+    """Dotted names of the fields that both canonical recipes have and differ in, in order.
+
+    What only one has is not a user's choice: it came with another version of the program.
+    """
     fields = []
-    for key in dict.fromkeys([*a, *b]):
-        left, right = a.get(key), b.get(key)
+    for key in (key for key in a if key in b):
+        left, right = a[key], b[key]
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             fields += diff(left, right, f"{prefix}{key}.")
         elif left != right:

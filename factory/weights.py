@@ -14,6 +14,13 @@ PACKAGE_PREFIX = "package:"
 # What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
 TRAINING_RECORD = "training.json"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
+# Checkpoints that recipes name, and the projects that publish them.
+PUBLISHED = {
+    "lsun_bedroom.pt": "openai/guided-diffusion",
+    "lsun_cat.pt": "openai/guided-diffusion",
+    "lsun_horse.pt": "openai/guided-diffusion",
+    "ffhq.pt": "yandex-research/ddpm-segmentation",
+}
 
 
 def find_weights(key: str, weights: str) -> Path:
@@ -31,6 +38,11 @@ def find_weights(key: str, weights: str) -> Path:
         path = Path(weights).expanduser()
     if path.exists():
         return path.resolve()
+    if path.name in PUBLISHED:
+        raise FileNotFoundError(
+            f"{key}: found no {path.name} in {path.parent.absolute()}: download it there (it is "
+            f"published with {PUBLISHED[path.name]}), or give --generator FILE"
+        )
     # "runs/gen" looks like a hub id too: it is a typing error if there is a folder "runs" here.
     if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
         return _fetch_from_hub(key, weights)

@@ -143,8 +143,14 @@ class Segmenter:
     def predict(self, images: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
         """Class ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
 
-        Images are resized to the size of training, their logits back to `h` x `w`.
+        Images are resized to the size of training, their logits back to `h` x `w`. Raises
+        ValueError for any other type or shape.
         """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"found images {images.dtype} of shape {list(images.shape)}, expected torch.uint8 "
+                "RGB [N, 3, h, w] of 0-255"
+            )
         device = next(self.network.parameters()).device
         self.network.eval()
         masks = [torch.empty(0, *images.shape[-2:], dtype=torch.uint8)]

@@ -57,7 +57,7 @@ def test_defaults_then_file_then_overrides(mine: str) -> None:
         ("generator.stpes=3", "'generator.stpes': did you mean 'generator.steps'"),
         ("generatr.steps=3", "'generatr': did you mean 'generator'"),
         ("dataset.shard-size=3", "'dataset.shard-size': did you mean 'dataset.shard_size'"),
-        ("steps=3", "'steps': did you mean 'generator.steps'?"),
+        ("eta=3", "'eta': did you mean 'generator.eta'?"),
         ("dataset.zzz=3", "'dataset.zzz': expected one of dataset.drop_fraction, dataset.shard"),
         ("zzz=3", "'zzz': expected one of name, classes, palette, generator, labeler,"),
         ("generator.steps=0", "'generator.steps' is 0: input should be greater"),
@@ -66,7 +66,8 @@ def test_defaults_then_file_then_overrides(mine: str) -> None:
         ("generator.steps=[", "the value is not YAML"),
         ("classes=[a, a]", "expected two or more distinct names"),
         ("name=a/b", "'name' is 'a/b'"),
-        ("palette=[[0, 0, 300]]", "three numbers from 0 to 255"),
+        ("palette=[[0, 0, 300]]", "'palette.0.2' is 300: input should be less than or equal"),
+        ("palette=[[0, 0]]", "'palette.0.2' is missing"),
     ],
 )
 def test_a_bad_override_is_named_in_one_line(mine: str, override: str, message: str) -> None:
@@ -105,6 +106,23 @@ def test_classes_and_palette_come_from_the_labeler(mine: str) -> None:
         resolve(load_recipe(mine, ["palette=[[0, 0, 0]]"]))
 
 
+def test_classes_with_their_colours(tmp_path: Path) -> None:
+    write_weights(tmp_path)
+    mine = recipe_file(tmp_path, "classes: {sky: [1, 2, 3], tree: [4, 5, 6]}")
+    recipe = load_recipe(mine)
+    assert (recipe.classes, recipe.palette) == (("sky", "tree"), ((1, 2, 3), (4, 5, 6)))
+    assert load_recipe(mine, ["classes.tree=[7, 8, 9]"]).palette == ((1, 2, 3), (7, 8, 9))
+    assert load_recipe(mine, ["classes=[a, b]"]).palette is None
+    for override, message in {
+        "palette=[[0, 0, 0], [1, 1, 1]]": "found colours in both classes and palette",
+        "classes.tree=[4, 5, 256]": "'palette.1.2' is 256",
+        "classes.tree=green": "'palette.1' is 'green'",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)) as caught:
+            load_recipe(mine, [override])
+        assert "\n" not in str(caught.value)
+
+
 def test_the_digest_ignores_where_weights_are_but_not_what(tmp_path: Path) -> None:
     for name in ("here", "there"):
         write_weights(tmp_path / name)
@@ -124,6 +142,31 @@ def test_the_digest_covers_what_decides_the_bytes(mine: str) -> None:
     assert plain.digest != steps.digest
     assert diff(plain.canonical, steps.canonical) == ["generator.steps", "dataset.drop_fraction"]
     assert resolve(load_recipe(mine, ["segmenter.lr=0.5"])).digest == plain.digest
+    labels = ["labeler.vote=soft", "labeler.uncertainty=entropy", "labeler.precision=bfloat16"]
+    changed = resolve(load_recipe(mine, [*labels, "dataset.uncertainty_maps=true"]))
+    expected = [label.split("=")[0] for label in labels]
+    assert diff(plain.canonical, changed.canonical) == [*expected, "dataset.uncertainty_maps"]
+    trained = resolve(load_recipe(mine, ["labeler.members=3", "labeler.seed=1"]))
+    assert trained.digest == plain.digest  # how a labeler came about is in its weights
+
+
+def test_keys_that_an_older_program_did_not_have_are_no_difference(mine: str) -> None:
+    new = resolve(load_recipe(mine)).canonical
+    old = {**new, "labeler": {"weights": new["labeler"]["weights"], "vote": "soft"}}
+    assert diff(old, new) == diff(new, old) == ["labeler.vote"]
+
+
+def test_a_labelers_own_way_of_labelling_is_taken_over(mine: str) -> None:
+    folder = Path(mine).parent / "labeler"
+    noted = {"generator": {"config": {"weights": "there", "steps": 3}}, "classes": ["a", "b"]}
+    config = {"vote": "soft", "uncertainty": "entropy", "members": 3}
+    (folder / "labeler.json").write_text(json.dumps({**noted, "config": config}))
+    recipe = recipe_of_labeler(str(folder), overrides=["generator.steps=4"])
+    assert (recipe.labeler.vote, recipe.labeler.uncertainty) == ("soft", "entropy")
+    assert (recipe.generator.weights, recipe.generator.steps) == ("there", 4)
+    (folder / "labeler.json").write_text(json.dumps({**noted, "config": {"vote": "log_soft"}}))
+    recipe = recipe_of_labeler(str(folder))  # written before there was a choice
+    assert (recipe.labeler.vote, recipe.labeler.uncertainty) == ("log_soft", "js")
 
 
 def test_missing_weights(mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

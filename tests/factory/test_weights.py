@@ -30,6 +30,20 @@ def test_an_address_without_a_package(address: str) -> None:
         find_weights("--generator", address)
 
 
+@pytest.mark.parametrize("weights", ["lsun_cat.pt", "checkpoints/lsun_cat.pt"])
+def test_a_published_checkpoint_that_is_not_there(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = rf"found no lsun_cat.pt in {(tmp_path / weights).parent}: download it there \(it is"
+    with pytest.raises(FileNotFoundError, match=expected) as caught:
+        find_weights("generator.weights", weights)
+    assert "\n" not in str(caught.value)
+    (tmp_path / weights).parent.mkdir(exist_ok=True)
+    (tmp_path / weights).touch()
+    assert find_weights("generator.weights", weights) == tmp_path / weights
+
+
 def test_a_single_weight_file_is_hashed_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "net.pkl").write_bytes(b"abc")
     assert weights_sha256(tmp_path / "net.pkl").startswith("ba7816bf")

@@ -1,4 +1,4 @@
-"""Reading annotated folders: every layout, every mistake."""
+"""Reading annotated folders: images and masks of equal names, every mistake."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from labelers.annotations import (
-    ImageFolder,
-    list_images,
-    read_annotations,
-    read_image,
-    read_mask,
-)
+from labelers.annotations import ImageFolder, read_annotations
+from labelers.images import list_images
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 PALETTE = [[0, 0, 0], [200, 10, 10], [10, 200, 10]]
@@ -29,15 +24,12 @@ def image(path: Path, size: tuple[int, int] = (2, 3), value: int = 7) -> Path:
     return path
 
 
-def mask(path: Path, ids: np.ndarray = IDS, mode: str | None = None) -> Path:
+def mask(path: Path, ids: np.ndarray = IDS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
         np.save(path, ids)
-        return path
-    picture = Image.fromarray(ids)
-    if mode == "P":
-        picture.putpalette(list(range(255, -1, -1)) * 3)
-    picture.save(path)
+    else:
+        Image.fromarray(ids).save(path)
     return path
 
 
@@ -79,28 +71,6 @@ def test_side_by_side(tmp_path, picture, labels):
     assert np.array_equal(found.masks[0], IDS)
 
 
-@pytest.mark.parametrize(
-    ("ids", "mode"),
-    [
-        (IDS, None),
-        (IDS, "P"),
-        (IDS.astype(np.uint16), None),
-        (np.array([[True, False]]), None),
-    ],
-)
-def test_index_images(tmp_path, ids, mode):
-    assert np.array_equal(read_mask(mask(tmp_path / "m.png", ids, mode)), ids)
-
-
-def test_32_bit_index_image(tmp_path):
-    assert np.array_equal(read_mask(mask(tmp_path / "m.tif", IDS.astype(np.int32))), IDS)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
-def test_arrays(tmp_path, dtype):
-    assert np.array_equal(read_mask(mask(tmp_path / "m.npy", IDS.astype(dtype))), IDS)
-
-
 def test_colours_through_the_palette(tmp_path):
     image(tmp_path / "images" / "a.png")
     colours(tmp_path / "masks" / "a.png")
@@ -115,12 +85,6 @@ def test_colours_without_a_palette(tmp_path):
     image(tmp_path / "images" / "a.png")
     colours(tmp_path / "masks" / "a.png")
     refused(tmp_path, "is a colour image, expected class ids: save it as an index PNG")
-
-
-def test_a_colour_outside_the_palette(tmp_path):
-    path = colours(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: colour \[10, 200, 10\] is not in the palette"):
-        read_mask(path, palette=PALETTE[:2])
 
 
 def test_resizing_once(tmp_path):
@@ -213,61 +177,6 @@ def test_sizes_differ(tmp_path):
     image(tmp_path / "a.png", (4, 5))
     mask(tmp_path / "a.npy")
     refused(tmp_path, r"a\.npy is 3x2 pixels but its image a\.png is 5x4", size=(8, 8))
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        (np.array([[0, 300]]), "has class id 300, expected 0 to 254"),
-        (np.array([[0, -1]]), "has class id -1, expected 0 to 254"),
-        (np.array([[0.5, 1.0]]), r"is float64 of shape \[1, 2\], expected whole class ids"),
-        (np.array([[np.nan, 1.0]]), "expected whole class ids"),
-        (np.zeros((2, 2, 3), np.uint8), r"is uint8 of shape \[2, 2, 3\]"),
-        (np.array([["a"]]), "expected whole class ids"),
-        (np.array([[None]], dtype=object), "not a numpy array of class ids"),
-    ],
-)
-def test_arrays_that_are_no_masks(tmp_path, ids, message):
-    path = tmp_path / "m.npy"
-    np.save(path, ids, allow_pickle=True)
-    with pytest.raises(ValueError, match=rf"m\.npy.*{message}"):
-        read_mask(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", "truncated"])
-def test_unreadable_image(tmp_path, content):
-    path = image(tmp_path / "a.png", (64, 64))
-    path.write_bytes(path.read_bytes()[:60] if content == "truncated" else content)
-    with pytest.raises(ValueError, match=r"cannot read .*a\.png") as caught:
-        read_image(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"a\.png does not exist"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(FileNotFoundError, match=r"a\.npy does not exist"):
-        read_mask(tmp_path / "a.npy")
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
-    Image.new(mode, (5, 4), 1).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png").shape == (3, 4, 5)
-    assert read_image(tmp_path / "a.png", (8, 6)).shape == (3, 8, 6)
-
-
-def test_sixteen_bits_are_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: more than 8 bits a channel: convert it"):
-        read_image(tmp_path / "a.png")
-
-
-def test_photographs_are_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: rotated by a quarter turn
-    Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (3, 5, 4)
 
 
 def test_image_folder(tmp_path):

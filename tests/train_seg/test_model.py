@@ -45,6 +45,13 @@ def test_predicts_at_the_size_of_the_image(segmenter, size):
     assert segmenter.predict(torch.zeros(0, 3, *size, dtype=torch.uint8)).shape == (0, *size)
 
 
+def test_images_of_another_kind_are_refused(segmenter):
+    with pytest.raises(ValueError, match=r"float32 of shape \[1, 3, 32, 32\], expected .*uint8"):
+        segmenter.predict(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"shape \[32, 32, 3\], expected"):
+        segmenter.predict(torch.zeros(32, 32, 3, dtype=torch.uint8))
+
+
 def test_missing_and_damaged(segmenter, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no model.json"):
         Segmenter.load(tmp_path)

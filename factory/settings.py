@@ -1,0 +1,113 @@
+"""Checked settings from YAML content and overrides: `generator.steps=10`.
+
+Unknown keys are refused with the nearest known one, and every mistake is one line. Nothing here
+imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def build_settings(
+    model: type[Settings], content: dict[str, Any], overrides: Sequence[str], source: str
+) -> Settings:
+    """`model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`."""
+    for override in overrides:
+        _apply_override(content, override)
+    known = list(_known_keys(model))
+    _open_sections(content, known)
+    for key in _keys_of(content, known):
+        if key not in known:
+            raise ValueError(f"{source}: unknown key '{key}': {_suggest(key, known)}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_describe(error, source)) from None
+
+
+def _suggest(key: str, known: Sequence[str]) -> str:
+    """What may have been meant by an unknown key: a near one of its section, or what is there."""
+    section, dot, name = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    names = [k.removeprefix(section + dot) for k in siblings]
+    near = [section + dot + n for n in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
+    # The right name in the wrong section: all sections that have it.
+    near = near or [k for k in known if k.endswith(f".{name}")]
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"expected one of {', '.join(siblings)}"
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"--set {override}: expected KEY=VALUE, such as generator.steps=10")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        if content.get(section) is None:  # absent, or `generator:` and nothing after it
+            content[section] = {}
+        content = content[section]
+        if not isinstance(content, dict):
+            raise ValueError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {override}: the value is not YAML") from None
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of every field, sections included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for section in _models_in(field.annotation):
+            yield from _known_keys(section, f"{prefix}{name}.")
+
+
+def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
+    """Read a section that is named and left empty (null in YAML) as one without settings."""
+    sections = {key.rpartition(".")[0] for key in known}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in sections and value is None:
+            content[name] = {}
+        elif key in sections and isinstance(value, dict):
+            _open_sections(value, known, f"{key}.")
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The pydantic models of a field: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _keys_of(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of `content`; descends into sections only."""
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        yield key
+        if isinstance(value, dict) and any(k.startswith(f"{key}.") for k in known):
+            yield from _keys_of(value, known, f"{key}.")
+
+
+def _describe(error: ValidationError, source: str) -> str:
+    """The first problem of a validation, in one line."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
+    message = first["msg"].removeprefix("Value error, ")
+    subject = f"'{key}' is {first['input']!r}: " if key else ""
+    return f"{source}: {subject}{message[0].lower()}{message[1:]}"

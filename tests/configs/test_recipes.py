@@ -1,0 +1,117 @@
+"""The recipes of published data sets: what they hold, and each from first to last at 32 x 32."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from factory.dataset import open_dataset
+from factory.recipe import load_recipe, preset_names
+from factory.weights import PUBLISHED
+from labelers.annotations import read_annotations
+
+PAPER = {
+    "bedroom_28": "lsun_bedroom.pt",
+    "ffhq_34": "ffhq.pt",
+    "cat_15": "lsun_cat.pt",
+    "horse_21": "lsun_horse.pt",
+    "celeba_19": "ffhq.pt",
+    "ade_bedroom_30": "lsun_bedroom.pt",
+}
+# The network of `conftest.checkpoint`; two samplings steps; a few optimiser steps.
+SMALL = ("generator.image_size=32", "generator.channels_per_head=32", "generator.steps=2")
+SHORT = ("labeler.members=2", "labeler.training.max_epochs=1")
+every_recipe = pytest.mark.parametrize("name", PAPER)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+
+
+def test_every_preset_is_tested() -> None:
+    assert set(preset_names()) == {"demo", *PAPER}
+
+
+@every_recipe
+def test_classes_and_colours(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.classes is not None
+    assert recipe.palette is not None
+    assert len(recipe.classes) == int(name.rpartition("_")[2])
+    assert len(set(recipe.palette)) == len(recipe.palette) == len(recipe.classes)
+    assert (255, 255, 255) not in recipe.palette  # that is the colour of ignored pixels
+    if "background" in recipe.classes:
+        assert (recipe.classes[0], recipe.palette[0]) == ("background", (0, 0, 0))
+
+
+@every_recipe
+def test_the_settings_are_the_papers(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.generator.weights == PAPER[name]
+    features = recipe.generator.features
+    assert (features.blocks, features.timesteps) == ((5, 6, 7, 8, 12), (50, 150, 250))
+    assert features.noise == "shared"
+    labeler = recipe.labeler
+    assert (labeler.members, labeler.vote, labeler.training.kind) == (10, "majority", "reference")
+    assert recipe.classes is not None
+    wide = name in ("ffhq_34", "ade_bedroom_30")
+    assert labeler.hidden_for(len(recipe.classes)) == ((256, 128) if wide else (128, 32))
+    net = recipe.segmenter
+    assert (net.architecture, net.encoder, net.encoder_weights) == ("DeepLabV3", "resnet101", None)
+    assert (net.optimizer, net.lr, net.batch_size, net.epochs) == ("adam", 1e-3, 8, 20)
+    assert recipe.dataset.drop_fraction == 0.1
+
+
+@every_recipe
+def test_without_the_checkpoint(name: str, tmp_path: Path, factory: Callable) -> None:
+    file = PAPER[name]
+    wanted = rf"found no {file} in {re.escape(str(tmp_path))}: download it .*{PUBLISHED[file]}"
+    result = factory("train-labeler", "--recipe", name, "--labeled", "x", "--out", "labeler")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert re.search(wanted, result.err)
+    result = factory("generate", "--recipe", name, "--n", 4, "--out", "data")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "train a labeler with `factory train-labeler`" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+@every_recipe
+def test_from_first_to_last(
+    name: str, checkpoint: Path, annotate: Callable, factory: Callable, tmp_path: Path
+) -> None:
+    recipe = load_recipe(name)
+    assert recipe.classes is not None
+    labeled = annotate(name, recipe.classes)
+    (tmp_path / recipe.generator.weights).symlink_to(checkpoint)
+
+    def run(command: str, *settings: str) -> str:
+        result = factory(*command.split(), *(f"--set={setting}" for setting in settings))
+        assert result.code == 0, result.err
+        return result.out
+
+    run(f"train-labeler --recipe {name} --labeled {labeled} --out labeler", *SMALL, *SHORT)
+    generate = f"generate --recipe {name} --labeler labeler --n 4 --out data --executor local"
+    assert "4 kept" in run(generate, *SMALL)
+    assert open_dataset("data").manifest.classes == list(recipe.classes)
+    deeplab = f"train-deeplab --data data --val {labeled} --out model --encoder resnet18 --steps 1"
+    run(deeplab, "encoder_depth=3")
+    for what in ("--model model", "--labeler labeler"):
+        printed = run(f"evaluate {what} --labeled {labeled}")
+        assert "3 images" in printed
+        assert all(label in printed for label in recipe.classes)
+
+
+@every_recipe
+def test_every_class_is_found_in_the_layout_of_its_data_set(name: str, annotate: Callable) -> None:
+    classes = load_recipe(name).classes
+    assert classes is not None
+    found = read_annotations(annotate(name, classes), (32, 32), classes)
+    assert len(found.stems) == 3
+    assert set(found.masks.unique().tolist()) - {255} == set(range(len(classes)))
