@@ -1,0 +1,110 @@
+"""Commands that make a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from factory.cli.application import MAKING, app, console
+from factory.cli.options import (
+    Address,
+    CpusPerWorker,
+    Device,
+    ExecutorName,
+    GeneratorDir,
+    GpusPerWorker,
+    Keep,
+    LabelerDir,
+    Out,
+    RecipeName,
+    Settings,
+    Workers,
+)
+
+
+@app.command(rich_help_panel=MAKING)
+def generate(
+    out: Out,
+    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth is dropped again.")],
+    recipe: RecipeName = None,
+    generator: GeneratorDir = None,
+    labeler: LabelerDir = None,
+    real: Annotated[
+        Path | None, typer.Option(help="Real images to compare the synthetic ones with.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print recipe and cost; write nothing.")
+    ] = False,
+    executor: ExecutorName = "ray",
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    address: Address = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run seed of the sampler.")] = None,
+    settings: Settings = None,
+    keep_candidates: Keep = False,
+    device: Device = "auto",
+) -> None:
+    """Sample images, label them, drop the most uncertain tenth, write webdataset shards.
+
+    Run again to resume. Without a recipe or a labeler it is the embedded demo:
+
+    `factory generate --n 64 --out smears`
+    """
+    from factory import making
+
+    overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
+    job = making.Making(
+        making.choose_recipe(recipe, generator, labeler, overrides),
+        out,
+        _executor(executor, workers, cpus_per_worker, gpus_per_worker, address),
+        device,
+        keep_candidates,
+        console,
+    )
+    if dry_run:
+        making.dry_run(job, n)
+    else:
+        making.generate(job, n, real)
+
+
+@app.command(rich_help_panel=MAKING)
+def label(
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled photographs.")],
+    out: Out,
+    recipe: RecipeName = None,
+    generator: GeneratorDir = None,
+    labeler: LabelerDir = None,
+    executor: ExecutorName = "ray",
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    address: Address = None,
+    settings: Settings = None,
+    keep_candidates: Keep = False,
+    device: Device = "auto",
+) -> None:
+    """Make the same kind of dataset from real photographs: encode, label, drop, write shards."""
+    from factory import making
+
+    job = making.Making(
+        making.choose_recipe(recipe, generator, labeler, settings or []),
+        out,
+        _executor(executor, workers, cpus_per_worker, gpus_per_worker, address),
+        device,
+        keep_candidates,
+        console,
+    )
+    making.label(job, images)
+
+
+def _executor(
+    kind: str, workers: int | None, cpus: int, gpus: float | None, address: str | None
+) -> Any:
+    from factory.executors import make_executor
+
+    return make_executor(
+        kind, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
+    )

@@ -1,0 +1,144 @@
+"""Commands that train a generator, a labeler, a segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factory.cli.application import TRAINING, app, console
+from factory.cli.options import (
+    Device,
+    GeneratorDir,
+    Out,
+    RecipeName,
+    Seed,
+    Settings,
+    writable_file,
+)
+
+
+@app.command(rich_help_panel=TRAINING)
+def train_generator(
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
+    out: Out,
+    kind: Annotated[str, typer.Option(help="`ddpm` or `stylegan2`.")] = "ddpm",
+    init: Annotated[
+        str | None, typer.Option(help="Generator to go on from: needs fewer steps and images.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Resolution in pixels; 64 unless given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; 20 000 unless given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a step; 16 unless given.")
+    ] = None,
+    flips: Annotated[bool | None, typer.Option("--flips", help="Random flips.")] = None,
+    quarter_turns: Annotated[
+        bool | None, typer.Option("--quarter-turns", help="Random turns by 90 degrees.")
+    ] = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train a diffusion model or a GAN on a folder of unlabelled images. Run again to resume.
+
+    `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
+    """
+    from factory.training import train_generator as run
+
+    given = {
+        "image_size": image_size,
+        "steps": steps,
+        "batch_size": batch_size,
+        "flips": flips,
+        "quarter_turns": quarter_turns,
+        "seed": seed,
+    }
+    run(kind, images, out, given, settings or [], init, device, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def train_labeler(
+    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
+    out: Out,
+    generator: GeneratorDir = None,
+    recipe: RecipeName = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Large batches and a schedule: minutes, equal scores.")
+    ] = False,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Train and score on so many random splits instead.")
+    ] = None,
+    test_images: Annotated[
+        int | None, typer.Option(min=1, help="Test images of a split; by default a third.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print memory and disk; write nothing.")
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="JSON of the splits to write.", callback=writable_file),
+    ] = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train the ensemble of pixel classifiers on a few annotated images. Run again to resume.
+
+    `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
+
+    `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
+    """
+    from factory import folds as splitting
+    from factory import labeling
+    from factory.making import labeler_recipe
+
+    if folds is None and (test_images is not None or json_file is not None):
+        raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
+    overrides = [
+        *(["labeler.training={kind: fast}"] if fast else []),
+        *([] if seed is None else [f"labeler.seed={seed}"]),
+        *(settings or []),
+    ]
+    made = labeler_recipe(recipe, generator, overrides)
+    job = labeling.LabelerJob(made, labeled, out, device, console)
+    if dry_run:
+        labeling.dry_run(job)
+    elif folds is not None:
+        splitting.cross_validate(job, folds, test_images, json_file)
+    else:
+        labeling.train_labeler(job)
+
+
+@app.command(rich_help_panel=TRAINING)
+def train_deeplab(
+    data: Annotated[list[Path], typer.Option(help="Dataset or annotated folder; repeatable.")],
+    out: Out,
+    val: Annotated[
+        Path | None, typer.Option(help="Annotated folder that chooses the best weights.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps, instead of 20 epochs.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train DeepLabV3 on datasets, annotated folders, or both. Run again to resume.
+
+    `factory train-deeplab --data smears --out model --encoder resnet18 --set augment.hue=0.05`
+    """
+    from factory.training import SegmenterJob, segmenter_config
+    from factory.training import train_deeplab as run
+
+    given = {"max_steps": steps, "encoder": encoder, "seed": seed}
+    config = segmenter_config(data, recipe, given, settings or [])
+    scores = run(SegmenterJob(data, out, val, config, device), console)
+    found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
+    console.print(f"segmenter in {out}{found}")

@@ -1,0 +1,170 @@
+"""Commands that measure, use and convert what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from factory.cli.application import USING, app, console
+from factory.cli.options import (
+    BatchSize,
+    Device,
+    GeneratorDir,
+    Images,
+    Out,
+    SegmenterDir,
+    writable_file,
+    writable_folder,
+)
+
+
+@app.command(rich_help_panel=USING)
+def evaluate(
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of `train-deeplab`; several (seeds, splits) are averaged."),
+    ] = None,
+    labeler: Annotated[
+        str | None, typer.Option(help="Folder of `train-labeler`: the direct method.")
+    ] = None,
+    labeled: Annotated[
+        list[Path] | None, typer.Option(help="Annotated folder, or one for each model.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Unseen renderings of the demo.")] = False,
+    generator: GeneratorDir = None,
+    splits: Annotated[
+        int, typer.Option(min=1, help="Score this many parts of the test images as well.")
+    ] = 1,
+    corruptions: Annotated[
+        str | None, typer.Option(help="`all`, `common`, `blur` ... or a list such as `snow,fog`.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="JSON to write.", callback=writable_file)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Markdown to write.", callback=writable_file)
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for PNG plots.", callback=writable_folder)
+    ] = None,
+    batch_size: BatchSize = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that corrupt images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits and corruptions.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Score a segmenter or a labeler: IoU, boundary F1, confusion; splits, models, corruptions.
+
+    `factory evaluate --model seed_0 --model seed_1 --labeled test --splits 5 --corruptions all`
+    """
+    from factory import scoring
+
+    if bool(model) == bool(labeler):
+        raise ValueError("found both or none of --model and --labeler, expected exactly one")
+    if bool(labeled) == demo:
+        raise ValueError("found both or none of --labeled and --demo, expected exactly one")
+    if labeler is not None:
+        predictors = [scoring.load_labeler(labeler, generator, device)]
+    else:
+        predictors = [scoring.load_segmenter(folder, device) for folder in model or []]
+    wanted = scoring.Measurement(
+        labeled or [], splits, seed, corruptions, workers, batch_size, json_file, markdown, plots
+    )
+    scoring.evaluate(predictors, wanted, console)
+
+
+@app.command(rich_help_panel=USING)
+def predict(
+    model: SegmenterDir,
+    images: Images,
+    out: Out,
+    more: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="More images.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=8, help="Height of tiles in pixels, for large images.")
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Part that tiles share.")] = 0.25,
+    overlays: Annotated[
+        bool, typer.Option("--overlays/--no-overlays", help="Whether to paint overlays.")
+    ] = True,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+) -> None:
+    """Segment images: `masks/` (index PNG) and `overlays/` in the output folder.
+
+    Whole images are shrunk to the size of training; `--tile` cuts large ones into overlapping
+    tiles instead, in memory that does not grow with their height.
+
+    `factory predict --model model --images "scans/**/*.tif" --tile 256 --out segmented`
+    """
+    from factory import predicting
+
+    job = predicting.Prediction(model, device, batch_size, tile, overlap, overlays)
+    predicting.predict(job, [*images, *(more or [])], out, console)
+
+
+@app.command(rich_help_panel=USING)
+def export(
+    model: SegmenterDir,
+    out: Annotated[
+        Path, typer.Option(help="File to write: `.onnx` or `.pt`.", callback=writable_file)
+    ],
+    format: Annotated[
+        Literal["onnx", "torchscript"] | None, typer.Option(help="If the name does not tell.")
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="Images to compare masks on, instead of noise.")
+    ] = None,
+) -> None:
+    """Write a segmenter for other runtimes, once it was seen to give the same masks there.
+
+    The file takes uint8 RGB images of any size and carries normalisation, classes and palette.
+
+    `factory export --model model --out model.onnx --images photos`
+    """
+    from factory import predicting
+
+    predicting.export(model, out, format, images or [], console)
+
+
+@app.command(rich_help_panel=USING)
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A guided-diffusion `.pt` file.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write.", callback=writable_folder)
+    ],
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Pixels; else the coarsest level has 8 x 8.")
+    ] = None,
+    channels_per_head: Annotated[
+        int | None, typer.Option(min=1, help="Of attention; else 64.")
+    ] = None,
+    attention_order: Annotated[
+        Literal["legacy", "new"] | None, typer.Option(help="Of q, k and v; else legacy.")
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a diffusers folder; what it is, is read from the file.
+
+    `factory convert lsun_horse.pt horse`
+    """
+    from factory.converting import convert as run
+
+    given = {
+        "image_size": image_size,
+        "channels_per_head": channels_per_head,
+        "attention_order": attention_order,
+    }
+    run(source, out, given, console)
+
+
+@app.command(rich_help_panel=USING)
+def render_demo(
+    out: Out,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 24,
+    start: Annotated[int, typer.Option(min=0, help="Index of the first image.")] = 0,
+) -> None:
+    """Render blood smears with exact masks: the embedded domain, to try things on."""
+    from factory.demo.render import render_folder
+
+    render_folder(out, range(start, start + n))
+    console.print(f"{n} images and masks in {out}")
