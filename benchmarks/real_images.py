@@ -96,7 +96,8 @@ def train_and_score(row: Row, seed: int, options: argparse.Namespace) -> float:
         data = [part for folder in row.data for part in ("--data", folder)]
         flips = [part for key in AUGMENT for part in ("--set", f"augment.{key}=true")]
         size = f"image_size=[{options.size},{options.size}]"
-        shared = ("encoder_depth=4", "batch_size=16", "schedule=cosine", size)
+        scale = f"input_scale={options.input_scale}"
+        shared = ("encoder_depth=4", "batch_size=16", "schedule=cosine", size, scale)
         settings = [part for setting in shared for part in ("--set", setting)]
         command = ("train-deeplab", *data, "--encoder", "resnet18", "--steps", options.steps)
         run([*command, *settings, *flips, "--seed", seed, "--out", model], log, threads=1)
@@ -117,6 +118,35 @@ def direct(options: argparse.Namespace) -> float:
     return float(json.loads(scores.read_text())["miou"])
 
 
+def add_segmenter_options(parser: argparse.ArgumentParser) -> None:
+    """What `train_and_score` needs to know."""
+    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
+    parser.add_argument("--steps", type=int, default=400, help="of each DeepLabV3 training")
+    parser.add_argument("--input-scale", type=float, default=2, help="see SegmenterConfig")
+    parser.add_argument("--seeds", type=int, default=3)
+
+
+def scores_of(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, list[float]]:
+    """mIoU on the test images, for each row one of every seed; two trainings side by side."""
+    jobs = [(row, seed) for seed in range(options.seeds) for row in rows]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda job: train_and_score(*job, options), jobs))
+    return {
+        row.name: [s for (r, _), s in zip(jobs, results, strict=True) if r is row] for row in rows
+    }
+
+
+def scores_table(scores: dict[str, list[float]], title: str) -> Table:
+    """Mean and standard deviation over the seeds."""
+    table = Table(title=title)
+    for column in ("trained on", "mean", "std", "seeds"):
+        table.add_column(column)
+    for name, values in scores.items():
+        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "-"
+        table.add_row(name, f"{statistics.mean(values):.4f}", spread, str(len(values)))
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -125,11 +155,9 @@ def main() -> None:
     parser.add_argument("--init", help="generator to go on from")
     parser.add_argument("--generator-steps", type=int, default=2600)
     parser.add_argument("--settings", nargs="*", default=["channels=[16,32,64,128]", "lr=0.001"])
-    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
     parser.add_argument("--n", type=int, default=2000, help="synthetic candidates")
     parser.add_argument("--sampler-steps", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=400, help="of each DeepLabV3 training")
-    parser.add_argument("--seeds", type=int, default=3)
+    add_segmenter_options(parser)
     parser.add_argument("--rows", nargs="*", help="only these rows")
     options = parser.parse_args()
     seconds = prepare(options)
@@ -141,20 +169,8 @@ def main() -> None:
         Row("synthetic+pseudo", (synthetic, pseudo)),
     ]
     rows = [row for row in rows if not options.rows or row.name in options.rows]
-    jobs = [(row, seed) for row in rows for seed in range(options.seeds)]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: train_and_score(*job, options), jobs))
-    scores = {
-        row.name: [s for (r, _), s in zip(jobs, results, strict=True) if r is row] for row in rows
-    }
-    scores["direct"] = [direct(options)]
-    table = Table(title=f"mIoU on {options.data / 'test'}, {options.steps} steps")
-    for column in ("trained on", "mean", "std", "seeds"):
-        table.add_column(column)
-    for name, values in scores.items():
-        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "-"
-        table.add_row(name, f"{statistics.mean(values):.4f}", spread, str(len(values)))
-    Console().print(table)
+    scores = {**scores_of(rows, options), "direct": [direct(options)]}
+    Console().print(scores_table(scores, f"mIoU on {options.data / 'test'}, {options.steps} steps"))
     peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"peak memory of one process {peak_gib:.2f} GiB")
     if options.json:

@@ -6,13 +6,11 @@ U-Net once, keep the activations of the decoder blocks B.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +20,15 @@ from torch import Tensor
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
 from generators.config import DDPMConfig
 from generators.ddpm import samplers
+from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
-from generators.ddpm.unet import check_blocks, decoder_features, default_blocks
-from generators.hardware import pick_device, pick_dtype
+from generators.ddpm.unet import check_blocks, default_blocks
+from generators.hardware import pick_device, pick_dtype, send
 
-# Feature noise of image i is a stream of its own: sampling must not shift it.
+# Feature noise and class of image i are streams of their own: sampling must not shift them.
 FEATURE_STREAM = 1
+CLASS_STREAM = 2
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -38,35 +39,6 @@ def to_unit_range(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """[-1, 1] -> uint8 0..255, rounded."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def load_unet(weights: str) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
-    """Read a diffusers directory or hub id: a pipeline (`unet/`, `scheduler/`) or a bare U-Net.
-
-    A bare U-Net carries no noise schedule: it gets that of the DDPM paper (linear, epsilon).
-    Our own training adds `noise.json`; without it the noise is white.
-
-    Raises FileNotFoundError if nothing is there, ValueError if it is not a U-Net.
-    """
-    path = Path(weights)
-    looks_local = path.exists() or weights.startswith((".", "/", "~")) or weights.count("/") != 1
-    if looks_local and not any((path / f).is_file() for f in ("unet/config.json", "config.json")):
-        raise FileNotFoundError(
-            f"no generator at {weights}: expected a diffusers folder with unet/config.json or "
-            f"config.json; train one with `factory train-generator`, or give a hub id"
-        )
-    subfolder = None if (path / "config.json").is_file() else "unet"
-    try:
-        unet = UNet2DModel.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False)
-    except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, ...
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"cannot read the U-Net weights in {weights}: {reason}") from error
-    schedule_at = path / "scheduler" / "scheduler_config.json"
-    if schedule_at.is_file() or not path.exists():
-        scheduler = DDPMScheduler.from_pretrained(weights, subfolder="scheduler")
-    else:
-        scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    return unet, scheduler, NoiseModel.load(path)
 
 
 def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
@@ -92,21 +64,19 @@ class DDPMGenerator:
         config: DDPMConfig,
         device: str = "auto",
     ):
-        """`schedule` and `noise` are those of training, `config` is the recipe's section."""
+        """`schedule` and `noise` are those of training, `config` is the recipe's section.
+
+        Takes `unet` over, see `Network`. Raises ValueError if `config` does not fit the network.
+        """
         self.blocks = config.features.blocks or default_blocks(unet)
         check_blocks(unet, self.blocks)
-        T = schedule.config.num_train_timesteps
-        if late := [t for t in config.features.timesteps if t >= T]:
-            raise ValueError(
-                f"feature timesteps {late} do not exist: the noise schedule has 0 to {T - 1}; "
-                f"set generator.features.timesteps"
-            )
-        self.config = config
+        check_timesteps(schedule, config)
+        check_class(unet, config)
+        self.config, self.schedule, self.noise = config, schedule, noise
         self.digest = weights_digest(unet, schedule, noise)
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
-        self.unet = unet.to(self.device, memory_format=torch.channels_last).eval()
-        self.schedule, self.noise = schedule, noise
+        self.network = Network(unet, self.device, self.dtype, config.compile)
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size
         self.image_size = (height, width)
@@ -114,60 +84,104 @@ class DDPMGenerator:
     @classmethod
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:
         """Read the weights that `config` names (see `load_unet` for formats and errors)."""
-        return cls(*load_unet(config.weights), config, device)
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        enabled = self.dtype is not torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
-
-    @torch.inference_mode()
-    def sample_images(self, indices: Sequence[int]) -> Tensor:
-        """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
-        generators = sample_generators(self.config.seed, indices)
-        with self._autocast():
-            x_0 = samplers.sample(
-                self.unet, self.schedule, self.noise, self.config, generators, self.image_size
-            )
-        if not x_0.isfinite().all():
-            raise ValueError(
-                f"sampling gave values that are not finite: the weights of {self.config.weights} "
-                f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
-            )
-        return to_uint8(x_0).cpu()
+        network = config.model_dump(
+            include={"image_size", "channels_per_head", "heads", "attention_order"}
+        )
+        return cls(*load_unet(config.weights, **network), config, device)
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and features of the sample `indices`.
 
-        The features are those of the quantised image, so that training on saved images and
+        Renoised features are those of the quantised image, so that training on saved images and
         labelling new ones see the same thing.
         """
-        images = self.sample_images(indices)
-        return images, self.encode(images, indices)
+        if self.config.features.record == "renoise":
+            images = self.sample_images(indices)
+            return images, self.encode(images, indices)
+        batches = list(self._batches(indices))
+        made = [self._sample(batch, self.config.features.timesteps) for batch, _ in batches]
+        counts = [count for _, count in batches]
+        images = torch.cat([images[:n] for (images, _), n in zip(made, counts, strict=True)])
+        return images, _joined([maps for _, maps in made], counts)
 
-    @torch.inference_mode()
+    def sample_images(self, indices: Sequence[int]) -> Tensor:
+        """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
+        batches = self._batches(indices)
+        return torch.cat([self._sample(batch)[0][:count] for batch, count in batches])
+
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         """Features of images uint8 `[N, 3, H, W]`; `indices` (default 0..N-1) seed fresh noise."""
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(
                 f"images are {tuple(images.shape[-2:])}, the generator works at {self.image_size}"
             )
-        timesteps = self.config.features.timesteps
-        t = torch.tensor(timesteps)
-        x_0 = to_unit_range(images)
-        abar = self.schedule.alphas_cumprod[t].view(-1, 1, 1, 1, 1)
-        eps = self._feature_noise(range(len(images)) if indices is None else indices)
-        x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * eps  # DDPM Eq. 4, [T, N, 3, H, W]
-        # All timesteps of a batch are one pass.
-        x_t = x_t.flatten(0, 1).to(self.device, memory_format=torch.channels_last)
-        t_all = t.repeat_interleave(len(images)).to(self.device)
-        with self._autocast():
-            recorded = decoder_features(self.unet, x_t, t_all, self.blocks)
-        maps: dict[str, Tensor] = {}
-        for block, h in recorded.items():
-            per_t = h.float().unflatten(0, (len(timesteps), -1))
-            maps |= {f"t{ti}.b{block}": per_t[k] for k, ti in enumerate(timesteps)}
-        order = [f"t{ti}.b{b}" for ti in timesteps for b in self.blocks]
-        return FeatureMaps({name: maps[name] for name in order})
+        indices = range(len(images)) if indices is None else indices
+        batches = list(self._batches(range(len(images))))
+        maps = [self._encode(images[rows], [indices[row] for row in rows]) for rows, _ in batches]
+        return _joined(maps, [count for _, count in batches])
+
+    def _batches(self, items: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+        """`items` in batches of the size that is set, each with the number of those that count.
+
+        In low precision the last batch is filled up by repeating its last item: kernels are chosen
+        by shape, and those of bfloat16 differ, measured by up to two grey levels in a sample, so
+        the shape must not depend on how many samples are left.
+        """
+        size = self.config.batch_size
+        for start in range(0, len(items), size):
+            batch = list(items[start : start + size])
+            missing = 0 if self.dtype is torch.float32 else size - len(batch)
+            yield batch + missing * batch[-1:], len(batch)
+
+    @torch.inference_mode()
+    def _sample(
+        self, indices: Sequence[int], record_at: Sequence[int] = ()
+    ) -> tuple[Tensor, FeatureMaps]:
+        """Images, and the maps that the sampler's own passes at timesteps `record_at` give."""
+        streams = sample_generators(self.config.seed, indices)
+        classes = self._classes_of_samples(indices)
+        recorded: dict[str, Tensor] = {}
+
+        def draw() -> Tensor:
+            noise = self.noise.draw(streams, (3, *self.image_size))
+            # The layout of the network's output: mixed layouts make the sampler's sums slow.
+            return send(noise.to(memory_format=torch.channels_last), self.device)
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            blocks = self.blocks if t in record_at else ()
+            output, maps = self.network(x, torch.tensor([t]), classes, blocks)
+            recorded.update({map_name(t, block): h for block, h in maps.items()})
+            assert output is not None
+            return output
+
+        x_0 = samplers.sample(denoise, self.schedule, self.config, draw)
+        if not x_0.isfinite().all():
+            raise ValueError(
+                f"sampling gave values that are not finite: the weights of {self.config.weights} "
+                f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
+            )
+        names = [map_name(t, block) for t in record_at for block in self.blocks]
+        return to_uint8(x_0).cpu(), FeatureMaps({name: recorded[name] for name in names})
+
+    @torch.inference_mode()
+    def _encode(self, images: Tensor, indices: Sequence[int]) -> FeatureMaps:
+        """Features of one batch; all its timesteps are one pass."""
+        timesteps = torch.tensor(self.config.features.timesteps)
+        x_0 = to_unit_range(send(images, self.device))
+        eps = self._feature_noise(indices)
+        abar = self.schedule.alphas_cumprod[timesteps].to(self.device).view(-1, 1, 1, 1, 1)
+        x_t = samplers.q_sample(x_0, eps, abar).flatten(0, 1)  # [T, N, ...] -> [TN, 3, H, W]
+        t = timesteps.repeat_interleave(len(images))
+        classes = self._class_of_features()
+        _, maps = self.network(x_t, t, classes, self.blocks, to_output=False)
+        per_t = {block: h.unflatten(0, (len(timesteps), -1)) for block, h in maps.items()}
+        return FeatureMaps(
+            {
+                map_name(t, block): per_t[block][i]
+                for i, t in enumerate(timesteps.tolist())
+                for block in self.blocks
+            }
+        )
 
     def _feature_noise(self, indices: Sequence[int]) -> Tensor:
         """epsilon broadcastable to `[T, N, 3, H, W]`, by the noise policy."""
@@ -175,20 +189,88 @@ class DDPMGenerator:
         T = len(features.timesteps)
         if features.noise == "fresh":
             streams = sample_generators(features.noise_seed, indices, FEATURE_STREAM)
-            return torch.stack([torch.randn(T, *shape, generator=g) for g in streams], dim=1)
-        fixed = torch.Generator().manual_seed(features.noise_seed)
-        count = T if features.noise == "per_timestep" else 1
-        return torch.randn(count, 1, *shape, generator=fixed)
+            eps = torch.stack([torch.randn(T, *shape, generator=g) for g in streams], dim=1)
+        else:
+            fixed = torch.Generator().manual_seed(features.noise_seed)
+            count = T if features.noise == "per_timestep" else 1
+            eps = torch.randn(count, 1, *shape, generator=fixed)
+        return send(eps, self.device)
+
+    def _classes_of_samples(self, indices: Sequence[int]) -> Tensor | None:
+        """Class vectors `[1, E]` or `[N, E]` to sample with; none of an unconditional network."""
+        if self.config.class_id != "random":
+            return self._class_of_features()
+        table = self.network.unet.class_embedding.weight
+        streams = sample_generators(self.config.seed, indices, CLASS_STREAM)
+        ids = [int(torch.randint(len(table), (), generator=g)) for g in streams]
+        return table[ids]
+
+    def _class_of_features(self) -> Tensor | None:
+        """Class vector `[1, E]` that features are recorded under.
+
+        A photograph does not come with its class. If classes are random, features are those of the
+        average class, samples' too, so that training and labelling see the same thing.
+        """
+        class_id = self.config.class_id
+        if class_id is None:
+            return None
+        table = self.network.unet.class_embedding.weight
+        return table.mean(0, keepdim=True) if class_id == "random" else table[class_id, None]
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """The noise that the features of an image are recorded under."""
-        return self.config.features.model_dump(include={"noise", "noise_seed"})
+        """What features an image has, beside blocks and timesteps."""
+        return self.config.features.model_dump(include={"noise", "noise_seed", "record"})
 
     @cached_property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
         """Names and native shapes of the maps, found by encoding one blank image."""
-        return self.encode(torch.zeros(1, 3, *self.image_size, dtype=torch.uint8)).spec
+        return self._encode(torch.zeros(1, 3, *self.image_size, dtype=torch.uint8), [0]).spec
+
+
+def _joined(batches: Sequence[FeatureMaps], counts: Sequence[int]) -> FeatureMaps:
+    """The first `counts` samples of each batch."""
+    maps = [batch.select(slice(n)) for batch, n in zip(batches, counts, strict=True)]
+    return maps[0] if len(maps) == 1 else FeatureMaps.concat(maps)
+
+
+def map_name(t: int, block: int) -> str:
+    """Name of the activations of a decoder block at a timestep."""
+    return f"t{t}.b{block}"
+
+
+def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
+    """Raise ValueError if features cannot be recorded at the timesteps asked for."""
+    asked, T = config.features.timesteps, schedule.config.num_train_timesteps
+    if late := [t for t in asked if t >= T]:
+        raise ValueError(
+            f"feature timesteps {late} do not exist: the noise schedule has 0 to {T - 1}; "
+            f"set generator.features.timesteps"
+        )
+    if config.features.record == "trajectory":
+        visited = samplers.timesteps(schedule, config)
+        if missed := [t for t in asked if t not in visited]:
+            near = sorted({min(visited, key=lambda v: abs(v - t)) for t in asked})
+            raise ValueError(
+                f"{config.sampler} in {config.steps} steps does not visit the feature timesteps "
+                f"{missed}: set generator.features.timesteps={near} (the nearest it visits), or "
+                f"generator.features.record=renoise"
+            )
+
+
+def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
+    """Raise ValueError unless a class is given to a class-conditional network, and only there."""
+    count, found = unet.config.num_class_embeds, config.class_id
+    if count is None and found is not None:
+        raise ValueError(
+            f"generator.class_id is {found}, but the network of {config.weights} has no classes: "
+            f"remove it"
+        )
+    if count is not None and (found is None or (found != "random" and found >= count)):
+        raise ValueError(
+            f"generator.class_id is {found}, but the network of {config.weights} has classes 0 to "
+            f"{count - 1}: set it to one of them, or to random"
+        )
 
 
 def build_unet(

@@ -1,119 +1,180 @@
 """Samplers on the noise schedule of training, each starting at pure noise.
 
-`ddpm` Ho et al. 2020, Algorithm 2; `ddim` Song et al. 2021, Eq. 12; `dpmsolver++` Lu et al. 2022,
-DPM-Solver++(2M), by diffusers.
+`ddpm` Ho et al. 2020, Algorithm 2, with the learned variance of Nichol & Dhariwal 2021 if there is
+one; `ddim` Song et al. 2021, Eq. 12; `dpmsolver++` Lu et al. 2022, DPM-Solver++(2M), and `unipc`
+Zhao et al. 2023, both by diffusers.
+
+A sampler sees the network as a function of (x_t, t), so whoever passes it can watch the trajectory.
+ᾱ_t is the schedule's `alphas_cumprod`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from generators.config import DDPMConfig
-from generators.ddpm.noise import NoiseModel
 
-# "trailing" visits t = T-1 first (Lin et al. 2024): other spacings start from less noise than they
-# are given, which pulls every sample towards the mean colour.
-SPACING = "trailing"
-
+# (x_t `[N, 3, H, W]`, t) -> output of the network `[N, 3 or 6, H, W]`, float32
+Denoise = Callable[[Tensor, int], Tensor]
+# -> noise for the batch, `[N, 3, H, W]`, float32
 DrawNoise = Callable[[], Tensor]
+
+VARIANCES = {
+    "fixed_small": "small",
+    "fixed_small_log": "small",
+    "fixed_large": "large",
+    "fixed_large_log": "large",
+    "learned_range": "learned",
+}
 
 
 def sample(
-    unet: UNet2DModel,
-    schedule: DDPMScheduler,
-    noise: NoiseModel,
-    config: DDPMConfig,
-    generators: list[torch.Generator],
-    size: tuple[int, int],
+    denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, draw: DrawNoise
 ) -> Tensor:
-    """x_0 `[N, 3, H, W]` in [-1, 1] on the network's device; one CPU generator a sample."""
-
-    def draw() -> Tensor:
-        return noise.draw(generators, (3, *size)).to(unet.device)
-
-    x_T = draw().to(memory_format=torch.channels_last)
-    if config.sampler == "dpmsolver++":
-        return _dpmsolver(unet, schedule, config, x_T)
-    if config.sampler == "ddpm" and schedule.config.variance_type in ("learned", "learned_range"):
-        return _ddpm_learned_variance(unet, schedule, config, x_T, generators)
-    # Ancestral sampling is DDIM with eta = 1 (Song et al. 2021, Sec. 4.1).
-    eta = 1.0 if config.sampler == "ddpm" else config.eta
-    return _ddim(unet, schedule, config, x_T, eta, draw)
+    """x_0 `[N, 3, H, W]`, float32, in [-1, 1] if `config.clip_x0`; the first draw is x_T."""
+    if config.sampler in ("dpmsolver++", "unipc"):
+        return _multistep(denoise, schedule, config, draw())
+    if config.sampler == "ddim":
+        return _ddim(denoise, schedule, config, draw)
+    return _ancestral(denoise, schedule, config, draw)
 
 
-def _predict(unet: UNet2DModel, x: Tensor, t: Tensor) -> Tensor:
-    """The network's output without the channels of a learned variance."""
-    return unet(x, t.to(x.device), return_dict=False)[0][:, : x.shape[1]].float()
+def timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> list[int]:
+    """The timesteps at which the network is evaluated, noisiest first."""
+    if config.sampler in ("dpmsolver++", "unipc"):
+        return _multistep_scheduler(schedule, config).timesteps.tolist()
+    T, n = schedule.config.num_train_timesteps, config.steps
+    if config.spacing == "trailing":
+        return (np.arange(T, 0, -T / n).round().astype(int) - 1).tolist()
+    if config.spacing == "leading":
+        return (np.arange(n) * (T // n))[::-1].tolist()
+    return np.linspace(0, T - 1, n).round().astype(int)[::-1].tolist()
 
 
-def _ddim(
-    unet: UNet2DModel,
-    schedule: DDPMScheduler,
-    config: DDPMConfig,
-    x: Tensor,
-    eta: float,
-    draw: DrawNoise,
+def q_sample(x_0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """x_t of a clean image (Ho et al. 2020, Eq. 4); arguments broadcast."""
+    return abar.sqrt() * x_0 + (1 - abar).sqrt() * eps
+
+
+def predict_x_0(
+    output: Tensor, x: Tensor, abar: Tensor, schedule: DDPMScheduler, clip: bool
 ) -> Tensor:
+    """The clean image that the network's `output` for `x` = x_t means, at ᾱ_t = `abar`."""
+    output = output[:, : x.shape[1]]  # without the channels of a learned variance
+    prediction = schedule.config.prediction_type
+    if prediction == "epsilon":
+        x_0 = (x - (1 - abar).sqrt() * output) / abar.sqrt()
+    elif prediction == "v_prediction":
+        x_0 = abar.sqrt() * x - (1 - abar).sqrt() * output
+    else:
+        assert prediction == "sample"
+        x_0 = output
+    return x_0.clamp(-1, 1) if clip else x_0
+
+
+def _ddim(denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, draw: DrawNoise) -> Tensor:
     """Song et al. 2021, Eq. 12, with ε recomputed from the clipped x_0.
 
-    Our own, because diffusers' step takes the root of -6e-8 at zero terminal SNR with eta = 1, and
+    Our own, because diffusers' step takes the root of -6e-8 at zero terminal SNR with η = 1, and
     assumes equal strides where the number of steps does not divide that of training.
     """
-    scheduler = DDPMScheduler.from_config(schedule.config, timestep_spacing=SPACING)
-    scheduler.set_timesteps(config.steps)
-    abar = schedule.alphas_cumprod
-    for i, t in enumerate(scheduler.timesteps):
-        a = abar[t]
-        last = i + 1 == len(scheduler.timesteps)
-        a_prev = torch.ones(()) if last else abar[scheduler.timesteps[i + 1]]
-        output = _predict(unet, x, t)
-        if schedule.config.prediction_type == "v_prediction":
-            x_0 = a.sqrt() * x - (1 - a).sqrt() * output
-        else:
-            x_0 = (x - (1 - a).sqrt() * output) / a.sqrt()
-        if config.clip_x0:
-            x_0 = x_0.clamp(-1, 1)
+    x = draw()
+    steps = timesteps(schedule, config)
+    abar = torch.cat([schedule.alphas_cumprod[steps], torch.ones(1)])
+    for i, t in enumerate(steps):
+        a, a_prev = abar[i], abar[i + 1]
+        x_0 = predict_x_0(denoise(x, t), x, a, schedule, config.clip_x0)
         eps = (x - a.sqrt() * x_0) / (1 - a).sqrt()
-        variance = eta**2 * (1 - a_prev) / (1 - a) * (1 - a / a_prev)  # Eq. 16
+        variance = config.eta**2 * (1 - a_prev) / (1 - a) * (1 - a / a_prev)  # Eq. 16
         x = a_prev.sqrt() * x_0 + (1 - a_prev - variance).clamp(min=0).sqrt() * eps
         if variance > 0:
             x = x + variance.sqrt() * draw()
     return x
 
 
-def _dpmsolver(unet: UNet2DModel, schedule: DDPMScheduler, config: DDPMConfig, x: Tensor) -> Tensor:
-    scheduler = DPMSolverMultistepScheduler.from_config(
-        schedule.config,
-        timestep_spacing=SPACING,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        # Dynamic thresholding with a largest value of 1 is a plain clip of x_0 to [-1, 1].
-        thresholding=config.clip_x0,
-        sample_max_value=1.0,
-    )
-    scheduler.set_timesteps(config.steps)
-    for t in scheduler.timesteps:
-        x = scheduler.step(_predict(unet, x, t), t, x, return_dict=False)[0]
-    return x
-
-
-def _ddpm_learned_variance(
-    unet: UNet2DModel,
-    schedule: DDPMScheduler,
-    config: DDPMConfig,
-    x: Tensor,
-    generators: list[torch.Generator],
+def _ancestral(
+    denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, draw: DrawNoise
 ) -> Tensor:
-    """Algorithm 2 with the variance that the network predicts (Nichol & Dhariwal 2021)."""
-    scheduler = DDPMScheduler.from_config(
-        schedule.config, timestep_spacing=SPACING, clip_sample=config.clip_x0
-    )
-    scheduler.set_timesteps(config.steps)
-    for t in scheduler.timesteps:
-        output = unet(x, t.to(x.device), return_dict=False)[0].float()
-        x = scheduler.step(output, t, x, generator=generators, return_dict=False)[0]
+    """Ho et al. 2020, Algorithm 2, along the visited timesteps."""
+    x = draw()
+    steps = timesteps(schedule, config)
+    posterior = Posterior(schedule, steps[::-1])
+    for i, t in zip(reversed(range(len(steps))), steps, strict=True):
+        output = denoise(x, t)
+        x_0 = predict_x_0(output, x, posterior.abar[i], schedule, config.clip_x0)
+        x = posterior.mean(x_0, x, i)
+        if i > 0:
+            x = x + (posterior.log_variance(output, i) / 2).exp() * draw()
     return x
+
+
+class Posterior:
+    """p(x_{t-1} | x_t) where t - 1 stands for the visited timestep before t."""
+
+    def __init__(self, schedule: DDPMScheduler, steps: list[int]):
+        """`steps` are the visited timesteps, ascending."""
+        variance = schedule.config.variance_type
+        if variance not in VARIANCES:
+            raise ValueError(f"found variance_type {variance}, expected one of {list(VARIANCES)}")
+        self.kind = VARIANCES[variance]
+        self.abar = schedule.alphas_cumprod[steps]
+        self.abar_prev = torch.cat([torch.ones(1), self.abar[:-1]])
+        self.beta = 1 - self.abar / self.abar_prev
+        self.beta_tilde = self.beta * (1 - self.abar_prev) / (1 - self.abar)  # Ho, Eq. 7
+        # The last step is exact, but its logarithm is asked for. ADM takes that of the one before.
+        self.beta_tilde[0] = self.beta_tilde[min(1, len(steps) - 1)]
+        self.beta_tilde.clamp_(min=1e-20)
+
+    def mean(self, x_0: Tensor, x: Tensor, i: int) -> Tensor:
+        """Mean of x_{t-1} given x_t and x_0 at step `i` (Ho, Eq. 7)."""
+        abar, abar_prev = self.abar[i], self.abar_prev[i]
+        alpha = abar / abar_prev
+        from_x_0 = abar_prev.sqrt() * self.beta[i] / (1 - abar)
+        from_x_t = alpha.sqrt() * (1 - abar_prev) / (1 - abar)
+        return from_x_0 * x_0 + from_x_t * x
+
+    def log_variance(self, output: Tensor, i: int) -> Tensor:
+        """Its log variance: a number, or `[N, 3, H, W]` from the last channels of `output`."""
+        log_beta, log_beta_tilde = self.beta[i].log(), self.beta_tilde[i].log()
+        if self.kind == "small":
+            return log_beta_tilde
+        if self.kind == "large":
+            return log_beta
+        v = (output.chunk(2, dim=1)[1] + 1) / 2
+        return v * log_beta + (1 - v) * log_beta_tilde  # Nichol & Dhariwal 2021, Eq. 15
+
+
+def _multistep(denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, x: Tensor) -> Tensor:
+    scheduler = _multistep_scheduler(schedule, config)
+    for t, sigma in zip(scheduler.timesteps.tolist(), scheduler.sigmas, strict=False):
+        abar = 1 / (sigma**2 + 1)  # at Karras spacing between those of whole timesteps
+        x_0 = predict_x_0(denoise(x, t), x, abar, schedule, config.clip_x0)
+        x = scheduler.step(x_0, t, x, return_dict=False)[0]
+    return x
+
+
+def _multistep_scheduler(
+    schedule: DDPMScheduler, config: DDPMConfig
+) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
+    """diffusers' solver, which is given x_0: its own clip sorts all pixels in every step."""
+    settings = {
+        "timestep_spacing": config.spacing,
+        "use_karras_sigmas": config.karras,
+        "prediction_type": "sample",
+        "thresholding": False,
+        "solver_order": 2,
+    }
+    if config.sampler == "unipc":
+        scheduler = UniPCMultistepScheduler.from_config(schedule.config, **settings)
+    else:
+        scheduler = DPMSolverMultistepScheduler.from_config(
+            schedule.config, algorithm_type="dpmsolver++", **settings
+        )
+    scheduler.set_timesteps(config.steps)
+    scheduler.set_begin_index(0)  # it would look for the first timestep, which may occur twice
+    return scheduler

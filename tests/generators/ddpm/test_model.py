@@ -7,7 +7,11 @@ import torch
 
 import generators
 from generators.config import DDPMConfig, FeatureConfig
-from generators.ddpm.model import DDPMGenerator
+from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.model import DDPMGenerator, build_unet
+from generators.ddpm.network import Network
+from generators.ddpm.noise import NoiseModel
+from generators.ddpm.training import noise_schedule
 
 FEATURES = FeatureConfig(blocks=(0, 2), timesteps=(50, 250))
 
@@ -17,19 +21,35 @@ def load(weights: Path, **settings) -> DDPMGenerator:
     return DDPMGenerator.load(DDPMConfig(weights=str(weights), **settings), device="cpu")
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++"])
-def test_sample_depends_on_its_index_alone(tiny_weights: Path, sampler: str) -> None:
-    generator = load(tiny_weights, sampler=sampler, eta=0.5 if sampler == "ddim" else 0.0)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++", "unipc"])
+def test_sample_depends_on_its_index_alone(
+    tiny_weights: Path, sampler: str, precision: str
+) -> None:
+    eta = 0.5 if sampler == "ddim" else 0.0
+    generator = load(tiny_weights, sampler=sampler, eta=eta, precision=precision, batch_size=5)
     together, maps = generator.sample([3, 8, 5])
-    alone, alone_maps = generator.sample([8])
     assert together.shape == (3, 3, 16, 16)
     assert together.dtype == torch.uint8
-    # Batch composition moves float sums in the last bits: at most one grey level after rounding.
-    assert (together[1].int() - alone[0].int()).abs().max() <= 1
     assert (together[0].int() - together[1].int()).abs().max() > 10
-    assert maps.spec == alone_maps.spec == generator.feature_spec
+    assert maps.spec == generator.feature_spec
     again, _ = generator.sample([3, 8, 5])
     assert torch.equal(again, together)
+    # Batch composition may move float sums in the last bits: one grey level after rounding.
+    for others, row in (([8], 0), ([8, 0, 1, 2, 4, 6, 7], 0), ([*range(7), 8], 7)):
+        images, other_maps = generator.sample(others)
+        assert len(images) == len(others) == other_maps.batch_size
+        assert (images[row].int() - together[1].int()).abs().max() <= 1
+        for name in maps:
+            # An image one level apart has other features, but hardly.
+            error = (other_maps[name][row] - maps[name][1]).abs().mean()
+            assert error < 0.02 * maps[name][1].abs().mean()
+
+
+def test_bfloat16_changes_images_by_a_few_grey_levels(tiny_weights: Path) -> None:
+    exact = load(tiny_weights, precision="float32").sample_images([0, 1, 2]).int()
+    fast = load(tiny_weights, precision="bfloat16").sample_images([0, 1, 2]).int()
+    assert 0 < (fast - exact).abs().float().mean() < 1
 
 
 def test_the_seed_changes_every_sample(tiny_weights: Path) -> None:
@@ -73,13 +93,12 @@ def test_zero_terminal_snr_sampling_starts_from_noise_alone(tiny_weights: Path) 
 
 def test_digest_is_of_the_weights_not_the_settings(tiny_weights: Path) -> None:
     assert load(tiny_weights, steps=2).digest == load(tiny_weights, steps=3).digest
-    changed = load(tiny_weights)
+    original = load(tiny_weights, precision="bfloat16")
+    assert original.digest == load(tiny_weights, precision="float32").digest
+    unet, schedule, noise = load_unet(str(tiny_weights))
     with torch.no_grad():
-        changed.unet.conv_in.bias[0] += 1
-    assert (
-        DDPMGenerator(changed.unet, changed.schedule, changed.noise, changed.config).digest
-        != changed.digest
-    )
+        unet.conv_in.bias[0] += 1
+    assert DDPMGenerator(unet, schedule, noise, original.config).digest != original.digest
 
 
 def test_missing_weights_are_one_clear_line(tmp_path: Path) -> None:
@@ -109,3 +128,115 @@ def test_settings_out_of_range_are_refused(tiny_weights: Path) -> None:
         FeatureConfig(blocks=(3, 1))
     with pytest.raises(ValueError, match="images are"):
         load(tiny_weights).encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+# --- features from the sampler's own passes ---------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++", "unipc"])
+def test_trajectory_features_are_those_of_the_samplers_own_passes(
+    tiny_weights: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = FeatureConfig(blocks=(0, 2), timesteps=(249, 499), record="trajectory")
+    generator = load(tiny_weights, sampler=sampler, features=features)
+    passes: list[tuple[torch.Tensor, int]] = []
+    network = generator.network
+
+    def watched(x, t, *args, **kwargs):
+        passes.append((x.clone(), t.tolist()))
+        return network(x, t, *args, **kwargs)
+
+    monkeypatch.setattr(generator, "network", watched)
+    images, maps = generator.sample([0, 1])
+    assert [t for _, t in passes] == [[999], [749], [499], [249]]
+    assert torch.equal(images, load(tiny_weights, sampler=sampler).sample_images([0, 1]))
+    assert list(maps) == ["t249.b0", "t249.b2", "t499.b0", "t499.b2"]
+    for x, (t,) in passes[2:]:
+        _, expected = network(x, torch.tensor([t]), None, (0, 2))
+        assert torch.equal(maps[f"t{t}.b2"], expected[2][:2])  # of a batch that was filled up
+    # Photographs have no trajectory: they are noised, as by the default.
+    renoised = load(tiny_weights, features=FeatureConfig(blocks=(0, 2), timesteps=(249, 499)))
+    for name, h in generator.encode(images).items():
+        assert torch.equal(h, renoised.encode(images)[name])
+    assert generator.feature_settings["record"] == "trajectory"
+    assert renoised.feature_settings["record"] == "renoise"
+
+
+def test_a_sampler_that_skips_the_timesteps_is_refused_with_those_it_visits(
+    tiny_weights: Path,
+) -> None:
+    features = FeatureConfig(blocks=(0,), timesteps=(50, 249, 600), record="trajectory")
+    message = (
+        r"dpmsolver\+\+ in 4 steps does not visit the feature timesteps \[50, 600\]: set "
+        r"generator.features.timesteps=\[249, 499\] .*record=renoise"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(tiny_weights, features=features)
+
+
+# --- class-conditional networks ---------------------------------------------------------------
+
+
+def conditional(**settings) -> DDPMGenerator:
+    """An untrained network of 5 classes that differ strongly."""
+    torch.manual_seed(0)
+    plain = build_unet(16, (8, 16), resnets_per_level=1, attention_levels=0)
+    kept = {key: value for key, value in plain.config.items() if not key.startswith("_")}
+    unet = type(plain)(**(kept | {"num_class_embeds": 5}))
+    torch.nn.init.normal_(unet.class_embedding.weight, std=5)
+    config = DDPMConfig(weights="cond", steps=4, precision="float32", features=FEATURES, **settings)
+    schedule = noise_schedule("v_prediction")
+    return DDPMGenerator(unet, schedule, NoiseModel(0.1), config, device="cpu")
+
+
+def test_a_fixed_class_is_that_of_samples_and_photographs() -> None:
+    first, second = conditional(class_id=0), conditional(class_id=4)
+    assert not torch.equal(first.sample_images([0]), second.sample_images([0]))
+    images, maps = first.sample([0, 1])
+    for name, h in first.encode(images).items():
+        assert torch.equal(h, maps[name])
+        assert not torch.allclose(h, second.encode(images)[name])
+
+
+def test_random_classes_are_drawn_from_the_samples_seeds() -> None:
+    drawn, fixed = conditional(class_id="random"), [conditional(class_id=c) for c in range(5)]
+    indices = range(8)
+    images = drawn.sample_images(indices)
+    of_class = torch.stack([g.sample_images(indices) for g in fixed])
+    apart = (of_class.int() - images.int()).abs().amax((2, 3, 4))  # [classes, samples]
+    assert (apart.min(0).values <= 1).all()
+    assert len(set(apart.argmin(0).tolist())) > 1
+    alone = drawn.sample_images([5])
+    assert (alone[0].int() - images[5].int()).abs().max() <= 1
+    # The class of a photograph is unknown, so features do not depend on that of a sample either.
+    photographs, maps = drawn.sample([3, 4])
+    for name, h in drawn.encode(photographs, [7, 8]).items():
+        assert torch.equal(h, maps[name])
+
+
+def test_a_class_is_given_where_there_are_classes_and_only_there(tiny_weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"class_id is 3, but the network of .* has no classes"):
+        load(tiny_weights, class_id=3)
+    for class_id in (None, 5):
+        with pytest.raises(ValueError, match=rf"class_id is {class_id}.* has classes 0 to 4"):
+            conditional(class_id=class_id)
+    with pytest.raises(ValueError, match="class_id"):
+        DDPMConfig(weights="", class_id=-1)
+
+
+# --- compilation ------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_the_network_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    unet = build_unet(8, (8,), resnets_per_level=1, attention_levels=0)
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([9])
+    expected, _ = Network(unet, torch.device("cpu"))(x, t)
+    network = Network(unet, torch.device("cpu"), compile=True)
+    with pytest.warns(UserWarning, match=r"^going on without generator.compile: .*compiler.*$"):
+        output, _ = network(x, t)
+    assert torch.equal(output, expected)

@@ -1,0 +1,79 @@
+"""A U-Net prepared to be evaluated fast: number format, memory layout, compilation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
+from generators.hardware import send
+
+
+class Network:
+    """The walk over one U-Net on one device.
+
+    Attention is PyTorch's scaled-dot-product kernel, which is what diffusers chooses.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+    ):
+        """Takes `unet` over: it is moved to `device` and its weights are converted to `dtype`.
+
+        Converted once, they need no autocast, which would convert activations between layers.
+        Channels-last is the layout that the convolutions of oneDNN and of tensor cores want.
+
+        Raises ValueError for a U-Net with unknown parts.
+        """
+        check_walkable(unet)
+        self.unet = unet.to(device, memory_format=torch.channels_last).eval()
+        cast_weights(self.unet, dtype)
+        self.device, self.dtype = device, dtype
+        self._walk = walk
+        if compile:
+            # Of tracing through a version check of diffusers, in five lines.
+            warnings.filterwarnings("ignore", message=r"(?s)Dynamo detected.*functools\.lru_cache")
+            # reduce-overhead: with CUDA graphs where there is CUDA.
+            self._walk = torch.compile(walk, mode="reduce-overhead", dynamic=False)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        classes: Tensor | None = None,
+        blocks: Sequence[int] = (),
+        to_output: bool = True,
+    ) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Output `[N, 3 or 6, H, W]` and activations of `blocks`, all float32 (see `walk`).
+
+        `x` is noisy images `[N, 3, H, W]`, `t` timesteps `[1]` or `[N]`, and `classes` class
+        vectors `[1, E]` or `[N, E]` of a class-conditional network.
+        """
+        x = x.to(self.device, self.dtype, memory_format=torch.channels_last)
+        emb = embed(self.unet, send(t, self.device), classes)
+        output, recorded = self._run(x, emb, tuple(blocks), to_output)
+        # Copies, because the next pass of a CUDA graph overwrites the outputs of the last.
+        copy = self._walk is not walk
+        maps = {block: h.to(torch.float32, copy=copy) for block, h in recorded.items()}
+        return None if output is None else output.to(torch.float32, copy=copy), maps
+
+    def _run(self, *args) -> tuple[Tensor | None, dict[int, Tensor]]:
+        if self._walk is walk:
+            return walk(self.unet, *args)
+        torch.compiler.cudagraph_mark_step_begin()
+        try:
+            return self._walk(self.unet, *args)
+        except torch._dynamo.exc.TorchDynamoException as error:  # among them: no compiler found
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"going on without generator.compile: {reason}", stacklevel=2)
+            self._walk = walk
+            return walk(self.unet, *args)
