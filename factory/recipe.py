@@ -131,8 +131,8 @@ def recipe_of_labeler(
         raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
     if generator is not None:
         noted["weights"] = generator
-    labeler = {key: about.config[key] for key in ("vote", "uncertainty") if key in about.config}
-    content = {"name": name, "generator": noted, "labeler": {"weights": folder} | labeler}
+    labeler = {key: about.config[key] for key in LABELING_KEYS if key in about.config}
+    content = {"name": name, "generator": noted, "labeler": labeler | {"weights": folder}}
     return build_recipe(content, overrides, f"of {folder}")
 
 

@@ -32,7 +32,7 @@ def build_settings(
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ValueError(_describe(error, source)) from None
+        raise ValueError(_describe(error, source, known)) from None
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
@@ -102,12 +102,33 @@ def _keys_of(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "")
             yield from _keys_of(value, known, f"{key}.")
 
 
-def _describe(error: ValidationError, source: str) -> str:
+def _describe(error: ValidationError, source: str, known: Sequence[str]) -> str:
     """The first problem of a validation, in one line."""
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+    key, kind = _key_of(first["loc"], known)
     if first["type"] == "missing":
         return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        return f"{source}: '{key}.kind' is {context['tag']!r}: expected {context['expected_tags']}"
+    if first["type"] == "extra_forbidden" and kind:
+        return f"{source}: '{key}' is not a setting of kind '{kind}'"
     message = first["msg"].removeprefix("Value error, ")
     subject = f"'{key}' is {first['input']!r}: " if key else ""
     return f"{source}: {subject}{message[0].lower()}{message[1:]}"
+
+
+def _key_of(location: Sequence[int | str], known: Sequence[str]) -> tuple[str, str]:
+    """The dotted key of a value that pydantic complains about, and the kind of its section.
+
+    pydantic names the kind, such as `ddpm`, between the section and the key; it is empty for
+    sections of which there is one kind only.
+    """
+    key = kind = ""
+    for part in map(str, location):
+        longer = f"{key}.{part}" if key else part
+        if longer in known or part.isdigit() or not key:
+            key = longer
+        else:
+            kind = part
+    return key, kind

@@ -17,6 +17,10 @@ __all__ = ["FeatureMapSpec", "FeatureMaps", "Generator", "GeneratorConfig", "loa
 
 def load(config: GeneratorConfig, device: str = "auto") -> Generator:
     """The generator that `config` describes, its weights on `device`."""
+    if config.kind == "stylegan2":
+        from generators.stylegan2.model import StyleGAN2Generator
+
+        return StyleGAN2Generator.load(config, device)
     from generators.ddpm.model import DDPMGenerator
 
     return DDPMGenerator.load(config, device)

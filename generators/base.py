@@ -106,7 +106,7 @@ class Generator(Protocol):
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """What else decides the features, by the keys of `generator.features` in a recipe."""
+        """What else decides the features: keys of `generator` in a recipe, nested ones dotted."""
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:

@@ -5,9 +5,20 @@ Each default is declared here and nowhere else.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from generators.stylegan2.config import StyleGAN2Config
+from generators.training_config import TrainingConfig
 
 
 class FeatureConfig(BaseModel):
@@ -28,6 +39,11 @@ class FeatureConfig(BaseModel):
         description="one fixed noise for all images and timesteps; one a timestep; new every time",
     )
     noise_seed: int = Field(default=0, ge=0, description="seed of the fixed noise")
+    record: Literal["renoise", "trajectory"] = Field(
+        default="renoise",
+        description="of the finished image, noised again; or, without further passes, what a "
+        "sampler that visits those timesteps met on its way (photographs are noised in any case)",
+    )
 
     @field_validator("blocks", "timesteps")
     @classmethod
@@ -45,17 +61,53 @@ class DDPMConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ddpm"] = "ddpm"
-    weights: str = Field(description="diffusers directory (local, or a hub id such as org/name)")
-    sampler: Literal["ddpm", "ddim", "dpmsolver++"] = Field(
-        default="dpmsolver++", description="ancestral, DDIM, or DPM-Solver++ 2M"
+    weights: str = Field(
+        description="diffusers directory (local, or a hub id such as org/name) or guided-diffusion "
+        ".pt file; the next four say what cannot be read from the latter"
+    )
+    image_size: int | None = Field(
+        default=None, ge=8, description="pixels; none: its coarsest level has 8 x 8"
+    )
+    channels_per_head: int | None = Field(
+        default=None, ge=1, description="of its attention; none: 64, or what a published file needs"
+    )
+    heads: int | None = Field(
+        default=None, ge=1, description="where their number is the same at all levels instead"
+    )
+    attention_order: Literal["legacy", "new"] | None = Field(
+        default=None, description="of q, k and v; none: legacy, or what a published file needs"
+    )
+    class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
+        default=None,
+        description="of a class-conditional network: the class of all samples, or random: drawn "
+        "for each from its seed",
+    )
+    sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = Field(
+        default="dpmsolver++", description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC"
     )
     steps: int = Field(default=25, ge=1, le=1000, description="network passes a sample")
+    spacing: Literal["trailing", "leading", "linspace"] = Field(
+        default="trailing",
+        # Lin et al. 2024
+        description="which timesteps are visited; trailing begins at the last one: others start "
+        "from less noise than they are given, which pulls all samples towards the mean colour",
+    )
+    karras: bool = Field(
+        default=False,
+        description="noise levels spaced as by Karras et al. 2022 instead (dpmsolver++ and unipc)",
+    )
     eta: float = Field(default=0.0, ge=0.0, le=1.0, description="DDIM's stochasticity")
     clip_x0: bool = Field(default=True, description="clip the predicted clean image to [-1, 1]")
     seed: int = Field(default=0, ge=0, description="run seed; sample i draws from (seed, i)")
     batch_size: int = Field(default=16, ge=1, description="samples a network pass")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
+        default="auto",
+        description="auto: bfloat16 where the hardware multiplies it, else float32, whose "
+        "convolutions CUDA multiplies in TF32 (10 bits of mantissa)",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the network first: minutes, which pay in long runs on a GPU",
     )
     features: FeatureConfig = FeatureConfig()
 
@@ -65,16 +117,43 @@ class DDPMConfig(BaseModel):
             raise ValueError(f"eta is {self.eta}, but the sampler is {self.sampler}, not ddim")
         return self
 
+    @model_validator(mode="after")
+    def _karras_is_of_multistep_solvers(self) -> DDPMConfig:
+        if self.karras and self.sampler not in ("dpmsolver++", "unipc"):
+            raise ValueError(
+                f"karras is true, but the sampler is {self.sampler}, not dpmsolver++ or unipc"
+            )
+        return self
 
-GeneratorConfig = DDPMConfig  # becomes a union discriminated by `kind` with the second generator
+    @model_validator(mode="after")
+    def _trajectory_is_of_whole_timesteps(self) -> DDPMConfig:
+        if self.karras and self.features.record == "trajectory":
+            raise ValueError(
+                "karras is true, but features.record is trajectory, and Karras' noise levels lie "
+                "between timesteps: set karras=false, or features.record=renoise"
+            )
+        return self
 
 
-class DDPMTrainingConfig(BaseModel):
+def _with_kind(value: Any) -> Any:
+    """A section without `kind` is a diffusion model's."""
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {"kind": "ddpm", **value}
+    return value
+
+
+GeneratorConfig = Annotated[
+    DDPMConfig | StyleGAN2Config, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
+
+
+class DDPMTrainingConfig(TrainingConfig):
     """How a diffusion model is trained: network, objective, optimisation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image_size: int = Field(default=64, ge=8, description="training resolution in pixels, square")
+    lr: float = Field(
+        default=5e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
+    )
+    warmup_steps: int = Field(default=100, ge=0)
     channels: tuple[int, ...] = Field(
         default=(48, 96, 128, 192), description="U-Net channels a level, fine to coarse"
     )
@@ -89,19 +168,7 @@ class DDPMTrainingConfig(BaseModel):
         description="of each channel's mean, see generators.ddpm.noise",
     )
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
-    steps: int = Field(default=20_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=16, ge=1)
-    lr: float = Field(
-        default=5e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
-    )
-    warmup_steps: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    flips: bool = Field(default=False, description="random left-right and top-bottom flips")
-    quarter_turns: bool = Field(default=False, description="random turns by 90 degrees")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
-    preview_every: int = Field(default=500, ge=1, description="steps between sample grids")
 
     @model_validator(mode="after")
     def _divisible(self) -> DDPMTrainingConfig:

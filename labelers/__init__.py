@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from labelers.annotations import (
         Annotations,
         ImageFolder,
-        list_images,
+        annotated_size,
         read_annotations,
-        read_image,
-        read_mask,
     )
     from labelers.config import LabelerConfig
     from labelers.ensemble import Ensemble
+    from labelers.images import list_images, read_image, read_mask
     from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo, Prediction
 
 _MODULES = {
@@ -30,10 +29,11 @@ _MODULES = {
     "LabelerConfig": "config",
     "LabelerInfo": "labeler",
     "Prediction": "labeler",
-    "list_images": "annotations",
+    "annotated_size": "annotations",
+    "list_images": "images",
     "read_annotations": "annotations",
-    "read_image": "annotations",
-    "read_mask": "annotations",
+    "read_image": "images",
+    "read_mask": "images",
 }
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "LabelerConfig",
     "LabelerInfo",
     "Prediction",
+    "annotated_size",
     "list_images",
     "read_annotations",
     "read_image",

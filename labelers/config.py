@@ -1,15 +1,63 @@
 """Settings of a labeler: the `labeler:` section of a recipe.
 
-Each default is declared here and nowhere else; they are those of the DDPM paper's code.
+Each default is declared here and nowhere else; those of `reference` training are the DDPM paper's
+code's.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Vote = Literal["majority", "soft", "log_soft"]
+Uncertainty = Literal["js", "entropy"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class ReferenceTraining(BaseModel):
+    """The published procedure: Adam on small batches until the best batch loss stays unbeaten."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["reference"] = "reference"
+    lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate")
+    batch_pixels: int = Field(default=64, ge=2, description="pixels a step, for each member")
+    min_epochs: int = Field(default=4, ge=0, description="passes before early stopping may start")
+    max_epochs: int = Field(default=100, ge=1, description="passes after which training ends")
+    patience_batches: int = Field(
+        default=51, ge=1, description="stop after so many batches in a row above the best loss"
+    )
+    precision: Precision = Field(
+        default="auto", description="of the first layer's products; auto as in prediction"
+    )
+
+
+class FastTraining(BaseModel):
+    """Few steps on large batches of normalised features, at a learning rate that falls to zero."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["fast"] = "fast"
+    lr: float = Field(default=3e-3, gt=0, description="Adam's highest learning rate")
+    batch_pixels: int = Field(default=512, ge=2, description="pixels a step, for each member")
+    steps: int = Field(default=600, ge=1, description="optimiser steps")
+    precision: Precision = Field(
+        default="auto", description="of the first layer's products; auto as in prediction"
+    )
+
+
+def _with_kind(value: Any) -> Any:
+    """`training: {lr: 0.002}` changes the default kind."""
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {"kind": "reference", **value}
+    return value
+
+
+Training = Annotated[
+    ReferenceTraining | FastTraining, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
 
 
 class LabelerConfig(BaseModel):
@@ -24,21 +72,35 @@ class LabelerConfig(BaseModel):
         default="majority",
         description="most frequent class; argmax of mean probability; of mean log-probability",
     )
+    uncertainty: Uncertainty = Field(
+        default="js", description="members' Jensen-Shannon divergence; entropy of their mean"
+    )
+    precision: Precision = Field(
+        default="auto", description="of prediction; auto is bfloat16 where the device multiplies it"
+    )
     members: int = Field(default=10, ge=1, description="classifiers in the ensemble")
     hidden: tuple[int, ...] | None = Field(
         default=None, description="hidden widths; (128, 32) under 30 classes, else (256, 128)"
     )
-    lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate")
-    batch_pixels: int = Field(default=64, ge=2, description="pixels a step, for each member")
-    min_epochs: int = Field(default=4, ge=0, description="passes before early stopping may start")
-    max_epochs: int = Field(default=100, ge=1, description="passes after which training ends")
-    patience_batches: int = Field(
-        default=51, ge=1, description="stop after so many batches in a row above the best loss"
+    training: Training = Field(
+        default=ReferenceTraining(), description="`kind: reference` or `fast`, and its settings"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: every class weighs the same in the loss"
+    )
+    etf_weight: float = Field(
+        default=0, ge=0, description="weight of the ETF regulariser in the loss; 0.4 in the paper"
     )
     min_class_pixels: int = Field(
         default=20, ge=0, description="a class with fewer pixels in an image is ignored there"
     )
     seed: int = Field(default=0, ge=0, description="seed of the initial weights and pixel orders")
+    feature_dtype: Literal["float16", "float32"] = Field(
+        default="float16", description="of the features on disk while training"
+    )
+    keep_features: bool = Field(
+        default=False, description="keep the features of the annotated images after training"
+    )
 
     @field_validator("hidden")
     @classmethod

@@ -1,17 +1,14 @@
 """The ensemble of pixel classifiers, all members in one set of tensors.
 
 A member is Linear -> ReLU -> BatchNorm for each hidden layer, then Linear. Parameters carry a
-leading member axis M, so that training is a handful of batched matrix products.
-
-Prediction never builds the upsampled `[N, ΣC, H, W]` tensor. Bilinear upsampling is linear and
-acts per channel, so the first layer commutes with it: W·concat_l(up(f_l)) = Σ_l up(W_l·f_l).
-Each map is projected at native size, maps of equal size are added, only the sum is upsampled.
+leading member axis M, so that training is a handful of batched matrix products. `inference` labels
+whole images with it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -90,10 +87,10 @@ class MemberNorm(nn.Module):
             self.eps,
         ).view_as(x)
 
-    def scale_shift(self, member: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The running normalisation of one member as y = scale·x + shift, `[width]` each."""
-        scale = self.weight[member] * torch.rsqrt(self.running_var[member] + self.eps)
-        return scale, self.bias[member] - scale * self.running_mean[member]
+    def scale_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The running normalisation as y = scale·x + shift, `[M, width]` each."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - scale * self.running_mean
 
 
 class Ensemble(nn.Module):
@@ -157,52 +154,11 @@ class Ensemble(nn.Module):
 
         Channels are in the order of `group_by_size`.
         """
-        x = pixels.transpose(1, 2)
-        for linear, norm in zip(self.linears[:-1], self.norms, strict=True):
+        return self.linears[-1](self.hidden(self.linears[0](pixels.transpose(1, 2))))
+
+    def hidden(self, first: torch.Tensor) -> torch.Tensor:
+        """Features `[M, d, B]` of the last hidden layer, from what the first linear layer gives."""
+        x = self.norms[0](F.relu(first))
+        for linear, norm in zip(self.linears[1:-1], self.norms[1:], strict=True):
             x = norm(F.relu(linear(x)))
-        return self.linears[-1](x)
-
-    def logits(self, features: FeatureMaps, size: tuple[int, int]) -> Iterator[torch.Tensor]:
-        """Logits `[N, K, H, W]` of whole images at `size` (H, W), one member after another.
-
-        Batch normalisation uses its running statistics, whatever the mode of the module. The
-        features must have the names, order aside, and channels of `spec`.
-        """
-        tables = channel_last(features, self.groups)
-        for member in range(self.members):
-            yield self._member_logits(member, tables, size)
-
-    @torch.no_grad()
-    def _member_logits(self, member: int, tables: Tables, size: tuple[int, int]) -> torch.Tensor:
-        x = self._first_layer(member, tables, size)
-        for i, norm in enumerate(self.norms):
-            # Normalisation is affine, so it folds into the linear layer that follows it.
-            scale, shift = norm.scale_shift(member)
-            weight, bias = self._linear(i + 1, member)
-            x = x.relu_() @ (weight * scale).T
-            x += bias + weight @ shift
-        # Classes before pixels: softmax and argmax over a few classes are 5x faster that way.
-        return x.transpose(1, 2).contiguous().unflatten(2, size)
-
-    def _first_layer(self, member: int, tables: Tables, size: tuple[int, int]) -> torch.Tensor:
-        """Σ_l up(W_l·f_l) + bias, `[N, H·W, hidden]`.
-
-        Channels stay last: PyTorch upsamples that layout 25x faster on a CPU.
-        """
-        weight, bias = self._linear(0, member)
-        columns = weight.split([table.shape[2] for table in tables.values()], 1)
-        total: torch.Tensor | None = None
-        for (native, table), w in zip(tables.items(), columns, strict=True):
-            projected = table @ w.T
-            if native != size:
-                image = projected.transpose(1, 2).unflatten(2, native)
-                image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-                projected = image.permute(0, 2, 3, 1).flatten(1, 2)
-            total = projected if total is None else total.add_(projected)
-        assert total is not None
-        return total.add_(bias)
-
-    def _linear(self, layer: int, member: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight `[out, in]` and bias `[out]` of one member."""
-        linear = self.linears[layer]
-        return linear.weight[member], linear.bias[member]
+        return x

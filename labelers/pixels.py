@@ -2,64 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
-from generators.base import FeatureMaps
-from labelers.ensemble import channel_last, group_by_size
+from labelers.bilinear import bilinear_taps
+from labelers.ensemble import Tables
+
+CHUNK_PIXELS = 64
+"""Gathered at a time on a CPU: at 8448 channels they stay in the L2 cache on their way through
+interpolation, normalisation and the cast, four times faster than one pass after another."""
+
+CONSTANT = 1e-5  # a channel whose standard deviation is below this part of its mean
 
 
-def bilinear_taps(
-    native: tuple[int, int], size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where bilinear resizing (`align_corners=False`) reads each output pixel from, and how much.
+@dataclass(frozen=True)
+class Normalisation:
+    """What gives every channel mean 0 and variance 1: scale·x + shift, float32 `[C]` each."""
 
-    Positions int64 and weights float32 `[H·W, taps]` in a flattened map of `native` size; taps is
-    4, or 1 where the sizes are equal. The weights of a pixel sum to 1.
-    """
-    if native == size:
-        return torch.arange(size[0] * size[1])[:, None], torch.ones(size[0] * size[1], 1)
-    (y, wy), (x, wx) = (_axis_taps(n, s) for n, s in zip(native, size, strict=True))
-    positions = y[:, None, :, None] * native[1] + x[None, :, None, :]
-    weights = wy[:, None, :, None] * wx[None, :, None, :]
-    return positions.reshape(-1, 4), weights.reshape(-1, 4)
+    scale: torch.Tensor
+    shift: torch.Tensor
 
 
-def _axis_taps(native: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two source positions of each of `size` outputs and their weights, `[size, 2]` each."""
-    source = ((torch.arange(size) + 0.5) * (native / size) - 0.5).clamp_(min=0)
-    low = source.long().clamp_(max=native - 1)
-    fraction = (source - low).clamp_(max=1)
-    return (
-        torch.stack([low, (low + 1).clamp_(max=native - 1)], 1),
-        torch.stack([1 - fraction, fraction], 1),
-    )
+class PixelReader:
+    """The vectors of the pixels of N images of `size` (H, W), interpolated when asked for.
 
-
-class PixelStore:
-    """Feature maps of N images, channel-last, that give the vectors of pixels of size (H, W).
-
-    Costs one copy of the features at native size. Pixel p of image n has the number n·H·W + p.
+    `tables` hold the features as `labelers.ensemble.channel_last` arranges them, in memory or
+    memory-mapped. Pixel p of image n has the number n·H·W + p.
     """
 
-    def __init__(self, features: FeatureMaps, size: tuple[int, int]):
-        self.size = size
+    def __init__(self, tables: Tables, size: tuple[int, int]):
+        self.area = size[0] * size[1]
+        self.channels = [table.shape[2] for table in tables.values()]
+        self.device = next(iter(tables.values())).device
         self._groups = []
-        for native, table in channel_last(features, group_by_size(features.spec)).items():
+        for native, table in tables.items():
             taps, weights = bilinear_taps(native, size)
             rows = table.flatten(0, 1)
             self._groups.append((rows, table.shape[1], taps.to(rows.device), weights.to(rows)))
 
-    def gather(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Float vectors `[*pixels.shape, C]` of numbered pixels, channels as `group_by_size`."""
-        flat = pixels.flatten().long()
-        area = self.size[0] * self.size[1]
-        image, position = flat // area, flat % area
-        parts = []
-        for rows, native_area, taps, weights in self._groups:
+    def gather(
+        self,
+        pixels: torch.Tensor,
+        out: torch.Tensor | None = None,
+        normalisation: Normalisation | None = None,
+    ) -> torch.Tensor:
+        """Vectors `[*pixels.shape, C]` of numbered pixels, channels as `group_by_size`.
+
+        They are float32, or of the type of `out`, which a caller gives to have its memory used
+        again; `normalisation` is applied before they are rounded to it.
+        """
+        if out is None:
+            out = torch.empty(*pixels.shape, sum(self.channels), device=self.device)
+        flat, rows = pixels.flatten(), out.view(-1, out.shape[-1])
+        step = CHUNK_PIXELS if self.device.type == "cpu" else len(flat)
+        scratch = torch.empty(step, out.shape[-1], device=self.device)
+        for start in range(0, len(flat), step):
+            chunk = rows[start : start + step]
+            vectors = chunk if normalisation is None else scratch[: len(chunk)]
+            self._interpolate(flat[start : start + step], vectors)
+            if normalisation is not None:
+                chunk.copy_(torch.addcmul(normalisation.shift, vectors, normalisation.scale))
+        return out
+
+    def _interpolate(self, pixels: torch.Tensor, out: torch.Tensor) -> None:
+        image, position = pixels // self.area, pixels % self.area
+        parts = out.split(self.channels, 1)
+        for part, (rows, native_area, taps, weights) in zip(parts, self._groups, strict=True):
             read = taps[position] + (image * native_area)[:, None]
             # One fused gather and weighted sum a size, instead of four gathers and three sums.
-            parts.append(
+            part.copy_(
                 F.embedding_bag(read, rows, mode="sum", per_sample_weights=weights[position])
             )
-        return torch.cat(parts, 1).unflatten(0, pixels.shape)
+
+    def normalisation(self, pixels: torch.Tensor) -> Normalisation:
+        """The normalisation over numbered pixels `[P]`; constant channels are not scaled."""
+        variance, mean = torch.var_mean(self.gather(pixels), 0, correction=0)
+        std = variance.sqrt()
+        scale = torch.where(std > CONSTANT * mean.abs(), std, 1.0).reciprocal()
+        return Normalisation(scale, -mean * scale)

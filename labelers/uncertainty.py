@@ -1,17 +1,25 @@
-"""How unsure an ensemble is: Jensen-Shannon divergence of its members' class probabilities."""
+"""How unsure an ensemble is of each pixel, and of an image."""
 
 from __future__ import annotations
 
 import torch
 
+from labelers.config import Uncertainty
 
-def js_divergence(mean_probability: torch.Tensor, mean_entropy: torch.Tensor) -> torch.Tensor:
-    """JS = H(mean p) - mean H(p) a pixel, in nats, 0 to ln K.
 
-    `mean_probability` `[N, K, H, W]` and `mean_entropy` `[N, H, W]` are means over the members;
-    the result is `[N, H, W]`.
+def pixel_uncertainty(logits: torch.Tensor, kind: Uncertainty) -> torch.Tensor:
+    """Uncertainty of each pixel `[P]` in nats, 0 to ln K, from the members' logits `[M, K, P]`.
+
+    `js`: the Jensen-Shannon divergence of the members, H(mean p) - mean H(p): how much they
+    disagree. `entropy`: H(mean p), high too where all members agree that they do not know.
     """
-    entropy_of_mean = torch.special.entr(mean_probability).sum(1)
+    log_p = torch.log_softmax(logits, 1)
+    p = log_p.exp()
+    entropy_of_mean = torch.special.entr(p.mean(0)).sum(0)
+    if kind == "entropy":
+        return entropy_of_mean
+    # p·log p with a finite log p is 0, not NaN, where p underflows.
+    mean_entropy = -p.mul_(log_p).sum((0, 1)) / len(logits)
     return (entropy_of_mean - mean_entropy).clamp_(min=0)  # rounding can leave -1e-7
 
 

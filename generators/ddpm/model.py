@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
@@ -42,13 +43,17 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
-    """sha256 over the tensors in name order, the noise schedule and the noise."""
+    """sha256 over the tensors in name order, attention's heads, the noise schedule and the noise.
+
+    Networks with the same tensors and other numbers of heads compute something else.
+    """
     sha = hashlib.sha256()
     for name, tensor in sorted(unet.state_dict().items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     settings = {k: v for k, v in schedule.config.items() if not k.startswith("_")}
     settings["offset_std"] = noise.offset_std
+    settings["heads"] = [m.heads for m in unet.modules() if isinstance(m, Attention)]
     sha.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return sha.hexdigest()
 
@@ -97,8 +102,8 @@ class DDPMGenerator:
         """
         if self.config.features.record == "renoise":
             images = self.sample_images(indices)
-            return images, self.encode(images, indices)
-        batches = list(self._batches(indices))
+            return images, self._encode_batches(images, indices, fill=True)
+        batches = list(self._batches(indices, fill=True))
         made = [self._sample(batch, self.config.features.timesteps) for batch, _ in batches]
         counts = [count for _, count in batches]
         images = torch.cat([images[:n] for (images, _), n in zip(made, counts, strict=True)])
@@ -106,31 +111,38 @@ class DDPMGenerator:
 
     def sample_images(self, indices: Sequence[int]) -> Tensor:
         """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
-        batches = self._batches(indices)
+        batches = self._batches(indices, fill=True)
         return torch.cat([self._sample(batch)[0][:count] for batch, count in batches])
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`; `indices` (default 0..N-1) seed fresh noise."""
+        """Features of images uint8 `[N, 3, H, W]`; `indices` (default 0..N-1) seed fresh noise.
+
+        In low precision they are those of `sample` only up to rounding: its batches are filled up.
+        """
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(
                 f"images are {tuple(images.shape[-2:])}, the generator works at {self.image_size}"
             )
         indices = range(len(images)) if indices is None else indices
-        batches = list(self._batches(range(len(images))))
+        return self._encode_batches(images, indices, fill=False)
+
+    def _encode_batches(self, images: Tensor, indices: Sequence[int], *, fill: bool) -> FeatureMaps:
+        batches = list(self._batches(range(len(images)), fill=fill))
         maps = [self._encode(images[rows], [indices[row] for row in rows]) for rows, _ in batches]
         return _joined(maps, [count for _, count in batches])
 
-    def _batches(self, items: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    def _batches(self, items: Sequence[int], *, fill: bool) -> Iterator[tuple[list[int], int]]:
         """`items` in batches of the size that is set, each with the number of those that count.
 
-        In low precision the last batch is filled up by repeating its last item: kernels are chosen
-        by shape, and those of bfloat16 differ, measured by up to two grey levels in a sample, so
-        the shape must not depend on how many samples are left.
+        `fill`, which samples need: in low precision the last batch is filled up by repeating its
+        last item. Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two
+        grey levels in a sample, so the shape must not depend on how many samples are left. Real
+        images come in batches as small as memory demands.
         """
         size = self.config.batch_size
         for start in range(0, len(items), size):
             batch = list(items[start : start + size])
-            missing = 0 if self.dtype is torch.float32 else size - len(batch)
+            missing = size - len(batch) if fill and self.dtype is not torch.float32 else 0
             yield batch + missing * batch[-1:], len(batch)
 
     @torch.inference_mode()
@@ -169,7 +181,7 @@ class DDPMGenerator:
         timesteps = torch.tensor(self.config.features.timesteps)
         x_0 = to_unit_range(send(images, self.device))
         eps = self._feature_noise(indices)
-        abar = self.schedule.alphas_cumprod[timesteps].to(self.device).view(-1, 1, 1, 1, 1)
+        abar = send(self.schedule.alphas_cumprod[timesteps], self.device).view(-1, 1, 1, 1, 1)
         x_t = samplers.q_sample(x_0, eps, abar).flatten(0, 1)  # [T, N, ...] -> [TN, 3, H, W]
         t = timesteps.repeat_interleave(len(images))
         classes = self._class_of_features()
@@ -206,10 +218,11 @@ class DDPMGenerator:
         return table[ids]
 
     def _class_of_features(self) -> Tensor | None:
-        """Class vector `[1, E]` that features are recorded under.
+        """Class vector `[1, E]` that finished images are encoded under.
 
-        A photograph does not come with its class. If classes are random, features are those of the
-        average class, samples' too, so that training and labelling see the same thing.
+        A photograph does not come with its class. If classes are random, it is encoded under the
+        average class, and so are samples, so that training and labelling see the same thing; only
+        on a trajectory the features of a sample are those of its own class.
         """
         class_id = self.config.class_id
         if class_id is None:
@@ -220,12 +233,19 @@ class DDPMGenerator:
     @property
     def feature_settings(self) -> Mapping[str, Any]:
         """What features an image has, beside blocks and timesteps."""
-        return self.config.features.model_dump(include={"noise", "noise_seed", "record"})
+        features = self.config.features.model_dump(include={"noise", "noise_seed", "record"})
+        settings = {f"features.{key}": value for key, value in features.items()}
+        return settings | {"class_id": self.config.class_id}
 
     @cached_property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
-        """Names and native shapes of the maps, found by encoding one blank image."""
-        return self._encode(torch.zeros(1, 3, *self.image_size, dtype=torch.uint8), [0]).spec
+        """Names and native shapes of the maps."""
+        shapes = self.network.map_shapes(self.image_size, self.blocks)
+        return tuple(
+            FeatureMapSpec(map_name(t, block), *shapes[block])
+            for t in self.config.features.timesteps
+            for block in self.blocks
+        )
 
 
 def _joined(batches: Sequence[FeatureMaps], counts: Sequence[int]) -> FeatureMaps:
@@ -240,8 +260,13 @@ def map_name(t: int, block: int) -> str:
 
 
 def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
-    """Raise ValueError if features cannot be recorded at the timesteps asked for."""
+    """Raise ValueError if there are not the timesteps to sample and record features at."""
     asked, T = config.features.timesteps, schedule.config.num_train_timesteps
+    if config.steps > T:
+        raise ValueError(
+            f"generator.steps is {config.steps}, but the noise schedule has {T} timesteps: set "
+            f"{T} or fewer"
+        )
     if late := [t for t in asked if t >= T]:
         raise ValueError(
             f"feature timesteps {late} do not exist: the noise schedule has 0 to {T - 1}; "

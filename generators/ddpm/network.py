@@ -39,8 +39,6 @@ class Network:
         self.device, self.dtype = device, dtype
         self._walk = walk
         if compile:
-            # Of tracing through a version check of diffusers, in five lines.
-            warnings.filterwarnings("ignore", message=r"(?s)Dynamo detected.*functools\.lru_cache")
             # reduce-overhead: with CUDA graphs where there is CUDA.
             self._walk = torch.compile(walk, mode="reduce-overhead", dynamic=False)
 
@@ -58,7 +56,7 @@ class Network:
         `x` is noisy images `[N, 3, H, W]`, `t` timesteps `[1]` or `[N]`, and `classes` class
         vectors `[1, E]` or `[N, E]` of a class-conditional network.
         """
-        x = x.to(self.device, self.dtype, memory_format=torch.channels_last)
+        x = send(x, self.device).to(self.dtype, memory_format=torch.channels_last)
         emb = embed(self.unet, send(t, self.device), classes)
         output, recorded = self._run(x, emb, tuple(blocks), to_output)
         # Copies, because the next pass of a CUDA graph overwrites the outputs of the last.
@@ -66,12 +64,28 @@ class Network:
         maps = {block: h.to(torch.float32, copy=copy) for block, h in recorded.items()}
         return None if output is None else output.to(torch.float32, copy=copy), maps
 
+    @torch.inference_mode()
+    def map_shapes(
+        self, image_size: tuple[int, int], blocks: Sequence[int]
+    ) -> dict[int, tuple[int, int, int]]:
+        """`(C, h, w)` of the activations of `blocks`, found with one blank image.
+
+        Never compiled: a graph of this batch would not be used again.
+        """
+        x = torch.zeros(1, 3, *image_size, dtype=self.dtype, device=self.device)
+        emb = embed(self.unet, torch.zeros(1, device=self.device))
+        _, recorded = walk(self.unet, x, emb, tuple(blocks), False)
+        return {block: h.shape[1:] for block, h in recorded.items()}
+
     def _run(self, *args) -> tuple[Tensor | None, dict[int, Tensor]]:
         if self._walk is walk:
             return walk(self.unet, *args)
         torch.compiler.cudagraph_mark_step_begin()
         try:
-            return self._walk(self.unet, *args)
+            with warnings.catch_warnings():
+                # Of tracing through a version check of diffusers, in five lines.
+                warnings.filterwarnings("ignore", r"(?s)Dynamo detected.*functools\.lru_cache")
+                return self._walk(self.unet, *args)
         except torch._dynamo.exc.TorchDynamoException as error:  # among them: no compiler found
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"going on without generator.compile: {reason}", stacklevel=2)

@@ -45,12 +45,18 @@ def sample(
 
 
 def timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> list[int]:
-    """The timesteps at which the network is evaluated, noisiest first."""
-    if config.sampler in ("dpmsolver++", "unipc"):
+    """The `config.steps` timesteps at which the network is evaluated, noisiest first.
+
+    They are distinct, but for those nearest to Karras' noise levels. Expects at most as many steps
+    as the schedule has timesteps.
+    """
+    if config.karras:
         return _multistep_scheduler(schedule, config).timesteps.tolist()
     T, n = schedule.config.num_train_timesteps, config.steps
+    assert n <= T, f"{n} steps on {T} timesteps"
     if config.spacing == "trailing":
-        return (np.arange(T, 0, -T / n).round().astype(int) - 1).tolist()
+        # Not by a stride of T/n: its rounding errors add up to a step too many for n = 61, 103, ...
+        return ((np.arange(n, 0, -1) * T / n).round().astype(int) - 1).tolist()
     if config.spacing == "leading":
         return (np.arange(n) * (T // n))[::-1].tolist()
     return np.linspace(0, T - 1, n).round().astype(int)[::-1].tolist()
@@ -161,9 +167,11 @@ def _multistep(denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, x:
 def _multistep_scheduler(
     schedule: DDPMScheduler, config: DDPMConfig
 ) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
-    """diffusers' solver, which is given x_0: its own clip sorts all pixels in every step."""
+    """diffusers' solver, which is given x_0: its own clip sorts all pixels in every step.
+
+    It is given our timesteps too: its own are one too many, or repeat, for some numbers of steps.
+    """
     settings = {
-        "timestep_spacing": config.spacing,
         "use_karras_sigmas": config.karras,
         "prediction_type": "sample",
         "thresholding": False,
@@ -176,5 +184,11 @@ def _multistep_scheduler(
             schedule.config, algorithm_type="dpmsolver++", **settings
         )
     scheduler.set_timesteps(config.steps)
+    if not config.karras:
+        steps = timesteps(schedule, config)
+        abar = scheduler.alphas_cumprod[steps]  # its own: a little above 0 at zero terminal SNR
+        scheduler.timesteps = torch.tensor(steps)
+        scheduler.sigmas = torch.cat([((1 - abar) / abar) ** 0.5, scheduler.sigmas[-1:]])
+        scheduler.num_inference_steps = len(steps)
     scheduler.set_begin_index(0)  # it would look for the first timestep, which may occur twice
     return scheduler

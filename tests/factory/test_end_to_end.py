@@ -12,7 +12,7 @@ from PIL import Image
 from factory.dataset import open_dataset, read_samples
 from factory.demo.render import CLASSES, render_folder
 
-FAST = ("--set", "labeler.members=2", "--set", "labeler.min_epochs=0")
+FAST = ("--set", "labeler.members=2", "--set", "labeler.training.min_epochs=0")
 TINY = ("--image-size", 16, "--set", "channels=[8,16]", "--steps", 3, "--batch-size", 4)
 
 

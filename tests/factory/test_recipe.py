@@ -159,10 +159,11 @@ def test_keys_that_an_older_program_did_not_have_are_no_difference(mine: str) ->
 def test_a_labelers_own_way_of_labelling_is_taken_over(mine: str) -> None:
     folder = Path(mine).parent / "labeler"
     noted = {"generator": {"config": {"weights": "there", "steps": 3}}, "classes": ["a", "b"]}
-    config = {"vote": "soft", "uncertainty": "entropy", "members": 3}
+    config = {"vote": "soft", "uncertainty": "entropy", "precision": "float32", "members": 3}
     (folder / "labeler.json").write_text(json.dumps({**noted, "config": config}))
     recipe = recipe_of_labeler(str(folder), overrides=["generator.steps=4"])
     assert (recipe.labeler.vote, recipe.labeler.uncertainty) == ("soft", "entropy")
+    assert recipe.labeler.precision == "float32"
     assert (recipe.generator.weights, recipe.generator.steps) == ("there", 4)
     (folder / "labeler.json").write_text(json.dumps({**noted, "config": {"vote": "log_soft"}}))
     recipe = recipe_of_labeler(str(folder))  # written before there was a choice

@@ -49,7 +49,9 @@ def test_a_mapping_of_values_is_no_section() -> None:
         ("way.step=3", "training settings: unknown key 'way.step': did you mean 'way.steps'?"),
         ("steps=3", "unknown key 'steps': did you mean 'way.steps'?"),
         ("zzz=3", "unknown key 'zzz': expected one of way, colours"),
-        ("way.steps=3", "training settings: 'way.slow.steps' is 3: extra inputs are not permitted"),
+        ("way.steps=3", "training settings: 'way.steps' is not a setting of kind 'slow'"),
+        ("way.epochs=x", "training settings: 'way.epochs' is 'x': input should be a valid integer"),
+        ("way.kind=lazy", "training settings: 'way.kind' is 'lazy': expected 'slow', 'fast'"),
     ],
 )
 def test_a_mistake_is_one_line(override: str, message: str) -> None:

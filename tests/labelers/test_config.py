@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from labelers.config import LabelerConfig
+from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
 
 
 def test_hidden_widths_follow_the_number_of_classes():
@@ -23,6 +23,20 @@ def test_hidden_widths_follow_the_number_of_classes():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         LabelerConfig(**wrong)
+
+
+def test_kinds_of_training():
+    assert LabelerConfig().training == ReferenceTraining()
+    assert LabelerConfig(training={"lr": 0.5}).training == ReferenceTraining(lr=0.5)
+    assert LabelerConfig(training={"kind": "fast", "steps": 7}).training == FastTraining(steps=7)
+    for config in (LabelerConfig(), LabelerConfig(training=FastTraining(steps=7))):
+        assert LabelerConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "slow"}, {"steps": 7}, {"kind": "fast", "lr": 0}, 3])
+def test_wrong_kinds_of_training_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        LabelerConfig(training=wrong)
 
 
 def test_importing_the_settings_does_not_import_torch():

@@ -1,4 +1,4 @@
-"""Training on toy problems: it learns, is deterministic, and keeps the reference's rules."""
+"""Training on toy problems: it learns, is deterministic, resumes, and keeps the rules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import torch
 import torch.nn.functional as F
 
 from generators.base import FeatureMaps
-from labelers.config import LabelerConfig
-from labelers.fit import StoppingRule, fit, training_pixels
+from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
+from labelers.fit import fit
 from labelers.labeler import GeneratorInfo, Labeler
+from labelers.schedule import StoppingRule
+from labelers.store import FeatureStore
+from labelers.trainer import Report
 
-CONFIG = LabelerConfig(members=3, hidden=(16, 8), min_epochs=2, max_epochs=4)
+CONFIG = LabelerConfig(
+    members=3, hidden=(16, 8), training=ReferenceTraining(min_epochs=1, max_epochs=2)
+)
+FAST = CONFIG.model_copy(
+    update={"training": FastTraining(steps=105, batch_pixels=128, precision="float32")}
+)
+KINDS = pytest.mark.parametrize("config", [CONFIG, FAST], ids=["reference", "fast"])
 CLASSES = ["background", "left", "right"]
 
 
@@ -27,10 +36,15 @@ def toy(seed: int = 0) -> tuple[FeatureMaps, torch.Tensor]:
     return FeatureMaps({"fine": fine, "coarse": coarse}), masks
 
 
+def with_training(**changes) -> LabelerConfig:
+    training = CONFIG.training.model_copy(update=changes)
+    return CONFIG.model_copy(update={"training": training})
+
+
 def train(config: LabelerConfig = CONFIG, **extra) -> Labeler:
     features, masks = toy()
     return fit(
-        features,
+        extra.pop("features", features),
         extra.pop("masks", masks),
         config,
         classes=CLASSES,
@@ -40,43 +54,92 @@ def train(config: LabelerConfig = CONFIG, **extra) -> Labeler:
     )
 
 
-def test_learns_and_reports():
-    seen: list[tuple[int, int, float, float]] = []
-    labeler = train(progress=lambda *values: seen.append(values))
+def same_weights(a: Labeler, b: Labeler) -> bool:
+    ours, theirs = a.ensemble.state_dict(), b.ensemble.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@KINDS
+def test_learns_and_reports(config):
+    seen: list[Report] = []
+    labeler = train(config, progress=seen.append)
     features, masks = toy(seed=1)  # the same shapes in other noise
     prediction = labeler.predict(features)
     assert (prediction.mask == masks).float().mean() > 0.97
-    steps, totals, losses, accuracies = zip(*seen, strict=True)
-    assert list(steps) == sorted(set(steps))
-    assert steps[-1] == totals[-1] == labeler.info.scores["steps"]
-    assert losses[-1] < losses[0]
-    assert accuracies[-1] == labeler.info.scores["train_accuracy"] > 0.95
+    steps = [report.step for report in seen]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == seen[-1].total == labeler.info.scores["steps"]
+    assert seen[-1].loss < seen[0].loss
+    assert len(seen[-1].accuracy) == 3
+    assert min(seen[-1].accuracy) > 0.95
+    assert labeler.info.scores["train_accuracy"] == pytest.approx(sum(seen[-1].accuracy) / 3)
 
 
-def test_same_seed_same_weights_and_another_seed_others():
-    first, second = train(), train()
-    for a, b in zip(first.ensemble.parameters(), second.ensemble.parameters(), strict=True):
-        assert torch.equal(a, b)
-    other = train(CONFIG.model_copy(update={"seed": 1}))
+@KINDS
+def test_same_seed_same_weights_and_another_seed_others(config):
+    first = train(config)
+    assert same_weights(first, train(config))
+    other = train(config.model_copy(update={"seed": 1}))
     a, b = first.ensemble.linears[0].weight, other.ensemble.linears[0].weight
     assert not torch.equal(a, b)
     assert not torch.equal(a[0], a[1])
 
 
-def test_does_not_touch_the_global_random_state():
+@KINDS
+def test_does_not_touch_the_global_random_state(config):
     before = torch.get_rng_state()
-    train(CONFIG.model_copy(update={"max_epochs": 1}))
+    train(config)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_max_epochs_ends_training():
-    labeler = train(CONFIG.model_copy(update={"max_epochs": 1, "min_epochs": 4}))
+    labeler = train(with_training(max_epochs=1, min_epochs=4))
     assert labeler.info.scores["steps"] == 4 * 32 * 32 // 64
 
 
 def test_batches_larger_than_the_data():
-    labeler = train(CONFIG.model_copy(update={"batch_pixels": 10**6, "max_epochs": 2}))
+    labeler = train(with_training(batch_pixels=10**6, max_epochs=2))
     assert labeler.info.scores["steps"] == 2
+
+
+def test_bfloat16_products_learn_too():
+    labeler = train(FAST, dtype=torch.bfloat16)
+    assert not same_weights(labeler, train(FAST))
+    assert labeler.ensemble.linears[0].weight.dtype == torch.float32
+    features, masks = toy(seed=1)
+    assert (labeler.predict(features).mask == masks).float().mean() > 0.97
+
+
+@KINDS
+def test_features_on_disk_teach_the_same(config, tmp_path):
+    features, _ = toy()
+    store = FeatureStore(tmp_path, features.spec, 4, "float32")
+    store.append(features)
+    assert same_weights(train(config, features=store), train(config))
+
+
+def test_normalisation_ends_in_the_weights():
+    """Channels of any scale and offset give the same labeler, but for the first layer."""
+    features, _ = toy()
+    moved = FeatureMaps({name: 50 * tensor + 200 for name, tensor in features.items()})
+    plain, other = train(FAST), train(FAST, features=moved)
+    assert torch.equal(plain.predict(features).mask, other.predict(moved).mask)
+
+
+def test_balanced_classes_are_found_more_often():
+    """A class of 21 pixels in 4096 that the features barely tell from the background."""
+    _, masks = toy()
+    masks[masks == 2] = 0
+    masks[0, :3, :7] = 2
+    clues = torch.stack([masks == 1, masks == 2], 1)
+    noise = torch.randn(clues.shape, generator=torch.Generator().manual_seed(7))
+    features = FeatureMaps({"a": clues + noise})
+    found = {}
+    for weights in ("none", "balanced"):
+        config = FAST.model_copy(update={"class_weights": weights})
+        labeler = train(config, features=features, masks=masks)
+        found[weights] = (labeler.predict(features).mask == 2).sum()
+    assert found["none"] < found["balanced"]
 
 
 def stop_after(monkeypatch, steps: list[int]) -> None:
@@ -91,7 +154,7 @@ def stop_after(monkeypatch, steps: list[int]) -> None:
 
 
 def test_a_stopped_member_keeps_what_it_had(monkeypatch):
-    config = CONFIG.model_copy(update={"min_epochs": 0})
+    config = with_training(min_epochs=0)
     stop_after(monkeypatch, [5, 5, 5])
     short = train(config)
     stop_after(monkeypatch, [5, 9, 9])
@@ -103,38 +166,73 @@ def test_a_stopped_member_keeps_what_it_had(monkeypatch):
         assert same == [True, False, False], name
 
 
-def test_stopping_rule():
-    rule = StoppingRule(members=2, patience=3)
-    batches = [(0.5, 0.5), (0.4, 0.6), (0.4, 0.6), (0.5, 0.5), (0.3, 0.1), (0.3, 0.1)]
-    assert [rule.update(b) for b in batches] == [[], [], [], [1], [], []]
-    assert rule.stopped == [False, True]
-    assert [rule.update((0.9, 0.9)) for _ in range(2)] == [[], [0]]
+class Killed(Exception):
+    """What happens to a process in the middle of its work."""
 
 
-def test_small_classes_and_ignored_pixels_are_left_out():
-    masks = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    masks[0, 0, :4] = 1  # 4 pixels here: too few
-    masks[1, :3] = 1  # 24 there
-    masks[1, 7] = 255
-    pixels = training_pixels(masks, classes=2, min_class_pixels=20)
-    kept = torch.zeros(2 * 64, dtype=torch.bool)
-    kept[pixels] = True
-    expected = torch.ones(2, 8, 8, dtype=torch.bool)
-    expected[0, 0, :4] = expected[1, 7] = False
-    assert torch.equal(kept.view(2, 8, 8), expected)
+def interrupted_at(step: int):
+    def progress(report: Report) -> None:
+        if report.step == step:
+            raise Killed
+
+    return progress
 
 
-def test_masks_that_teach_nothing_are_refused():
-    masks = torch.full((1, 8, 8), 255, dtype=torch.uint8)
-    masks[0, :4] = 0  # a 0/255 mask: 255 is not a class
-    with pytest.raises(ValueError, match=r"hold 1 class to learn \(ids \[0\]; 255 is ignored"):
-        training_pixels(masks, classes=2, min_class_pixels=0)
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, FAST, FAST.model_copy(update={"class_weights": "balanced", "etf_weight": 0.4})],
+    ids=["reference", "fast", "variants"],
+)
+def test_an_interrupted_training_ends_with_the_same_weights(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("labelers.trainer.CHECKPOINT_SEC", 0)
+    whole = train(config)
+    checkpoint, seen = tmp_path / "checkpoint", []
+    with pytest.raises(Killed):
+        train(config, checkpoint=checkpoint, progress=interrupted_at(100))
+    resumed = train(config, checkpoint=checkpoint, progress=seen.append)
+    assert seen[0].step == 100  # what was lost: the steps since the checkpoint at 50
+    assert same_weights(whole, resumed)
+    assert whole.info == resumed.info
 
 
-def test_ids_beyond_the_classes_are_refused():
-    masks = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
-    with pytest.raises(ValueError, match="class id 63, expected 5 classes"):
-        training_pixels(masks, classes=5, min_class_pixels=0)
+def test_members_that_stopped_before_the_interruption(tmp_path, monkeypatch):
+    monkeypatch.setattr("labelers.trainer.CHECKPOINT_SEC", 0)
+    stop_after(monkeypatch, [20, 70, 110])
+    config, checkpoint = with_training(min_epochs=0), tmp_path / "checkpoint"
+    whole = train(config)
+    with pytest.raises(Killed):
+        train(config, checkpoint=checkpoint, progress=interrupted_at(100))
+    assert same_weights(whole, train(config, checkpoint=checkpoint))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("labelers.trainer.CHECKPOINT_SEC", 0)
+    checkpoint = tmp_path / "checkpoint"
+    train(checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="checkpoint belongs to a training with other settings"):
+        train(CONFIG.model_copy(update={"seed": 1}), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(ValueError, match="checkpoint is damaged"):
+        train(checkpoint=checkpoint)
+
+
+def test_the_etf_regulariser_changes_every_layer_of_every_member():
+    plain, regularised = train(FAST), train(FAST.model_copy(update={"etf_weight": 0.4}))
+    for a, b in zip(plain.ensemble.linears, regularised.ensemble.linears, strict=True):
+        assert (a.weight - b.weight).abs().amax((1, 2)).min() > 1e-3
+
+
+def test_the_etf_regulariser_needs_width():
+    config = CONFIG.model_copy(update={"etf_weight": 0.4, "hidden": (16, 2)})
+    with pytest.raises(ValueError, match="found 2 units for 3 classes"):
+        train(config)
+
+
+@pytest.mark.parametrize("hidden", [(40,), (16, 12, 8, 6)])
+def test_wider_and_deeper_members(hidden):
+    labeler = train(FAST.model_copy(update={"hidden": hidden}))
+    features, masks = toy(seed=1)
+    assert (labeler.predict(features).mask == masks).float().mean() > 0.97
 
 
 def test_as_many_masks_as_images():

@@ -71,12 +71,38 @@ def test_prediction_types_and_size(labeler, random_features):
     assert labeler.predict(random_features).mask.shape == (2, 16, 24)
 
 
-def test_chunks_do_not_matter(labeler, random_features, monkeypatch):
-    whole = labeler.predict(random_features)
-    monkeypatch.setattr("labelers.labeler.WORKING_SET_BYTES", 1)
-    single = labeler.predict(random_features)
-    assert torch.equal(whole.mask, single.mask)
-    torch.testing.assert_close(whole.pixel_uncertainty, single.pixel_uncertainty)
+def test_config_gives_vote_and_uncertainty(labeler, random_features):
+    """What the artefact says holds, unless the call says otherwise."""
+    config = labeler.info.config.model_copy(update={"vote": "soft", "uncertainty": "entropy"})
+    changed = replace(labeler, info=labeler.info.model_copy(update={"config": config}))
+    ours = changed.predict(random_features)
+    asked = labeler.predict(random_features, vote="soft", uncertainty="entropy")
+    other = labeler.predict(random_features)
+    assert torch.equal(ours.mask, asked.mask)
+    assert torch.equal(ours.pixel_uncertainty, asked.pixel_uncertainty)
+    assert not torch.equal(ours.pixel_uncertainty, other.pixel_uncertainty)
+    again = changed.predict(random_features, vote="majority", uncertainty="js")
+    assert torch.equal(again.mask, other.mask)
+    assert torch.equal(again.pixel_uncertainty, other.pixel_uncertainty)
+
+
+def test_image_uncertainty_is_that_of_its_pixels(labeler, random_features):
+    prediction = labeler.predict(random_features)
+    top = prediction.pixel_uncertainty.flatten(1).sort(1, descending=True).values[:, :38]
+    torch.testing.assert_close(prediction.uncertainty, top.mean(1))  # 38 = int(16 · 24 / 10)
+
+
+def test_number_format_of_prediction(labeler, random_features, tmp_path):
+    labeler.save(tmp_path)
+    assert Labeler.load(tmp_path).dtype == torch.float32
+    half = Labeler.load(tmp_path, dtype=torch.bfloat16)
+    ours, exact = half.predict(random_features), labeler.predict(random_features)
+    assert ours.pixel_uncertainty.dtype == torch.float32
+    assert not torch.equal(ours.pixel_uncertainty, exact.pixel_uncertainty)
+    torch.testing.assert_close(ours.pixel_uncertainty, exact.pixel_uncertainty, rtol=0.1, atol=0.01)
+    half.save(tmp_path / "again")  # weights stay float32, whatever they are used in
+    for name in ("labeler.json", "labeler.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_other_features_are_refused(labeler, random_features):
@@ -145,7 +171,12 @@ def test_damaged_weights(labeler, tmp_path):
         (lambda text: text[:50], "is not a labeler description"),
         (lambda text: "[]", "is not a labeler description"),
         (lambda text: edited(text, classes="x"), "classes"),
-        (lambda text: edited(text, format_version=99), "format version 99, expected 1"),
+        (lambda text: "\xff", "is not a labeler description"),
+        (lambda text: edited(text, format_version=99), "format version 99, expected 2"),
+        (
+            lambda text: edited(text, format_version=1, config={"lr": 0.001}),
+            "format version 1, exp",
+        ),
     ],
 )
 def test_damaged_description(labeler, tmp_path, change, message):

@@ -1,4 +1,4 @@
-"""Jensen-Shannon divergence and the score of an image."""
+"""Uncertainty of pixels, and the score of an image."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ import math
 import pytest
 import torch
 
-from labelers.uncertainty import image_score, js_divergence
-from labelers.vote import Tally
+from labelers.uncertainty import image_score, pixel_uncertainty
 
 
-def divergence(*members: torch.Tensor) -> torch.Tensor:
-    tally = Tally("soft")
-    for logits in members:
-        tally.add(logits)
-    return js_divergence(tally.mean_probability, tally.mean_entropy)
-
-
-def test_golden(golden, golden_features, golden_ensemble):
-    ours = divergence(*golden_ensemble.logits(golden_features, (32, 32)))
+def test_golden(golden):
+    ours = pixel_uncertainty(golden["logits"].transpose(1, 2), "js").view(1, 32, 32)
     theirs = golden["js_divergence"]
     # The reference prints NaN (0·log 0) where a probability underflows; its image score does not.
     known = ~theirs.isnan()
@@ -28,15 +20,31 @@ def test_golden(golden, golden_features, golden_ensemble):
     torch.testing.assert_close(image_score(ours), golden["uncertainty"], rtol=0, atol=1e-5)
 
 
-def test_agreement_is_zero_and_full_disagreement_is_log_2():
-    a = torch.tensor([200.0, -200.0]).view(1, 2, 1, 1)
-    assert divergence(a, a).item() == 0.0
-    assert divergence(a, -a).item() == pytest.approx(math.log(2), abs=1e-6)
+def members(*logits: list[float]) -> torch.Tensor:
+    return torch.tensor(logits)[:, :, None]
+
+
+def test_agreement_has_neither_uncertainty():
+    sure = members([200.0, -200.0], [200.0, -200.0])
+    assert pixel_uncertainty(sure, "js").item() == 0.0
+    assert pixel_uncertainty(sure, "entropy").item() == 0.0
+
+
+def test_full_disagreement_is_log_2():
+    divided = members([200.0, -200.0], [-200.0, 200.0])
+    assert pixel_uncertainty(divided, "js").item() == pytest.approx(math.log(2), abs=1e-6)
+    assert pixel_uncertainty(divided, "entropy").item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_shared_doubt_is_entropy_without_divergence():
+    doubtful = members([1.0, 1.0, 1.0], [2.0, 2.0, 2.0])
+    assert pixel_uncertainty(doubtful, "js").item() == pytest.approx(0, abs=1e-6)
+    assert pixel_uncertainty(doubtful, "entropy").item() == pytest.approx(math.log(3), abs=1e-6)
 
 
 def test_rounding_never_goes_below_zero():
-    logits = torch.randn(2, 7, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert divergence(*[logits] * 10).min() >= 0
+    logits = torch.randn(7, 1024, generator=torch.Generator().manual_seed(0))
+    assert pixel_uncertainty(logits.expand(10, -1, -1), "js").min() >= 0
 
 
 def test_image_score_is_the_mean_of_the_top_tenth():

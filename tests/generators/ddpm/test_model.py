@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 import generators
 from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.checkpoints import load_unet
-from generators.ddpm.model import DDPMGenerator, build_unet
+from generators.ddpm.model import DDPMGenerator, build_unet, weights_digest
 from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.training import noise_schedule
@@ -60,12 +61,38 @@ def test_the_seed_changes_every_sample(tiny_weights: Path) -> None:
 
 
 def test_features_of_a_sample_are_those_of_its_saved_image(tiny_weights: Path) -> None:
-    generator = load(tiny_weights)
+    generator = load(tiny_weights, precision="float32")
     images, maps = generator.sample([0, 1])
     again = generator.encode(images, [0, 1])
     assert list(maps) == ["t50.b0", "t50.b2", "t250.b0", "t250.b2"]
     for name in maps:
         torch.testing.assert_close(maps[name], again[name], rtol=0, atol=0)
+
+
+def test_samples_fill_batches_in_low_precision_and_real_images_do_not(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load(tiny_weights, precision="bfloat16", batch_size=16)
+    network, rows = generator.network, []
+
+    def watched(x, *args, **kwargs):
+        rows.append(len(x))
+        return network(x, *args, **kwargs)
+
+    monkeypatch.setattr(generator, "network", watched)
+    images, _ = generator.sample([0, 1])
+    assert rows == [16] * 4 + [2 * 16]  # the sampler's steps, then both timesteps of features
+    rows.clear()
+    maps = generator.encode(images)
+    assert rows == [2 * 2]
+    assert maps.batch_size == 2
+
+
+def test_the_features_announced_are_those_given(tiny_weights: Path) -> None:
+    for record in ("renoise", "trajectory"):
+        features = FeatureConfig(blocks=(0, 1, 2), timesteps=(249, 499), record=record)
+        generator = load(tiny_weights, features=features)
+        assert generator.feature_spec == generator.sample([0])[1].spec
 
 
 def test_noise_policies(tiny_weights: Path) -> None:
@@ -101,6 +128,14 @@ def test_digest_is_of_the_weights_not_the_settings(tiny_weights: Path) -> None:
     assert DDPMGenerator(unet, schedule, noise, original.config).digest != original.digest
 
 
+def test_digest_knows_the_heads_of_attention(tiny_weights: Path) -> None:
+    unet, schedule, noise = load_unet(str(tiny_weights))
+    digest = weights_digest(unet, schedule, noise)
+    assert digest == weights_digest(*load_unet(str(tiny_weights)))
+    unet.mid_block.attentions[0].heads *= 2
+    assert digest != weights_digest(unet, schedule, noise)
+
+
 def test_missing_weights_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no generator at .*train-generator"):
         generators.load(DDPMConfig(weights=str(tmp_path)))
@@ -124,6 +159,10 @@ def test_settings_out_of_range_are_refused(tiny_weights: Path) -> None:
         load(tiny_weights, features=FeatureConfig(blocks=(7,)))
     with pytest.raises(ValueError, match=r"timesteps \[1000\] do not exist"):
         load(tiny_weights, features=FeatureConfig(blocks=(1,), timesteps=(1000,)))
+    few = DDPMScheduler(num_train_timesteps=300)
+    config = DDPMConfig(weights="", steps=301, features=FEATURES)
+    with pytest.raises(ValueError, match=r"steps is 301, but the noise schedule has 300 timest"):
+        DDPMGenerator(load_unet(str(tiny_weights))[0], few, NoiseModel(), config, device="cpu")
     with pytest.raises(ValueError, match="ascending"):
         FeatureConfig(blocks=(3, 1))
     with pytest.raises(ValueError, match="images are"):
@@ -158,8 +197,8 @@ def test_trajectory_features_are_those_of_the_samplers_own_passes(
     renoised = load(tiny_weights, features=FeatureConfig(blocks=(0, 2), timesteps=(249, 499)))
     for name, h in generator.encode(images).items():
         assert torch.equal(h, renoised.encode(images)[name])
-    assert generator.feature_settings["record"] == "trajectory"
-    assert renoised.feature_settings["record"] == "renoise"
+    assert generator.feature_settings["features.record"] == "trajectory"
+    assert renoised.feature_settings["features.record"] == "renoise"
 
 
 def test_a_sampler_that_skips_the_timesteps_is_refused_with_those_it_visits(
@@ -193,6 +232,7 @@ def test_a_fixed_class_is_that_of_samples_and_photographs() -> None:
     first, second = conditional(class_id=0), conditional(class_id=4)
     assert not torch.equal(first.sample_images([0]), second.sample_images([0]))
     images, maps = first.sample([0, 1])
+    assert (first.feature_settings["class_id"], second.feature_settings["class_id"]) == (0, 4)
     for name, h in first.encode(images).items():
         assert torch.equal(h, maps[name])
         assert not torch.allclose(h, second.encode(images)[name])

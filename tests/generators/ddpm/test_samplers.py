@@ -189,6 +189,65 @@ def test_the_network_is_asked_at_the_listed_timesteps(unet, sampler: str, spacin
     assert visited == sorted(visited, reverse=True)
 
 
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_as_many_distinct_timesteps_as_steps(spacing: str) -> None:
+    base = schedule("epsilon")
+    for steps in range(1, 1001):
+        config = DDPMConfig(weights="", sampler="ddim", steps=steps, spacing=spacing)
+        visited = samplers.timesteps(base, config)
+        assert len(visited) == steps
+        assert sorted(set(visited), reverse=True) == visited
+        assert visited[-1] >= 0
+        assert visited[0] <= 999
+        assert spacing != "trailing" or visited[0] == 999
+
+
+@pytest.mark.parametrize("steps", [1, 2, 61, 103, 201])
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "dpmsolver++ karras", "unipc karras"])
+def test_as_many_network_passes_as_steps(sampler: str, steps: int) -> None:
+    name, karras = sampler.removesuffix(" karras"), sampler.endswith("karras")
+    config = DDPMConfig(weights="", sampler=name, steps=steps, karras=karras)
+    base, visited = schedule("epsilon"), []
+
+    def denoise(x: Tensor, t: int) -> Tensor:
+        visited.append(t)
+        return x / 2
+
+    x_0 = samplers.sample(denoise, base, config, lambda: torch.randn(1, 3, 4, 4))
+    assert x_0.isfinite().all()
+    assert visited == samplers.timesteps(base, config)
+    assert len(visited) == steps
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_thousand_steps_visit_each_timestep(sampler: str, spacing: str) -> None:
+    base, visited = schedule("v_prediction", zero_snr=True), []
+    config = DDPMConfig(weights="", sampler=sampler, steps=1000, spacing=spacing)
+
+    def denoise(x: Tensor, t: int) -> Tensor:
+        visited.append(t)
+        return -x / 2
+
+    x_0 = samplers.sample(denoise, base, config, lambda: torch.randn(1, 3, 4, 4))
+    assert x_0.isfinite().all()
+    assert visited == list(range(1000))[::-1]
+
+
+@pytest.mark.parametrize("steps", [5, 16, 25, 100])
+@pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
+def test_noise_levels_are_those_of_diffusers_where_its_timesteps_are(
+    sampler: str, steps: int
+) -> None:
+    base = schedule("v_prediction", zero_snr=True)
+    config = DDPMConfig(weights="", sampler=sampler, steps=steps)
+    found = samplers._multistep_scheduler(base, config)
+    reference = type(found).from_config(found.config, timestep_spacing="trailing")
+    reference.set_timesteps(steps)
+    assert torch.equal(found.timesteps, reference.timesteps)
+    assert torch.equal(found.sigmas, reference.sigmas)
+
+
 def test_an_unknown_variance_is_refused(unet: UNet2DModel) -> None:
     base = schedule("epsilon", variance_type="learned")
     with pytest.raises(ValueError, match=r"variance_type learned, expected one of .*fixed_small"):
@@ -214,3 +273,5 @@ def test_settings_of_another_sampler_are_refused() -> None:
         DDPMConfig(weights="", sampler="ddpm", eta=0.5)
     with pytest.raises(ValueError, match=r"karras is true, but the sampler is ddim"):
         DDPMConfig(weights="", sampler="ddim", karras=True)
+    with pytest.raises(ValueError, match=r"karras is true, but features.record is trajectory"):
+        DDPMConfig(weights="", karras=True, features={"record": "trajectory"})

@@ -1,0 +1,183 @@
+"""Settings of a StyleGAN2 generator: of its network, and of what a recipe does with it.
+
+Each default is declared here and nowhere else. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.training_config import TrainingConfig
+
+Noise = Literal["const", "random", "none"]
+
+
+def _power_of_two(resolution: int) -> int:
+    if resolution & (resolution - 1):
+        raise ValueError("expected a power of two")
+    return resolution
+
+
+Resolution = Annotated[int, Field(ge=8, le=4096), AfterValidator(_power_of_two)]
+
+
+class NetworkConfig(BaseModel):
+    """Shape of a StyleGAN2 generator network; everything but the numbers in its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resolution: Resolution = Field(description="pixels a side, a power of two")
+    z_dim: int = Field(default=512, ge=1, le=65536, description="width of the latent z")
+    w_dim: int = Field(default=512, ge=1, le=65536, description="width of the latent w")
+    c_dim: int = Field(default=0, ge=0, le=65536, description="number of classes; 0: no condition")
+    mapping_layers: int = Field(default=8, ge=1, le=64, description="layers from z to w")
+    mapping_lr: float = Field(
+        default=0.01, gt=0, allow_inf_nan=False, description="learning rate of those layers, scaled"
+    )
+    channel_base: int = Field(
+        default=32768, ge=1, le=2**24, description="channels at resolution R are this / R, or ..."
+    )
+    channel_max: int = Field(default=512, ge=1, le=65536, description="... this, the smaller one")
+    architecture: Literal["skip", "resnet", "orig"] = "skip"
+    conv_clamp: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="convolutions' output is within ± this"
+    )
+    num_fp16_res: int = Field(
+        default=0, ge=0, le=16, description="how many of the finest blocks float16 was meant for"
+    )
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> NetworkConfig:
+        if self.channel_base < self.resolution:
+            raise ValueError(
+                f"channel_base {self.channel_base} leaves no channel at resolution "
+                f"{self.resolution}: expected {self.resolution} or more"
+            )
+        return self
+
+    @property
+    def block_resolutions(self) -> tuple[int, ...]:
+        """4, 8, ... `resolution`."""
+        return tuple(2**i for i in range(2, self.resolution.bit_length()))
+
+    @property
+    def num_ws(self) -> int:
+        """Number of w vectors that steer one image: of each convolution, and of the last toRGB."""
+        return 2 * len(self.block_resolutions)
+
+    def channels(self, resolution: int) -> int:
+        """Width of the block at `resolution`."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    @property
+    def float16_from(self) -> int:
+        """Resolution of the first block that float16 was meant for; beyond the last if none."""
+        return max(2 * self.resolution >> self.num_fp16_res, 8)
+
+
+class StyleGAN2FeatureConfig(BaseModel):
+    """Which activations describe a pixel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[str, ...] | None = Field(
+        default=None,
+        description="convolutions such as b4.conv1, b8.conv0, b8.conv1; none: all of them",
+    )
+    constant: bool = Field(default=False, description="also the learned constant all images share")
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct(cls, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if layers is not None and (not layers or len(set(layers)) < len(layers)):
+            raise ValueError(f"expected one or more distinct names, found {list(layers)}")
+        return layers
+
+
+class StyleGAN2Config(BaseModel):
+    """A StyleGAN2 generator: where its weights are and how it is sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["stylegan2"] = "stylegan2"
+    weights: str = Field(
+        description="folder written by train-generator or convert, or a StyleGAN2-ADA pickle (.pkl)"
+    )
+    truncation: float = Field(
+        default=0.7, ge=0, le=1, description="psi: 0 is the average image, 1 the full variety"
+    )
+    truncation_cutoff: int | None = Field(
+        default=None, ge=0, description="truncate the first so many w vectors only; none: all"
+    )
+    noise: Noise = Field(
+        default="const", description="per-pixel noise: the learned one, one of each sample, none"
+    )
+    class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
+        default=None,
+        description="of a class-conditional network: the class of all samples, or random: drawn "
+        "for each from its seed",
+    )
+    seed: int = Field(default=0, ge=0, description="run seed; sample i draws from (seed, i)")
+    batch_size: int = Field(default=8, ge=1, description="samples a network pass")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="auto: bfloat16 where the hardware multiplies it, else float32; float16: in "
+        "the blocks it was meant for, as the network was trained",
+    )
+    features: StyleGAN2FeatureConfig = StyleGAN2FeatureConfig()
+
+
+class StyleGAN2TrainingConfig(TrainingConfig):
+    """How a StyleGAN2 is trained: network, objective, regularisation, augmentation."""
+
+    image_size: Resolution = Field(
+        default=64, description="training resolution in pixels, a power of two"
+    )
+    lr: float = Field(
+        default=2.5e-3, gt=0, allow_inf_nan=False, description="learning rate of both networks"
+    )
+    channel_base: int = Field(
+        default=4096, ge=1, description="channels at resolution R are this / R, or channel_max"
+    )
+    channel_max: int = Field(default=128, ge=1, description="channels of the coarse blocks")
+    latent_dim: int = Field(default=128, ge=1, description="width of z and w")
+    mapping_layers: int = Field(default=2, ge=1, description="layers from z to w")
+    style_mixing: float = Field(
+        default=0.9, ge=0, le=1, description="share of images made from two latents"
+    )
+    r1_gamma: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of R1; none: 0.0002 · image_size² / batch_size",
+    )
+    r1_every: int = Field(default=16, ge=1, description="steps between R1 regularisations")
+    path_weight: float = Field(
+        default=2.0, ge=0, allow_inf_nan=False, description="weight of path-length regularisation"
+    )
+    path_every: int = Field(default=4, ge=1, description="steps between these")
+    ada_target: float = Field(
+        default=0.6, ge=0, lt=1, description="of E[sign D(real)] in augmentation; 0: none"
+    )
+    ada_kimg: float = Field(
+        default=100.0, gt=0, description="thousand images that p needs from 0 to 1 at most"
+    )
+    ema_kimg: float = Field(default=5.0, gt=0, description="half-life of the EMA in 1000 images")
+
+    @model_validator(mode="after")
+    def _has_a_network(self) -> StyleGAN2TrainingConfig:
+        self.network()  # its own checks
+        return self
+
+    def network(self) -> NetworkConfig:
+        """Shape of the network to train."""
+        return NetworkConfig(
+            resolution=self.image_size,
+            z_dim=self.latent_dim,
+            w_dim=self.latent_dim,
+            mapping_layers=self.mapping_layers,
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+        )

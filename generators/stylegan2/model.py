@@ -1,0 +1,143 @@
+"""A StyleGAN2 network as a `Generator`: images of seeds, and the activations of the same pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
+from generators.hardware import pick_device, pick_dtype, send
+from generators.stylegan2 import storage
+from generators.stylegan2.config import StyleGAN2Config
+from generators.stylegan2.network import CONST, StyleGAN2
+from generators.stylegan2.pickles import read_generator
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] -> uint8 0..255, as StyleGAN2-ADA does it."""
+    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def load_network(weights: str) -> StyleGAN2:
+    """Read a folder of ours or a StyleGAN2-ADA pickle.
+
+    Raises FileNotFoundError if nothing is there, ValueError if it is damaged or something else.
+    """
+    path = Path(weights)
+    return read_generator(path) if path.is_file() else storage.load(path)
+
+
+def weights_digest(network: StyleGAN2) -> str:
+    """sha256 over the shape of the network and its tensors in name order."""
+    sha = hashlib.sha256(network.config.model_dump_json().encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+class StyleGAN2Generator:
+    """Samples images and records the outputs of the convolutions while they are made."""
+
+    def __init__(self, network: StyleGAN2, config: StyleGAN2Config, device: str = "auto"):
+        """`config` is the recipe's section; the network is used up: cast and moved in place.
+
+        Raises ValueError for layers or classes that the network does not have.
+        """
+        known, asked = network.synthesis.layers, config.features.layers
+        if unknown := [name for name in asked or () if name not in known]:
+            raise ValueError(
+                f"layers {unknown} do not exist: this network has {', '.join(known)}; set "
+                f"generator.features.layers"
+            )
+        _check_class(config, network.config.c_dim)
+        self.config = config
+        self.digest = weights_digest(network)
+        self.device = pick_device(device)
+        self.dtype = self._pick_dtype(network)
+        self.network = network.to(self.device).requires_grad_(False).eval()
+        self.network.synthesis.freeze(self.dtype)
+        self.image_size = (network.config.resolution, network.config.resolution)
+        self._keep = {*(asked or known), *([CONST] if config.features.constant else [])}
+
+    @classmethod
+    def load(cls, config: StyleGAN2Config, device: str = "auto") -> StyleGAN2Generator:
+        """Read the weights that `config` names (see `load_network` for formats and errors)."""
+        return cls(load_network(config.weights), config, device)
+
+    def _pick_dtype(self, network: StyleGAN2) -> torch.dtype:
+        if (
+            self.config.precision == "auto"
+            and self.device.type == "cuda"
+            and network.config.num_fp16_res
+        ):
+            return torch.float16  # as fast as bfloat16, more exact, and what it was trained in
+        return pick_dtype(self.config.precision, self.device)
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """ws `[N, num_ws, w_dim]` of the sample `indices`, truncated."""
+        return self._draw(sample_generators(self.config.seed, indices))
+
+    def _draw(self, rngs: Sequence[torch.Generator]) -> Tensor:
+        """ws from the streams of the samples: z, then the class if it is random."""
+        config, shape = self.config, self.network.config
+        z = send(torch.stack([torch.randn(shape.z_dim, generator=g) for g in rngs]), self.device)
+        c = None
+        if shape.c_dim:
+            if config.class_id == "random":
+                ids = [int(torch.randint(shape.c_dim, (), generator=g)) for g in rngs]
+            else:
+                assert config.class_id is not None  # by _check_class
+                ids = [config.class_id] * len(rngs)
+            c = send(torch.nn.functional.one_hot(torch.tensor(ids), shape.c_dim), self.device)
+        mapping = self.network.mapping
+        return mapping.broadcast(mapping(z, c), config.truncation, config.truncation_cutoff)
+
+    @torch.inference_mode()
+    def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
+        """Images uint8 `[N, 3, H, W]` and features of the sample `indices`, from one pass."""
+        rngs = sample_generators(self.config.seed, indices)
+        images, kept = self.network.synthesis(
+            self._draw(rngs), self.config.noise, rngs, self.dtype, self._keep
+        )
+        if not images.isfinite().all():
+            raise ValueError(
+                f"sampling gave values that are not finite: the weights of {self.config.weights} "
+                f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
+            )
+        return to_uint8(images).cpu(), FeatureMaps(kept)
+
+    def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
+        """Raise ValueError: features of images that the network did not make are not known."""
+        raise ValueError(
+            "a StyleGAN2 generator cannot encode real images: annotate images that it sampled, or "
+            "give a diffusion model"
+        )
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """Nothing: names and shapes of the maps say it all."""
+        return {}
+
+    @cached_property
+    def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
+        """Names and native shapes of the maps, found by sampling one image."""
+        return self.sample([0])[1].spec
+
+
+def _check_class(config: StyleGAN2Config, classes: int) -> None:
+    """Raise ValueError unless `class_id` is given exactly if the network has classes."""
+    class_id = config.class_id
+    if not classes and class_id is not None:
+        raise ValueError(f"generator.class_id is {class_id}, but the network has no classes")
+    if classes and (class_id is None or (class_id != "random" and class_id >= classes)):
+        raise ValueError(
+            f"generator.class_id is {class_id}, expected 0 to {classes - 1}, or random: the "
+            f"network has {classes} classes"
+        )

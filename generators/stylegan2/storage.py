@@ -1,0 +1,126 @@
+"""Our own format of a StyleGAN2 generator: a folder of safetensors and JSON.
+
+`generator.json` holds the shape of the network, `generator.safetensors` its tensors under the
+names of StyleGAN2-ADA state dicts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from generators.stylegan2.config import NetworkConfig
+from generators.stylegan2.network import StyleGAN2
+from generators.stylegan2.resample import fir_filter
+
+INFO_FILE = "generator.json"
+WEIGHTS_FILE = "generator.safetensors"
+FILTER_SUFFIX = "resample_filter"
+
+
+class GeneratorFile(BaseModel):
+    """Content of `generator.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["stylegan2"] = "stylegan2"
+    format_version: Literal[1] = 1
+    network: NetworkConfig
+
+
+def check_shapes(config: NetworkConfig, found: Mapping[str, Sequence[int]], source: str) -> None:
+    """Raise ValueError unless `found`, shapes by name, are those of a network of shape `config`.
+
+    Needs no memory to speak of, so it comes before anything is read that the shapes decide about.
+    Resampling filters, which published files carry with every layer, may be there or not.
+    """
+    with torch.device("meta"):
+        expected = StyleGAN2(config).state_dict()
+    found = _without_filters(found)
+    if missing := [name for name in expected if name not in found]:
+        raise ValueError(f"{source}: found no tensor {missing[0]} ({len(missing)} are missing)")
+    if unknown := [name for name in found if name not in expected]:
+        raise ValueError(f"{source}: found {len(unknown)} unknown tensors, such as {unknown[0]}")
+    for name, tensor in expected.items():
+        if tuple(found[name]) != tuple(tensor.shape):
+            raise ValueError(
+                f"{source}: {name} is {list(found[name])}, expected {list(tensor.shape)}"
+            )
+
+
+def _without_filters(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in entries.items() if not name.endswith(FILTER_SUFFIX)}
+
+
+def _is_our_filter(tensor: Tensor) -> bool:
+    fir = fir_filter()
+    return tensor.shape == fir.shape and torch.allclose(tensor.float(), fir)
+
+
+def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> StyleGAN2:
+    """The network of shape `config` with `tensors` as its state, in float32, for inference.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape or type or not finite, or a
+            resampling filter is not StyleGAN2's; `source` names the file.
+    """
+    check_shapes(config, {name: t.shape for name, t in tensors.items()}, source)
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} is {tensor.dtype}, expected finite floats")
+        if name.endswith(FILTER_SUFFIX) and not _is_our_filter(tensor):
+            raise ValueError(f"{source}: {name} is not the filter [1, 3, 3, 1] of StyleGAN2")
+    with torch.device("meta"):
+        network = StyleGAN2(config)
+    state = {name: t.float() for name, t in _without_filters(tensors).items()}
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def save(network: StyleGAN2, folder: Path) -> None:
+    """Write the network into `folder`, created if needed; `generator.json` is the last file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    info = GeneratorFile(network=network.config).model_dump_json(indent=1) + "\n"
+    for name, content in {WEIGHTS_FILE: serialise(tensors), INFO_FILE: info.encode()}.items():
+        temporary = folder / f".tmp-{name}"
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> StyleGAN2:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: `folder` holds no StyleGAN2 generator.
+        ValueError: a file is damaged.
+    """
+    info_file, weights_file = folder / INFO_FILE, folder / WEIGHTS_FILE
+    if not info_file.is_file() or not weights_file.is_file():
+        raise FileNotFoundError(
+            f"no StyleGAN2 generator at {folder}: expected a folder with {INFO_FILE} and "
+            f"{WEIGHTS_FILE}, as train-generator and convert write it, or a .pkl file"
+        )
+    try:
+        info = GeneratorFile.model_validate_json(info_file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise ValueError(f"{info_file} is damaged ('{where}': {first['msg']})") from None
+    try:
+        tensors = load_file(weights_file)
+    except SafetensorError as error:
+        raise ValueError(f"{weights_file} is damaged: {error}") from None
+    return assemble(info.network, tensors, str(weights_file))

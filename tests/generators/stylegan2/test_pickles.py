@@ -1,0 +1,296 @@
+"""StyleGAN2-ADA snapshots: read exactly, and harmless whatever they contain."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from generators.stylegan2.config import NetworkConfig
+from generators.stylegan2.network import StyleGAN2
+from generators.stylegan2.pickles import network_config, read_generator
+from generators.stylegan2.resample import fir_filter
+from generators.stylegan2.unpickling import PersistentObject
+
+CONDITIONAL = "net_c_cond3_map2_r32"
+
+
+class Evil:
+    """Runs a shell command when it is unpickled, if anything lets it."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def snapshot(
+    ada_pickle: Callable[..., bytes], golden_network: Callable, golden_arguments: Callable
+) -> Callable[..., bytes]:
+    """`(**settings of ada_pickle)` -> the bytes of a snapshot of a golden network."""
+    network, arguments = golden_network(CONDITIONAL), golden_arguments(CONDITIONAL)
+
+    def build(network: StyleGAN2 = network, arguments: Any = arguments, **settings: Any) -> bytes:
+        return ada_pickle(network, arguments, **settings)
+
+    return build
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("name", ["net_b_map2_r32", CONDITIONAL, "net_d_clamp1p5_r32"])
+def test_a_snapshot_gives_its_network(
+    name: str,
+    protocol: int,
+    ada_pickle: Callable[..., bytes],
+    golden_network: Callable,
+    golden_arguments: Callable,
+    tmp_path: Path,
+) -> None:
+    expected = golden_network(name)
+    content = ada_pickle(
+        expected, golden_arguments(name), protocol, lr=np.float64(0.002), n=np.int64(3)
+    )
+    found = read_generator(write(tmp_path / "net.pkl", content))
+    assert found.config == expected.config
+    assert list(found.state_dict()) == list(expected.state_dict())
+    for key, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], tensor)
+    assert found.state_dict()["mapping.w_avg"].abs().sum() > 0
+
+
+def test_the_program_text_is_never_run(snapshot: Callable, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    source = f"open({str(marker)!r}, 'w')\nraise SystemExit"
+    read_generator(write(tmp_path / "net.pkl", snapshot(source=source)))
+    assert not marker.exists()
+
+
+def test_parts_of_the_file_that_are_not_needed_are_not_looked_at(
+    snapshot: Callable, tmp_path: Path
+) -> None:
+    class Blob:  # a storage in the discriminator that would run a command
+        def __reduce__(self) -> tuple:
+            content = pickle.dumps(Evil(tmp_path / "ran"), 2)
+            return torch.storage._load_from_bytes, (content,)
+
+    read_generator(write(tmp_path / "net.pkl", snapshot(D=Blob())))
+    assert not (tmp_path / "ran").exists()
+
+
+def hostile_files(folder: Path, snapshot: Callable[..., bytes]) -> list[Path]:
+    """Pickles that must be refused; running any would leave the file `ran` in the folder."""
+    marker, good = folder / "ran", snapshot()
+    evil = Evil(marker)
+    storage = pickle.dumps(evil, 2)
+    magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how every storage begins
+    assert good.count(magic) > 50
+    contents = {f"outer{p}": pickle.dumps({"G_ema": evil}, p) for p in range(6)}
+    contents |= {f"entry{p}": snapshot(protocol=p, D=evil) for p in (2, 3, 4, 5)}
+    contents |= {
+        "storage": good.replace(magic, (storage + magic)[: len(magic)]),
+        "storage_call": good.replace(
+            magic, b"\x80\x02cos\nsystem\nK1R.".ljust(len(magic), b".")[: len(magic)]
+        ),
+        "reconstruct": good.replace(b"_reconstruct_persistent_obj", b"_reconstruct_persistent_foo"),
+        "module": good.replace(b"torch_utils.persistence", b"torch_utils.pewsistence"),
+        "zip": zip_file(),
+        "empty": b"",
+        "text": b"<html>404</html>",
+    }
+    contents |= {f"cut{n}": good[:n] for n in range(0, len(good), len(good) // 40)}
+    return [write(folder / f"{name}.pkl", content) for name, content in contents.items()]
+
+
+def zip_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"G_ema": torch.zeros(3)}, buffer)
+    return buffer.getvalue()
+
+
+def test_hostile_files_are_refused_in_one_line(snapshot: Callable, tmp_path: Path) -> None:
+    for file in hostile_files(tmp_path, snapshot):
+        with pytest.raises(ValueError, match=r"\.pkl: ") as caught:
+            read_generator(file)
+        assert "\n" not in str(caught.value), file
+        assert len(str(caught.value)) < 400, file
+    assert not (tmp_path / "ran").exists()
+
+
+AUDITED = """
+import sys
+from pathlib import Path
+from generators.stylegan2.pickles import read_generator
+
+good, *hostile = map(Path, sys.argv[1:])
+read_generator(good)  # from here on, all that the reader itself needs is imported
+reading, events, opened, refused = None, [], 0, 0
+
+def hook(event, arguments):
+    global opened
+    if reading is None or event == "builtins.id":
+        return
+    if event == "open" and arguments[0] == str(reading):
+        opened += 1
+    else:
+        events.append((reading.name, event, str(arguments)[:200]))
+
+sys.addaudithook(hook)
+for reading in hostile:
+    try:
+        read_generator(reading)
+    except ValueError:
+        refused += 1
+reading = None
+print(opened, refused, events)
+"""
+
+
+def test_nothing_is_executed_imported_or_opened(snapshot: Callable, tmp_path: Path) -> None:
+    good = write(tmp_path / "good.pkl", snapshot())
+    hostile = hostile_files(tmp_path, snapshot)
+    harmless = write(tmp_path / "source.pkl", snapshot(source=f"open({str(tmp_path / 'ran')!r})"))
+    command = [sys.executable, "-c", AUDITED, *map(str, [good, *hostile, harmless])]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"{len(hostile) + 1} {len(hostile)} []"
+    assert not (tmp_path / "ran").exists()
+
+
+class TestNetworkConfig:
+    def test_what_is_not_given_has_the_defaults_of_the_original(self) -> None:
+        config = network_config({"z_dim": 512, "c_dim": 0, "w_dim": 512, "img_resolution": 256})
+        assert config == NetworkConfig(
+            resolution=256, channel_base=32768, channel_max=512, mapping_layers=8
+        )
+
+    def test_a_published_network(self) -> None:
+        config = network_config(
+            {
+                "z_dim": 512,
+                "w_dim": 512,
+                "c_dim": 0,
+                "img_resolution": 1024,
+                "img_channels": 3,
+                "mapping_kwargs": {"num_layers": 8},
+                "synthesis_kwargs": {
+                    "channel_base": 32768,
+                    "channel_max": 512,
+                    "num_fp16_res": 4,
+                    "conv_clamp": 256,
+                    "fp16_channels_last": True,
+                },
+            }
+        )
+        assert (config.num_ws, config.float16_from, config.conv_clamp) == (18, 128, 256)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"img_resolution": 48}, "'resolution'.*power of two"),
+            ({"img_resolution": 2**40}, "'resolution'"),
+            ({"img_channels": 1}, "img_channels other than 3"),
+            ({"mapping_kwargs": {"num_layers": 10**9}}, "'mapping_layers'"),
+            ({"mapping_kwargs": {"activation": "relu"}}, "activation other than lrelu"),
+            ({"mapping_kwargs": 3}, "mapping_kwargs that are no arguments"),
+            ({"synthesis_kwargs": {"filter_size": 6}}, "filter_size, which is unknown"),
+            ({"synthesis_kwargs": {"architecture": "mixer"}}, "'architecture'"),
+            ({"synthesis_kwargs": {"channel_base": {}}}, "'channel_base'"),
+            ({(1,): 2}, "a tuple, which is unknown"),
+        ],
+    )
+    def test_other_networks_are_refused(self, arguments: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
+            network_config({"img_resolution": 64} | arguments)
+        assert "\n" not in str(caught.value)
+
+
+class TestWrongContent:
+    """Files that unpickle well and are still not what they say."""
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshot: Callable) -> Callable:
+        file = write(tmp_path / "net.pkl", snapshot())
+
+        def read(change: Callable[[PersistentObject], Any]) -> str:
+            from generators.stylegan2 import pickles
+
+            def changed(content: bytes) -> Any:
+                values = original(content)
+                change(values["G_ema"])
+                return values
+
+            original = pickles.read_pickle
+            monkeypatch.setattr(pickles, "read_pickle", changed)
+            with pytest.raises(ValueError, match=r"net\.pkl: ") as caught:
+                read_generator(file)
+            assert "\n" not in str(caught.value)
+            return str(caught.value)
+
+        return read
+
+    def test_a_missing_tensor(self, read: Callable) -> None:
+        message = read(lambda g: g.state["_modules"]["mapping"].state["_buffers"].clear())
+        assert "found no tensor mapping.w_avg (1 are missing)" in message
+
+    def test_an_unknown_tensor(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            mapping = g.state["_modules"]["mapping"].state
+            mapping["_buffers"]["other"] = mapping["_buffers"]["w_avg"]
+
+        assert "1 unknown tensors, such as mapping.other" in read(change)
+
+    def test_a_tensor_of_another_shape(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            buffers = g.state["_modules"]["mapping"].state["_buffers"]
+            buffers["w_avg"] = buffers["w_avg"]._replace(size=(8, 8), stride=(8, 1))
+
+        assert "mapping.w_avg is [8, 8], expected [64]" in read(change)
+
+    def test_a_module_inside_itself(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            g.state["_modules"]["mapping"].state["_modules"]["again"] = g
+
+        assert "twice or too deep" in read(change)
+
+    def test_one_storage_for_tensors_larger_than_the_file(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            wide = 65536
+            g.state["_init_kwargs"]["z_dim"] = wide
+            first = g.state["_modules"]["mapping"].state["_modules"]["fc0"].state["_parameters"]
+            first["weight"] = first["weight"]._replace(size=(64, wide + 64), stride=(0, 0))
+
+        assert "larger than the file" in read(change)
+
+    def test_no_network(self, tmp_path: Path) -> None:
+        for content in ({"G": 1}, [1], {"G_ema": {}}):
+            with pytest.raises(ValueError, match="no network G_ema"):
+                read_generator(write(tmp_path / "x.pkl", pickle.dumps(content, 4)))
+
+    def test_other_filters_and_infinite_weights(
+        self, snapshot: Callable, golden_network: Callable, tmp_path: Path
+    ) -> None:
+        network = golden_network(CONDITIONAL)
+        network.synthesis.b8.register_buffer("resample_filter", 2 * fir_filter())
+        with pytest.raises(ValueError, match=r"b8\.resample_filter is not the filter"):
+            read_generator(write(tmp_path / "x.pkl", snapshot(network=network)))
+        network = golden_network(CONDITIONAL)
+        network.mapping.w_avg[3] = float("nan")
+        with pytest.raises(ValueError, match=r"w_avg is torch\.float32, expected finite"):
+            read_generator(write(tmp_path / "x.pkl", snapshot(network=network)))
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            read_generator(tmp_path / "none.pkl")

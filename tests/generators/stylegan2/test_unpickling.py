@@ -1,0 +1,247 @@
+"""Hostile pickles: refused in one line, with nothing executed, imported, opened or allocated."""
+
+import collections
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from generators.stylegan2 import unpickling
+from generators.stylegan2.unpickling import StoredTensor, materialise, read_pickle
+
+
+class Evil:
+    """Runs a shell command when it is unpickled, if anything lets it."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.marker}",)
+
+
+def storage_blob(tensor: torch.Tensor) -> bytes:
+    """What torch writes of a tensor's storage inside a pickle."""
+    buffer = io.BytesIO()
+    storage = torch.storage.TypedStorage(
+        wrap_storage=tensor.untyped_storage(), dtype=tensor.dtype, _internal=True
+    )
+    torch.save(storage, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+BLOB = storage_blob(torch.arange(6.0))
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(ValueError, match=r"refused|damaged") as caught:
+        read_pickle(content)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_call_is_refused_in_every_protocol(tmp_path: Path, protocol: int) -> None:
+    marker = tmp_path / "ran"
+    assert "refused" in refused(pickle.dumps({"G_ema": Evil(marker)}, protocol))
+    assert not marker.exists()
+
+
+def proto4(body: bytes) -> bytes:
+    return b"\x80\x04" + body + b"."
+
+
+def text(value: str) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def stack_global(module: str, name: str) -> bytes:
+    return text(module) + text(name) + b"\x93"
+
+
+def test_the_list_of_names_is_exactly_that_of_such_pickles() -> None:
+    assert sorted(".".join(name) for name in unpickling.GLOBALS) == [
+        "builtins.set",
+        "collections.OrderedDict",
+        "dnnlib.util.EasyDict",
+        "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray.scalar",
+        "numpy.dtype",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_tensor_v2",
+        "torch.storage._load_from_bytes",
+        "torch_utils.persistence._reconstruct_persistent_obj",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("collections", "OrderedDict.__init_subclass__"),
+        ("collections.abc", "sys.modules"),
+        ("torch._utils", "_rebuild_tensor_v2.__globals__"),
+        ("torch._utils", "_rebuild_tensor"),
+        ("torch.storage", "io.BytesIO"),
+        ("torch_utils.persistence", "_reconstruct_persistent_obj.function"),
+        ("", "collections.OrderedDict"),
+        ("numpy", "load"),
+    ],
+)
+def test_only_the_names_of_the_list_are_known(module: str, name: str) -> None:
+    by_stack = proto4(stack_global(module, name) + b")R")
+    assert f"{module}.{name}" in refused(by_stack)
+    by_line = b"\x80\x03c" + f"{module}\n{name}\n".encode() + b")R."
+    assert f"{module}.{name}" in refused(by_line)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "stream"),
+    [
+        ("EXT1", b"\x80\x02\x82\x01."),
+        ("INST", b"(iposix\nsystem\n."),
+        ("OBJ", b"\x80\x02(cnumpy\ndtype\no."),
+        ("PERSID", b"Px\n."),
+        ("BINPERSID", b"\x80\x04" + text("storage") + b"Q."),
+        ("LONG4", b"\x80\x02\x8b\x04\x00\x00\x00\x00\x00\x00\x01."),
+        ("NEXT_BUFFER", b"\x80\x05\x97."),
+        ("BYTEARRAY8", b"\x80\x05\x96" + struct.pack("<Q", 1) + b"x."),
+        ("NEWOBJ_EX", proto4(stack_global("collections", "OrderedDict") + b")}\x92")),
+    ],
+)
+def test_opcodes_that_such_pickles_do_not_have(opcode: str, stream: bytes) -> None:
+    assert f"the opcode {opcode}," in refused(stream)
+
+
+@pytest.mark.parametrize("name", sorted(unpickling.GLOBALS))
+def test_what_names_stand_for_cannot_be_altered(name: tuple[str, str]) -> None:
+    for state in ({"function": 1, "__setstate__": 1}, (None, {"function": 1, "__call__": 2})):
+        content = proto4(stack_global(*name) + pickle.dumps(state, 4)[2:-1] + b"b")
+        before = dict(vars(type(unpickling.GLOBALS[name])))
+        refused(content)
+        assert dict(vars(type(unpickling.GLOBALS[name]))) == before
+
+
+class TestDeclaredSizes:
+    """Bytes, tables and tensors that a small file declares are never allocated."""
+
+    def test_bytes_beyond_the_end(self) -> None:
+        assert "damaged" in refused(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.")
+        assert "damaged" in refused(b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.")
+
+    def test_far_memo_index(self) -> None:
+        assert "memo index" in refused(b"\x80\x03Nr" + struct.pack("<I", 2**31) + b".")
+
+    def test_opcodes_without_end(self) -> None:
+        assert "opcodes" in refused(b"\x80\x04" + b"]" * 1_100_000 + b".")
+
+    def test_tuples_in_tuples_do_not_exhaust_the_stack(self) -> None:
+        deep = b"\x80\x04\x8f()" + b"\x85" * 1_000_000 + b"\x90."
+        assert "tuples" in refused(deep)
+
+    @pytest.mark.parametrize("declared", [7, 5, 2**40, -1, 2**62])
+    def test_a_storage_of_another_size_than_its_data(self, declared: int) -> None:
+        honest = b"K\x06Nt"
+        assert BLOB.count(honest) == 1
+        integer = pickle.dumps(declared, 2)[2:-1]
+        for blob in (
+            BLOB.replace(honest, integer + b"Nt"),
+            BLOB.replace(struct.pack("<q", 6), struct.pack("<q", declared)),
+            BLOB.replace(honest, integer + b"Nt").replace(
+                struct.pack("<q", 6), struct.pack("<q", declared)
+            ),
+        ):
+            with pytest.raises(ValueError, match=r"a storage of|damaged"):
+                materialise(StoredTensor(blob, 0, (6,), (1,)))
+
+    @pytest.mark.parametrize(
+        ("offset", "size", "stride"),
+        [
+            (1, (6,), (1,)),
+            (0, (7,), (1,)),
+            (0, (2, 3), (4, 1)),
+            (2**62, (1,), (1,)),
+            (0, (2,), (2**62,)),
+            (0, (2**40,), (0,)),
+            (0, (2**40, 2**40), (0, 0)),
+            (0, (2, 3), (1,)),
+        ],
+    )
+    def test_views_beyond_the_storage(self, offset: int, size: tuple, stride: tuple) -> None:
+        with pytest.raises(ValueError, match=r"refused|damaged"):
+            materialise(StoredTensor(BLOB, offset, size, stride))
+
+    @pytest.mark.parametrize("numbers", [(-1, (1,), (1,)), (0, (-1,), (1,)), (0, (1,), (True,))])
+    def test_numbers_that_are_none(self, numbers: tuple) -> None:
+        arguments = pickle.dumps((BLOB, *numbers, False, None), 4)[2:-1]
+        rebuild = stack_global("torch._utils", "_rebuild_tensor_v2")
+        assert "a tensor without a proper storage" in refused(proto4(rebuild + arguments + b"R"))
+
+
+class TestStorages:
+    @pytest.mark.parametrize(
+        "dtype", ["float32", "float64", "float16", "bfloat16", "int64", "int32", "bool"]
+    )
+    def test_equals_what_torch_reads(self, dtype: str) -> None:
+        tensor = torch.arange(12).to(getattr(torch, dtype))
+        blob = storage_blob(tensor)
+        ours = materialise(StoredTensor(blob, 1, (2, 3), (5, 2)))
+        storage = torch.load(io.BytesIO(blob), weights_only=True)
+        theirs = torch.empty(0, dtype=ours.dtype).set_(storage, 1, (2, 3), (5, 2))
+        assert ours.dtype == tensor.dtype
+        assert torch.equal(ours, theirs)
+
+    def test_scalars_and_empty_tensors(self) -> None:
+        assert materialise(StoredTensor(BLOB, 4, (), ())) == 4
+        empty = storage_blob(torch.empty(0))
+        assert materialise(StoredTensor(empty, 0, (0, 3), (3, 1))).shape == (0, 3)
+
+    def test_a_call_in_a_storage_is_refused(self, tmp_path: Path) -> None:
+        marker = tmp_path / "ran"
+        call = pickle.dumps(Evil(marker), 2)
+        position = BLOB.index(b"\x80\x02(X\x07\x00\x00\x00storage")
+        for blob in (call, BLOB[:position] + call, BLOB[:15] + call + BLOB[15:]):
+            with pytest.raises(ValueError, match=r"refused.*system"):
+                materialise(StoredTensor(blob, 0, (6,), (1,)))
+        assert not marker.exists()
+
+    def test_other_formats_are_refused(self) -> None:
+        zipped = io.BytesIO()
+        torch.save(torch.arange(6.0), zipped)
+        # torch.load looks for the source file of a class in a description of this kind.
+        module = BLOB.replace(b"X\x07\x00\x00\x00storage", b"X\x06\x00\x00\x00module")
+        for blob in (zipped.getvalue(), module, b"", BLOB.replace(b"\x88X\n", b"\x89X\n")):
+            with pytest.raises(ValueError, match=r"refused|damaged"):
+                materialise(StoredTensor(blob, 0, (6,), (1,)))
+
+    def test_every_truncation_is_refused(self) -> None:
+        for length in range(len(BLOB)):
+            with pytest.raises(ValueError, match=r"refused|damaged"):
+                materialise(StoredTensor(BLOB[:length], 0, (6,), (1,)))
+
+
+def test_plain_values_come_through() -> None:
+    values: dict[str, Any] = {
+        "set": {1, 2},
+        "ordered": collections.OrderedDict(a=1.5),
+        "numbers": [np.float32(0.5), np.int64(-3), np.bool_(True), np.float64(2.0)],
+        "nested": ({"x": None}, b"bytes", 2**40),
+    }
+    for protocol in (3, 4, 5):
+        assert read_pickle(pickle.dumps(values, protocol)) == values
+
+
+def test_the_empty_state_that_old_versions_of_python_write() -> None:
+    made = stack_global("dnnlib.util", "EasyDict") + b")\x81"
+    assert read_pickle(proto4(made + b"}b")) == {}
+    assert "attributes" in refused(proto4(made + b"}" + text("keys") + b"Nsb"))
