@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from factory.dataset import default_palette, write_json
+from factory.folders import contents
 from factory.progress import ProgressLine, quiet_libraries
 from factory.recipe import diff
 from factory.training import ENCODE_BATCH, encode_batches
@@ -212,6 +213,10 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
         found = json.loads((folder / FOLDS_NAME).read_bytes())["settings"]
     elif (folder / UNFINISHED_NAME).is_file():
         found = json.loads((folder / UNFINISHED_NAME).read_bytes())
+    elif foreign := contents(folder):
+        raise ValueError(
+            f"--out {folder} holds no labeler but {foreign[0]}: give a new or empty folder"
+        )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / UNFINISHED_NAME, settings)

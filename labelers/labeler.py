@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,12 +133,12 @@ class Labeler:
                 f"the labeler reads feature maps {describe(ours)}, but the generator gives "
                 f"{describe(theirs)}: set its blocks and timesteps to those, or train a labeler"
             )
-        noted = self.info.generator.config.get("features", {})
         for key, found in generator.feature_settings.items():
-            if noted.get(key, found) != found:
+            noted = _at(self.info.generator.config, key, default=found)
+            if noted != found:
                 raise ValueError(
-                    f"the labeler was trained on features with {key} {noted[key]}, but the "
-                    f"generator gives {key} {found}: set generator.features.{key}, or train another"
+                    f"the labeler was trained on features with {key} {noted}, but the generator "
+                    f"gives {key} {found}: set generator.{key}, or train another"
                 )
         if self.info.generator.digest != generator.digest:
             raise ValueError(
@@ -193,6 +193,15 @@ class Labeler:
                 f"{WEIGHTS_FILE}: copy both again, or train the labeler again"
             ) from None
         return cls(ensemble.eval().to(device), info, dtype)
+
+
+def _at(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """The value of a dotted key; `default` if an older program noted none."""
+    for part in key.split("."):
+        if part not in config:
+            return default
+        config = config[part]
+    return config
 
 
 def describe(spec: Sequence[FeatureMapSpec]) -> str:

@@ -220,9 +220,20 @@ def test_check_refuses_another_generator(labeler, random_features):
 
 
 def test_check_refuses_another_noise(labeler, random_features):
-    labeler.check(StandIn("1" * 64, random_features.spec, {"noise": "shared"}))
-    with pytest.raises(ValueError, match="with noise shared, but the generator gives noise fresh"):
-        labeler.check(StandIn("1" * 64, random_features.spec, {"noise": "fresh"}))
+    labeler.check(StandIn("1" * 64, random_features.spec, {"features.noise": "shared"}))
+    message = r"noise shared, but the generator gives .*noise fresh: set generator.features.noise,"
+    with pytest.raises(ValueError, match=message):
+        labeler.check(StandIn("1" * 64, random_features.spec, {"features.noise": "fresh"}))
+
+
+def test_check_refuses_another_class(labeler, random_features):
+    noted = labeler.info.generator.model_copy(update={"config": {"class_id": 0}})
+    trained = replace(labeler, info=labeler.info.model_copy(update={"generator": noted}))
+    trained.check(StandIn("1" * 64, random_features.spec, {"class_id": 0}))
+    with pytest.raises(ValueError, match=r"class_id 0, .* gives class_id 4: set gen.*class_id"):
+        trained.check(StandIn("1" * 64, random_features.spec, {"class_id": 4}))
+    # What an older program did not note is not compared.
+    labeler.check(StandIn("1" * 64, random_features.spec, {"class_id": 4}))
 
 
 def test_check_refuses_other_blocks(labeler, random_features):
