@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import traceback
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from factory.failures import ShardError, ShardFailure
 from factory.worker import (
     Shard,
     ShardStats,
@@ -22,13 +24,17 @@ from factory.worker import (
     shard_to_json,
 )
 
-Results = Generator[ShardStats, None, None]
+Results = Generator[ShardStats | ShardFailure, None, None]
 
+ATTEMPTS = 2  # at a shard, before it is reported
 OBJECT_STORE_BYTES = 128 * 2**20  # only shard numbers and statistics travel through Ray
 
 
 class Executor(Protocol):
-    """Runs shards in any order and yields the statistics of each as it is finished."""
+    """Runs shards in any order and yields the outcome of each as it is finished.
+
+    That is its statistics or, if it could not be made at a second try either, its failure.
+    """
 
     @property
     def cpus_per_worker(self) -> int:
@@ -62,7 +68,9 @@ class LocalExecutor:
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
         """See `Executor`."""
-        yield from map(ShardWorker(spec, self.cpus_per_worker), shards)
+        worker = ShardWorker(spec, self.cpus_per_worker)
+        for shard in shards:
+            yield attempt(worker, shard)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,19 @@ class RayExecutor:
         return workers, min(1.0, total_gpus / workers) if gpus is None else gpus
 
 
+def attempt(worker: Callable[[Shard], ShardStats], shard: Shard) -> ShardStats | ShardFailure:
+    """Make a shard, at the second try if need be; what stops the whole job is raised."""
+    failure: ShardFailure | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            return worker(shard)
+        except ShardError as error:
+            where = "".join(traceback.format_exception(error))
+            failure = ShardFailure(shard.number, shard.start, shard.stop, str(error), where)
+    assert failure is not None
+    return failure
+
+
 def make_executor(
     kind: str,
     *,
@@ -160,20 +181,23 @@ class _RayWorker:
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         try:
-            stats = self.worker(shard_from_json(row["shard"]))
+            outcome = attempt(self.worker, shard_from_json(row["shard"]))
         except OSError as error:
             known = [error.errno, error.strerror] if error.errno else [str(error)]
-            return {"stats": "", "error": json.dumps(known)}
+            return {"kind": "error", "content": json.dumps(known)}
         except ValueError as error:
-            return {"stats": "", "error": json.dumps([str(error)])}
-        return {"stats": json.dumps(stats.to_json()), "error": ""}
+            return {"kind": "error", "content": json.dumps([str(error)])}
+        kind = "failure" if isinstance(outcome, ShardFailure) else "stats"
+        return {"kind": kind, "content": json.dumps(outcome.to_json())}
 
 
-def _unpack(row: dict[str, str]) -> ShardStats:
-    if row["error"]:
-        known = json.loads(row["error"])
-        raise OSError(*known) if len(known) > 1 else ValueError(*known)
-    return ShardStats.from_json(json.loads(row["stats"]))
+def _unpack(row: dict[str, str]) -> ShardStats | ShardFailure:
+    content = json.loads(row["content"])
+    if row["kind"] == "error":
+        raise OSError(*content) if len(content) > 1 else ValueError(*content)
+    if row["kind"] == "failure":
+        return ShardFailure.from_json(content)
+    return ShardStats.from_json(content)
 
 
 def _available_cpus() -> int:

@@ -26,8 +26,10 @@ from factory.labeling import (
     Preparation,
     begin,
     clean,
+    read_json,
     settings_of,
 )
+from factory.lock import exclusive
 
 if TYPE_CHECKING:
     from labelers import Annotations
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 SCORES = ("miou", "miou_reference", "pixel_accuracy")
 
 
-def test_sets(images: int, folds: int, test_images: int, seed: int) -> list[list[int]]:
+def draw_test_sets(images: int, folds: int, test_images: int, seed: int) -> list[list[int]]:
     """The test images of each split: random ones, drawn anew for every split."""
     rng = np.random.default_rng(seed)
     return [sorted(rng.permutation(images)[:test_images].tolist()) for _ in range(folds)]
@@ -60,22 +62,25 @@ def cross_validate(
             f"found {len(stems)} annotated images, expected more than the {test_images} to test on"
         )
     settings = settings_of(prepared.info, {"splits": folds, "test_images": test_images})
-    begin(job.out, settings)
-    result: dict[str, Any] = {"settings": settings, "splits": []}
-    path = job.out / FOLDS_NAME
-    if path.is_file():
-        result = json.loads(path.read_bytes())
-    tests = test_sets(len(stems), folds, test_images, job.recipe.labeler.seed)
-    done = len(result["splits"])
-    if done < folds:
-        store = prepared.encode(job.out / FEATURES_DIR)
-        for number, test in list(enumerate(tests, 1))[done:]:
-            scores = _split(prepared, store, test, job.out / f"split_{number}", f"split {number}")
-            about = {"test": [stems[i] for i in test], **scores.to_dict()}
-            result["splits"].append(about)
-            result["summary"] = _summary(result["splits"])
-            write_json(path, result)
-    clean(job.out, prepared)
+    with exclusive(job.out):
+        begin(job.out, settings)
+        result: dict[str, Any] = {"settings": settings, "splits": []}
+        path = job.out / FOLDS_NAME
+        if path.is_file():
+            result = read_json(path)
+        tests = draw_test_sets(len(stems), folds, test_images, job.recipe.labeler.seed)
+        done = len(result["splits"])
+        if done < folds:
+            store = prepared.encode(job.out / FEATURES_DIR)
+            for number, test in list(enumerate(tests, 1))[done:]:
+                scores = _split(
+                    prepared, store, test, job.out / f"split_{number}", f"split {number}"
+                )
+                about = {"test": [stems[i] for i in test], **scores.to_dict()}
+                result["splits"].append(about)
+                result["summary"] = _summary(result["splits"])
+                write_json(path, result)
+        clean(job.out, prepared)
     _print(result, len(stems), job.console)
     job.console.print(f"labelers and {FOLDS_NAME} in {job.out}")
     if json_file is not None:

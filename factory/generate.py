@@ -2,10 +2,12 @@
 
     OUT/candidates/job.json       what is being made (recipe, number of samples, source)
                   NNNNNN.tar, NNNNNN.parquet, NNNNNN_stats.json      see `factory.worker`
+                  NNNNNN_failed.json                                 see `factory.failures`
     OUT/shards, samples.parquet, dataset.json, preview.png           see `factory.dataset`
 
 It can be stopped at any moment and started again with the same command; the outcome is the same
-to the byte. dataset.json is the last word: with it the dataset is finished.
+to the byte. dataset.json is the last word: with it the dataset is finished. Started again then,
+the job checks every file and makes what is damaged anew.
 """
 
 from __future__ import annotations
@@ -15,18 +17,21 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from factory.commit import commit
-from factory.dataset import PREVIEW_NAME, Manifest, sweep_temporaries
+from factory.dataset import PREVIEW_NAME, Manifest, markers, sweep_temporaries
 from factory.executors import Executor, LocalExecutor
-from factory.job import Job, begin, describe, finished_shard, inspect, markers
+from factory.failures import HOPELESS, ShardFailure, ShardsFailed, record, sweep_failures
+from factory.job import Job, begin, describe, finished_shard, inspect
+from factory.lock import exclusive
 from factory.recipe import ResolvedRecipe
-from factory.worker import LoadModels, ShardStats, ShardWorker, load_models
+from factory.repair import plan_repair, rewrite
+from factory.worker import LoadModels, Shard, ShardStats, ShardWorker, load_models
 
 GIB = 2**30
 
@@ -41,6 +46,7 @@ class Progress:
     samples_resumed: int
     shards_done: int
     shards_total: int
+    shards_failed: int
     mean_uncertainty: float | None
     elapsed_sec: float
 
@@ -78,7 +84,9 @@ def generate(
 
     Raises:
         ValueError: `n` out of range, another job in `out`, a labeler of another generator.
-        OSError: `out` is something else, or the disk is full (what is finished stays).
+        ShardsFailed: some shards could not be made (a ValueError; the others are finished).
+        OSError: `out` is something else or in use by another job, or the disk is full (what is
+            finished stays).
     """
     job = Job(recipe, n, out, device=device, load=load)
     return _run(job, executor or LocalExecutor(), keep_candidates, on_progress)
@@ -108,15 +116,12 @@ def _list_files(images: Path) -> tuple[str, ...]:
 
 def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnProgress) -> Manifest:
     description = describe(job)
-    manifest = inspect(job, description)
-    if manifest is not None:
-        shards = job.shard_count
-        on_progress(Progress("done", job.n, job.n, job.n, shards, shards, None, 0))
-    else:
-        begin(job, description)
+    inspect(job, description)  # what is refused is refused before anything is written
+    with exclusive(job.out):
+        manifest = inspect(job, description)  # another job may just have ended
+        sweep_temporaries(job.out)
         try:
-            stats = _run_missing(job, executor, on_progress)
-            manifest = commit(job.recipe, description["source"], job.out, stats)
+            manifest = _finish(job, executor, description, manifest, on_progress)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -125,47 +130,100 @@ def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnPro
                 f"disk full while writing {job.out}: {done} of {total} shards are finished and"
                 " kept: free some space and run the same command again"
             ) from error
-    if not (job.out / PREVIEW_NAME).exists():
-        from factory.preview import write_preview
+        if not (job.out / PREVIEW_NAME).exists():
+            from factory.preview import write_preview
 
-        write_preview(job.out)
-    if not keep_candidates:
-        shutil.rmtree(job.candidates, ignore_errors=True)
+            write_preview(job.out)
+        if not keep_candidates:
+            shutil.rmtree(job.candidates, ignore_errors=True)
+    return manifest
+
+
+def _finish(
+    job: Job,
+    executor: Executor,
+    description: dict[str, Any],
+    manifest: Manifest | None,
+    on_progress: OnProgress,
+) -> Manifest:
+    """Make what is missing or damaged; `manifest` is that of a dataset finished before."""
+    repair = None if manifest is None else plan_repair(job, manifest)
+    if manifest is not None and repair is None:
+        shards = job.shard_count
+        on_progress(Progress("done", job.n, job.n, job.n, shards, shards, 0, None, 0))
+        return manifest
+    begin(job, description)
+    shards_needed = job.shards if repair is None else repair.candidates
+    precision = None if manifest is None else manifest.precision or None
+    stats = _run_missing(job, shards_needed, precision, executor, on_progress)
+    if manifest is None or repair is None or repair.is_complete:
+        return commit(job.recipe, description["source"], job.out, stats)
+    rewrite(job, repair, stats)
     return manifest
 
 
 # --- running ---------------------------------------------------------------------------------
 
 
-def _run_missing(job: Job, executor: Executor, on_progress: OnProgress) -> list[ShardStats]:
-    """Make the shards that are not there; returns the stats of all, in order."""
+def _run_missing(
+    job: Job,
+    shards: Sequence[Shard],
+    precision: str | None,
+    executor: Executor,
+    on_progress: OnProgress,
+) -> list[ShardStats]:
+    """Make those of `shards` that are not there; returns the stats of all, in order.
+
+    Raises ShardsFailed, after the others are made, if some could not be.
+    """
     started = time.perf_counter()
     sweep_temporaries(job.candidates)
-    shards = job.shards
+    sweep_failures(job.candidates)
     stats = {s.number: s for shard in shards if (s := finished_shard(job.candidates, shard))}
-    spec = replace(job.spec, precision=_agreed_precision(stats.values()))
-    resumed = sum(s.samples for s in stats.values())
+    failures: list[ShardFailure] = []
+    spec = replace(job.spec, precision=_agreed_precision(stats.values()) or precision)
+    resumed, total = sum(s.samples for s in stats.values()), sum(len(s.indices) for s in shards)
 
     def report(stage: Literal["generate", "commit"]) -> None:
         done = sum(s.samples for s in stats.values())
-        total = sum(s.uncertainty_sum for s in stats.values())
-        elapsed, mean = time.perf_counter() - started, total / done if done else None
-        on_progress(Progress(stage, done, job.n, resumed, len(stats), len(shards), mean, elapsed))
+        mean = sum(s.uncertainty_sum for s in stats.values()) / done if done else None
+        on_progress(
+            Progress(
+                stage,
+                done,
+                total,
+                resumed,
+                len(stats),
+                len(shards),
+                len(failures),
+                mean,
+                time.perf_counter() - started,
+            )
+        )
 
     report("generate")
     missing = [shard for shard in shards if shard.number not in stats]
     try:
         with closing(executor.run(spec, missing)) as finished:
-            for shard_stats in finished:
-                stats[shard_stats.number] = shard_stats
-                _agreed_precision(stats.values())
+            for outcome in finished:
+                if isinstance(outcome, ShardFailure):
+                    record(job.candidates, outcome)
+                    failures.append(outcome)
+                    if len(failures) == HOPELESS and not stats:
+                        break
+                else:
+                    stats[outcome.number] = outcome
+                    _agreed_precision(stats.values())
                 report("generate")
     finally:
         sweep_temporaries(job.candidates)
-        if not markers(job.candidates):  # nothing to resume: leave the folder as it was
+        if not markers(job.candidates) and not failures:  # nothing to resume: leave no trace
             shutil.rmtree(job.candidates, ignore_errors=True)
-            if not any(job.out.iterdir()):
-                job.out.rmdir()
+    if failures:
+        hint = "mend the cause and run the same command again"
+        if job.files is not None:  # other photographs are another job
+            hint += ", with another --out if photographs are changed or removed"
+        raise ShardsFailed(failures, len(stats), len(shards), hint)
     report("commit")
     return [stats[shard.number] for shard in shards]
 

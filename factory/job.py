@@ -10,18 +10,18 @@ from typing import Any
 
 from factory.dataset import (
     CANDIDATES_DIR,
+    JOB_NAME,
     MANIFEST_NAME,
     MAX_SAMPLES,
     Manifest,
     file_sha256,
-    open_dataset,
+    markers,
+    read_manifest,
     write_json,
 )
 from factory.folders import contents, refuse_file
 from factory.recipe import ResolvedRecipe, canonical, diff
 from factory.worker import LoadModels, Shard, ShardStats, WorkerSpec, load_models
-
-JOB_NAME = "job.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def inspect(job: Job, description: dict[str, Any]) -> Manifest | None:
     """
     refuse_file(job.out)
     if (job.out / MANIFEST_NAME).is_file():
-        manifest = open_dataset(job.out).manifest
+        manifest = read_manifest(job.out)
         _refuse_another(job.out, description, _describe_finished(job.out, manifest))
         return manifest
     job_file = job.candidates / JOB_NAME
@@ -167,11 +167,6 @@ def _refuse_foreign(out: Path) -> None:
         raise FileExistsError(
             f"--out {out} holds no dataset but {foreign[0]}: give a new or empty folder"
         )
-
-
-def markers(candidates: Path) -> list[Path]:
-    """Completion markers of the shards in a folder of candidates, by number."""
-    return sorted(candidates.glob("*_stats.json"))
 
 
 def finished_shard(candidates: Path, shard: Shard) -> ShardStats | None:

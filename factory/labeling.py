@@ -10,6 +10,7 @@ What a run of other settings left there is never mixed with this one: it is refu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from factory.dataset import default_palette, write_json
+from factory.dataset import canonical_json, default_palette, write_json
 from factory.folders import contents
+from factory.lock import exclusive
 from factory.progress import ProgressLine, quiet_libraries
 from factory.recipe import diff
 from factory.training import ENCODE_BATCH, encode_batches
@@ -119,8 +121,11 @@ class Preparation:
         """The features in `folder`, as far as they are there."""
         from labelers.store import FeatureStore
 
-        config = self.info.config
-        return FeatureStore(folder, self.info.features, self.images, config.feature_dtype)
+        info = self.info
+        made_of = [info.generator.digest, info.generator.config, info.data_digest]
+        source = hashlib.sha256(canonical_json(made_of)).hexdigest()
+        dtype = info.config.feature_dtype
+        return FeatureStore(folder, info.features, self.images, dtype, source)
 
     def encode(self, folder: Path) -> FeatureStore:
         """The features of all images, in `folder`; what is there is not made again.
@@ -203,6 +208,14 @@ def settings_of(info: LabelerInfo, folds: dict[str, int] | None = None) -> dict[
     }
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What an earlier run noted in `path`; raises ValueError if that is damaged."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: delete its folder to train anew") from None
+
+
 def begin(folder: Path, settings: dict[str, Any]) -> None:
     """Claim `folder` for a run; raise ValueError, naming the fields, if it is of another."""
     from labelers.labeler import INFO_FILE, Labeler
@@ -210,9 +223,9 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
     if (folder / INFO_FILE).is_file():
         found = settings_of(Labeler.load(folder).info)
     elif (folder / FOLDS_NAME).is_file():
-        found = json.loads((folder / FOLDS_NAME).read_bytes())["settings"]
+        found = read_json(folder / FOLDS_NAME)["settings"]
     elif (folder / UNFINISHED_NAME).is_file():
-        found = json.loads((folder / UNFINISHED_NAME).read_bytes())
+        found = read_json(folder / UNFINISHED_NAME)
     elif foreign := contents(folder):
         raise ValueError(
             f"--out {folder} holds no labeler but {foreign[0]}: give a new or empty folder"
@@ -236,16 +249,17 @@ def train_labeler(job: LabelerJob) -> None:
     from labelers.labeler import INFO_FILE, Labeler
 
     prepared = Preparation(job)
-    begin(job.out, settings_of(prepared.info))
-    if (job.out / INFO_FILE).is_file():
-        info = Labeler.load(job.out).info
-    else:
-        store = prepared.encode(job.out / FEATURES_DIR)
-        checkpoint = job.out / CHECKPOINT_NAME
-        labeler = prepared.fit(store, prepared.annotations, checkpoint, "training")
-        labeler.save(job.out)
-        info = labeler.info
-    clean(job.out, prepared)
+    with exclusive(job.out):
+        begin(job.out, settings_of(prepared.info))
+        if (job.out / INFO_FILE).is_file():
+            info = Labeler.load(job.out).info
+        else:
+            store = prepared.encode(job.out / FEATURES_DIR)
+            checkpoint = job.out / CHECKPOINT_NAME
+            labeler = prepared.fit(store, prepared.annotations, checkpoint, "training")
+            labeler.save(job.out)
+            info = labeler.info
+        clean(job.out, prepared)
     job.console.print(
         f"labeler in {job.out} (training accuracy {info.scores['train_accuracy']:.3f}, "
         f"{info.scores['steps']:.0f} steps)"

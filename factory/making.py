@@ -12,6 +12,7 @@ from rich.console import Console
 from factory.dataset import read_samples, write_json
 from factory.progress import ProgressLine, quiet_libraries
 from factory.recipe import Recipe, build_recipe, load_recipe, recipe_of_labeler, resolve
+from factory.wording import duration, listing
 
 if TYPE_CHECKING:
     from factory.dataset import Manifest
@@ -87,22 +88,30 @@ def _how(making: Making) -> dict[str, Any]:
 
 
 def _make(making: Making, run: Any) -> None:
+    from factory.failures import ShardsFailed
+
     quiet_libraries()
     console = making.console
-    with ProgressLine("starting", "samples", 1, console) as line:
-
-        def show(progress: Progress) -> None:
-            rate, mean = progress.samples_per_sec, progress.mean_uncertainty
-            status = f"{progress.shards_done}/{progress.shards_total} shards"
-            if rate:
-                status += f"  {rate:.1f} samples/s"
-            if mean is not None:
-                status += f"  uncertainty {mean:.3f}"
-            line.describe(STAGES[progress.stage], progress.eta_sec)
-            line.update(progress.samples_done, status, progress.samples_total)
-
-        manifest = run(show)
+    try:
+        with ProgressLine("starting", "samples", 1, console) as line:
+            manifest = run(lambda progress: _show(progress, line))
+    except ShardsFailed as failed:
+        console.print("\n".join(listing(failed.failures)))
+        raise
     _summarise(manifest, making.out, console)
+
+
+def _show(progress: Progress, line: ProgressLine) -> None:
+    rate, mean = progress.samples_per_sec, progress.mean_uncertainty
+    status = f"{progress.shards_done}/{progress.shards_total} shards"
+    if progress.shards_failed:
+        status += f"  {progress.shards_failed} failed"
+    if rate:
+        status += f"  {rate:.1f} samples/s"
+    if mean is not None:
+        status += f"  uncertainty {mean:.3f}"
+    line.describe(STAGES[progress.stage], progress.eta_sec)
+    line.update(progress.samples_done, status, progress.samples_total)
 
 
 def _summarise(manifest: Manifest, out: Path, console: Console) -> None:
@@ -128,17 +137,11 @@ def dry_run(making: Making, n: int) -> None:
     making.console.print(text, markup=False, soft_wrap=True)
     making.console.print(f"recipe digest {resolved.digest}")
     making.console.print(
-        f"{n} samples on {made.workers} worker(s): about {_duration(made.total_sec)} "
+        f"{n} samples on {made.workers} worker(s): about {duration(made.total_sec)} "
         f"({made.samples_per_sec:.1f} samples/s), {made.ram_gib:.1f} GiB of memory, "
         f"{made.disk_gib:.2f} GiB on disk (at most {made.disk_peak_gib:.2f} while it runs, "
         f"{made.disk_free_gib:.0f} free)"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def check_fidelity(making: Making, real: Path) -> None:

@@ -56,8 +56,10 @@ class _Section:
 
 def _sections(data: Dataset) -> list[_Section]:
     """Choose from samples.parquet, then read just those."""
-    rows = pd.read_parquet(data.samples_path, columns=["key", "shard", "uncertainty", "kept"])
-    rows = rows.sort_values(["uncertainty", "key"], ignore_index=True)
+    # Numbers of all candidates, names of the chosen only: there may be millions.
+    rows = pd.read_parquet(data.samples_path, columns=["uncertainty", "kept"])
+    rows["index"] = np.arange(len(rows))  # they are in this order
+    rows = rows.sort_values(["uncertainty", "index"], ignore_index=True)
     kept, dropped = rows[rows.kept], rows[~rows.kept]
     k = min(COLUMNS // 2, -(-len(kept) // 3))  # no sample twice, however few there are
     first, middle, last = np.split(np.arange(len(kept)), [k, max(k, len(kept) - k)])
@@ -72,10 +74,15 @@ def _sections(data: Dataset) -> list[_Section]:
         ("Least certain", "of those kept", kept.iloc[last]),
         ("Dropped", "the least certain of all candidates", dropped.iloc[-COLUMNS:]),
     ]
-    found = _read(data, pd.concat([part for _, _, part in chosen]))
+    wanted = [dataset.sample_key(i) for _, _, part in chosen for i in part["index"]]
+    named = pd.read_parquet(
+        data.samples_path, columns=["key", "shard", "kept"], filters=[("key", "in", wanted)]
+    )
+    found = _read(data, named)
     sections = []
     for heading, note, part in chosen:
-        pairs = zip(part.key, part.uncertainty, strict=True)
+        keys = map(dataset.sample_key, part["index"])
+        pairs = zip(keys, part.uncertainty, strict=True)
         samples = [(found[key], float(value)) for key, value in pairs if key in found]
         if samples:
             sections.append(_Section(heading, note, samples))

@@ -13,14 +13,17 @@ UNCERTAIN = "uncertain"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of N candidates stay: `kept` bool `[N]`, `reasons` (None = kept) and the threshold.
+    """Which of N candidates stay: `kept` bool `[N]`; `threshold` is the largest uncertainty kept.
 
-    `threshold` is the largest uncertainty kept, in nats.
+    The threshold is in nats.
     """
 
     kept: np.ndarray
-    reasons: list[str | None]
     threshold: float
+
+    def reasons(self, rows: slice) -> list[str | None]:
+        """Why each of these candidates is dropped; None if it is kept."""
+        return [None if keep else UNCERTAIN for keep in self.kept[rows].tolist()]
 
 
 def drop_count(n: int, drop_fraction: float) -> int:
@@ -31,7 +34,9 @@ def drop_count(n: int, drop_fraction: float) -> int:
     return int(Fraction(str(drop_fraction)) * n)
 
 
-def select(indices: Sequence[int], uncertainty: np.ndarray, drop_fraction: float) -> Selection:
+def select(
+    indices: Sequence[int] | np.ndarray, uncertainty: np.ndarray, drop_fraction: float
+) -> Selection:
     """Drop the floor(drop_fraction * N) most uncertain of N >= 1 candidates.
 
     `uncertainty` is float32 `[N]` in nats. Among equals the later index (key) is dropped first,
@@ -50,5 +55,4 @@ def select(indices: Sequence[int], uncertainty: np.ndarray, drop_fraction: float
     order = np.lexsort((np.asarray(indices), values))  # by uncertainty, then by index
     kept = np.ones(len(values), bool)
     kept[order[len(values) - drop_count(len(values), drop_fraction) :]] = False
-    reasons = [None if keep else UNCERTAIN for keep in kept]
-    return Selection(kept, reasons, float(values[kept].max()))
+    return Selection(kept, float(values[kept].max()))

@@ -32,6 +32,7 @@ from factory.dataset import (
     uncertainty_levels,
     write_json,
 )
+from factory.failures import SHARD_ERRORS, ShardError
 from generators.base import FeatureMaps, Generator, sample_seed
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
@@ -213,7 +214,12 @@ class ShardWorker:
         return self._models
 
     def __call__(self, shard: Shard) -> ShardStats:
-        """Make and write one shard; raises ValueError for an unreadable photograph."""
+        """Make and write one shard.
+
+        Raises:
+            ShardError: this shard cannot be made (see `make`).
+            ValueError, OSError: none can: see `models`, or the disk is full.
+        """
         started = time.perf_counter()
         rows: list[dict[str, Any]] = []
         histogram = np.zeros(UNCERTAINTY_LEVELS, np.int64)
@@ -265,8 +271,23 @@ class ShardWorker:
         return shard.files[batch.start - shard.start : batch.stop - shard.start]
 
     def make(self, indices: Sequence[int], files: Sequence[str] | None = None) -> Candidates:
-        """Sample (or read `files`) and label one batch."""
-        generator, labeler = self.models
+        """Sample (or read `files`) and label one batch.
+
+        Raises ShardError for an unreadable photograph, a failure of the device or an uncertainty
+        that is not finite; ValueError as `models`.
+        """
+        models = self.models  # what fails here fails for every shard
+        try:
+            return self._label(models, indices, files)
+        except SHARD_ERRORS as error:
+            known = isinstance(error, ValueError | OSError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            raise ShardError(" ".join(reason.split())) from error
+
+    def _label(
+        self, models: Models, indices: Sequence[int], files: Sequence[str] | None
+    ) -> Candidates:
+        generator, labeler = models
         with torch.inference_mode():
             if files is None:
                 images, features = generator.sample(indices)
@@ -280,6 +301,8 @@ class ShardWorker:
             prediction = labeler.predict(features, (height, width), how.vote, how.uncertainty)
         masks = prediction.mask.cpu().numpy()
         uncertainty = prediction.uncertainty.cpu().numpy()
+        for i in np.flatnonzero(~np.isfinite(uncertainty)).tolist():
+            raise ValueError(f"sample {indices[i]} has uncertainty {uncertainty[i]}, not a number")
         levels = None
         if self.spec.uncertainty_maps:
             maps = prediction.pixel_uncertainty.cpu().numpy()

@@ -100,6 +100,31 @@ def label(
     making.label(job, images)
 
 
+Made = Annotated[Path, typer.Argument(metavar="DIR", help="The `--out` of a dataset.")]
+
+
+@app.command(rich_help_panel=MAKING)
+def status(folder: Made) -> None:
+    """Say how far a job is: shards, samples/s, time left, failures. It may run anywhere.
+
+    `factory status smears`
+    """
+    from factory.status import render
+
+    console.print("\n".join(render(folder)))
+
+
+@app.command(rich_help_panel=MAKING)
+def verify(folder: Made) -> None:
+    """Check every file, member, mask and row of a finished dataset; name what to make anew.
+
+    `factory verify smears`
+    """
+    from factory.verify import report
+
+    report(folder, console)
+
+
 def _executor(
     kind: str, workers: int | None, cpus: int, gpus: float | None, address: str | None
 ) -> Any:

@@ -11,6 +11,7 @@ in a file depends on when, where or by how many workers it was written.
 
 from factory.dataset.files import (
     CANDIDATES_DIR,
+    JOB_NAME,
     MANIFEST_NAME,
     PREVIEW_NAME,
     SAMPLES_NAME,
@@ -21,6 +22,8 @@ from factory.dataset.files import (
     atomic_file,
     canonical_json,
     file_sha256,
+    markers,
+    move,
     read_tar,
     sweep_temporaries,
     write_bytes,
@@ -33,6 +36,7 @@ from factory.dataset.manifest import (
     Manifest,
     Totals,
     open_dataset,
+    read_manifest,
     read_samples,
 )
 from factory.dataset.sample import (
@@ -56,6 +60,7 @@ __all__ = [
     "CANDIDATES_DIR",
     "FORMAT_VERSION",
     "IGNORE",
+    "JOB_NAME",
     "MANIFEST_NAME",
     "MAX_SAMPLES",
     "PREVIEW_NAME",
@@ -80,8 +85,11 @@ __all__ = [
     "encode_sample",
     "file_sha256",
     "level_at_quantile",
+    "markers",
+    "move",
     "open_dataset",
     "overlay",
+    "read_manifest",
     "read_samples",
     "read_tar",
     "sample_key",

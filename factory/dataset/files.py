@@ -17,6 +17,7 @@ MANIFEST_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
 SHARDS_DIR = "shards"
 CANDIDATES_DIR = "candidates"  # while the job runs
+JOB_NAME = "job.json"  # in it: what is being made
 PREVIEW_NAME = "preview.png"
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -85,16 +86,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
 
 
-def _sync_directory(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def move(source: Path, path: Path) -> None:
+    """Rename a file that is on disk to `path`, such that the rename survives a power cut."""
+    os.replace(source, path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -110,6 +111,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON (keys in the order given) atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def markers(candidates: Path) -> list[Path]:
+    """Completion markers of the shards in a folder of candidates, by number."""
+    return sorted(candidates.glob("*_stats.json"))
 
 
 def sweep_temporaries(folder: Path) -> None:

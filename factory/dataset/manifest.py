@@ -130,7 +130,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         if not (path / CANDIDATES_DIR).is_dir():
             hint = "expected a folder written by `factory generate` or `factory label`"
         raise FileNotFoundError(f"{path} holds no {MANIFEST_NAME}: {hint}")
-    dataset = Dataset(path, _read_manifest(file))
+    dataset = Dataset(path, read_manifest(path))
     infos = [*dataset.manifest.shards, dataset.manifest.samples]
     for info, listed in zip(infos, [*dataset.shard_paths, dataset.samples_path], strict=True):
         if not listed.is_file():
@@ -143,7 +143,12 @@ def open_dataset(folder: str | Path) -> Dataset:
     return dataset
 
 
-def _read_manifest(file: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """Contents of `folder`/dataset.json, whatever else is there.
+
+    Raises OSError if it cannot be opened, ValueError if it is damaged or of another version.
+    """
+    file = folder / MANIFEST_NAME
     try:
         content = json.loads(file.read_bytes())
         version = content.get("format_version") if isinstance(content, dict) else None

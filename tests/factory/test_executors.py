@@ -10,7 +10,8 @@ import pytest
 
 from factory import executors
 from factory.executors import LocalExecutor, RayExecutor, make_executor
-from factory.worker import Shard, WorkerSpec, shard_to_json
+from factory.failures import ShardFailure
+from factory.worker import Shard, ShardStats, WorkerSpec, shard_to_json
 from generators.config import DDPMConfig
 from labelers.config import LabelerConfig
 
@@ -44,6 +45,23 @@ def test_a_bug_in_a_ray_worker_is_not_hidden(tmp_path: Path) -> None:
     worker = executors._RayWorker(failing_spec(tmp_path, KeyError("bug")), threads=1)
     with pytest.raises(KeyError):
         worker({"shard": shard_to_json(Shard(0, 0, 2, ("a.png", "b.png")))})
+
+
+def test_a_failing_shard_comes_back_from_a_ray_worker(tiny: Any, tmp_path: Path) -> None:
+    tiny.models.broken = {1}
+    (tmp_path / "candidates").mkdir()
+    recipe = tiny.recipe()
+    spec = WorkerSpec(
+        tmp_path, recipe.generator, recipe.labeler, ((0, 0, 0), (255, 255, 255)), load=tiny.load
+    )
+    worker = executors._RayWorker(spec, threads=1)
+    failure = executors._unpack(worker({"shard": shard_to_json(Shard(0, 0, 2))}))
+    assert isinstance(failure, ShardFailure)
+    assert str(failure) == "shard 0 (samples 0 to 1): sample 1 has uncertainty nan, not a number"
+    assert tiny.models.made == [0, 1, 0, 1]  # tried twice
+    stats = executors._unpack(worker({"shard": shard_to_json(Shard(1, 2, 4))}))
+    assert isinstance(stats, ShardStats)
+    assert stats.samples == 2
 
 
 def test_make_executor() -> None:

@@ -302,7 +302,7 @@ def test_an_interrupted_commit_is_written_anew(
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(commit, "_write_samples", stop)
+        patch.setattr(commit, "write_samples", stop)
         with pytest.raises(KeyboardInterrupt):
             make(recipe, out)
     (out / "shards/tiny-000009.tar").write_bytes(b"stray")

@@ -21,7 +21,8 @@ def test_drop_count_is_exact(n: int, fraction: float, dropped: int) -> None:
 def test_the_most_uncertain_go_with_a_reason() -> None:
     selection = select(range(5), np.array([0.1, 0.9, 0.3, 0.8, 0.2], np.float32), 0.4)
     assert selection.kept.tolist() == [True, False, True, False, True]
-    assert selection.reasons == [None, UNCERTAIN, None, UNCERTAIN, None]
+    assert selection.reasons(slice(5)) == [None, UNCERTAIN, None, UNCERTAIN, None]
+    assert selection.reasons(slice(1, 3)) == [UNCERTAIN, None]
     assert selection.threshold == pytest.approx(0.3)
 
 

@@ -1,0 +1,120 @@
+"""A whole job in milliseconds: tiny stand-ins for generator and labeler, that can be disturbed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from factory.dataset import Manifest
+from factory.generate import generate, label
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
+from generators.base import FeatureMaps, sample_seed
+
+SIZE = (16, 16)
+
+
+@dataclass
+class Prediction:
+    mask: torch.Tensor
+    uncertainty: torch.Tensor
+    pixel_uncertainty: torch.Tensor
+
+
+@dataclass
+class TinyModels:
+    """Generator and labeler in one. `made` is what was sampled; `disturb` sees it first."""
+
+    made: list[int] = field(default_factory=list)
+    disturb: Callable[[Sequence[int]], None] = lambda indices: None
+    broken: set[int] = field(default_factory=set)  # samples of no finite uncertainty
+    image_size: tuple[int, int] = SIZE
+
+    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
+        self.disturb(indices)
+        self.made.extend(indices)
+        noise = [
+            np.random.default_rng(sample_seed(0, i)).integers(0, 256, (3, *SIZE), np.uint8)
+            for i in indices
+        ]
+        images = torch.from_numpy(np.stack(noise))
+        return images, self.encode(images, indices)
+
+    def encode(self, images: torch.Tensor, indices: Sequence[int]) -> FeatureMaps:
+        maps = images.float() / 255
+        for place, index in enumerate(indices):
+            if index in self.broken:
+                maps[place] = torch.nan
+        return FeatureMaps({"image": maps})
+
+    def check(self, generator: Any) -> None:
+        pass
+
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
+    ) -> Prediction:
+        grey = features["image"].mean(1)
+        unsure = 0.5 - (grey - 0.5).abs()
+        return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure)
+
+
+@dataclass
+class Tiny:
+    """Jobs of shards of 8 candidates in batches of 3, 7 kept samples a final shard."""
+
+    folder: Path
+    models: TinyModels = field(default_factory=TinyModels)
+
+    def recipe(self, *overrides: str) -> ResolvedRecipe:
+        return resolve(load_recipe(str(self.folder / "tiny.yaml"), list(overrides)))
+
+    def load(self, *_: Any) -> Any:
+        return self.models, self.models
+
+    def make(self, out: Path, n: int = 25, overrides: Sequence[str] = (), **more: Any) -> Manifest:
+        return generate(self.recipe(*overrides), n, out, load=self.load, **more)
+
+    def label(self, images: Path, out: Path) -> Manifest:
+        return label(self.recipe(), images, out, load=self.load)
+
+    def begin(self, out: Path, shards: int, **more: Any) -> None:
+        """Make so many shards, then stop as Ctrl-C does."""
+
+        def stop(progress: Any) -> None:
+            if progress.shards_done == shards and progress.stage == "generate":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.make(out, on_progress=stop, **more)
+        self.models.made.clear()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below `folder`, hidden ones too."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(f.relative_to(folder)): sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "labeler.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
+    (tmp_path / "tiny.yaml").write_text(
+        f"name: tiny\ngenerator: {{weights: {weights}, batch_size: 3}}\n"
+        f"labeler: {{weights: {weights}}}\ndataset: {{shard_size: 8, samples_per_shard: 7}}\n"
+    )
+    return Tiny(tmp_path)
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, str]]:
+    """`tree(folder)` -> sha256 of every file in it."""
+    return hashes
