@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: one file of tensors and numbers, written atomically."""
+"""Files written atomically, and where an interrupted training goes on: tensors and numbers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name, flush, rename; raises OSError and leaves `path` as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(
     path: Path, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any], run: str
 ) -> None:
     """Write tensors and numbers (anything JSON holds) of the training `run`; raises OSError."""
-    temporary = path.with_name(f".{path.name}.tmp")
     content = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-    save_file(content, temporary, {"numbers": json.dumps(numbers), "run": run})
-    os.replace(temporary, path)
+    # Written by us: a full disk is an OSError here, and an error of its own in the library.
+    write_atomically(path, save(content, {"numbers": json.dumps(numbers), "run": run}))
 
 
 def load_checkpoint(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load, save
 
 from generators.base import FeatureMaps, FeatureMapSpec, Generator
+from labelers.checkpoint import write_atomically
 from labelers.config import LabelerConfig, Uncertainty, Vote
 from labelers.ensemble import Ensemble
 from labelers.inference import FoldedEnsemble
@@ -158,8 +158,8 @@ class Labeler:
         weights = save(state)
         sha256 = hashlib.sha256(weights).hexdigest()
         info = self.info.model_copy(update={"weights_sha256": sha256})
-        _write(folder / WEIGHTS_FILE, weights)
-        _write(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+        write_atomically(folder / WEIGHTS_FILE, weights)
+        write_atomically(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(
@@ -235,16 +235,3 @@ def _read(path: Path) -> bytes:
             f"no labeler in {path.parent}: {path.name} is missing; make one with "
             "`factory train-labeler`"
         ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

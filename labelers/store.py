@@ -1,7 +1,7 @@
 """Features of annotated images on disk, at native size, memory-mapped.
 
-A folder holds one file a native size, `HxW.bin`: rows `[N, h·w, channels of that size]` in the
-order of `labelers.ensemble.channel_last`, little-endian. `features.json` describes them and counts
+A folder holds one file a native size, `HxW.features`: rows `[N, h·w, channels of that size]` in the
+order of `labelers.ensemble.channel_last`, little-endian. `features.index` describes them and counts
 the images written; what is beyond that count is what an interrupted run left, and is written again.
 """
 
@@ -19,26 +19,31 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from generators.base import FeatureMaps, FeatureMapSpec
 from labelers.ensemble import Tables, channel_last, group_by_size
 
-INDEX_FILE = "features.json"
+INDEX_FILE = "features.index"  # JSON
 FeatureDtype = Literal["float16", "float32"]
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
 
 class StoreIndex(BaseModel):
-    """The content of `features.json`: `images` of `spec` are wanted, `written` are there."""
+    """The content of `features.index`: `images` of `spec` are wanted, `written` are there.
+
+    `source` says what the features are of: those of other images or weights are never taken.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: tuple[FeatureMapSpec, ...]
     images: int
     dtype: FeatureDtype
+    source: str = ""
     written: int = 0
 
 
 class FeatureStore:
     """The features of N images in `folder`, appended batch by batch, then read through a map.
 
-    Opens what is there if it is of the same description, else starts anew. Raises OSError.
+    Opens what is there if it is of the same description and `source` (any text that identifies
+    images and generator), else starts anew. Raises OSError.
     """
 
     def __init__(
@@ -47,10 +52,11 @@ class FeatureStore:
         spec: Sequence[FeatureMapSpec],
         images: int,
         dtype: FeatureDtype = "float16",
+        source: str = "",
     ):
         self.folder = folder
         self.groups = group_by_size(spec)
-        self.index = StoreIndex(spec=tuple(spec), images=images, dtype=dtype)
+        self.index = StoreIndex(spec=tuple(spec), images=images, dtype=dtype, source=source)
         folder.mkdir(parents=True, exist_ok=True)
         found = _read_index(folder / INDEX_FILE)
         same = found is not None and found.model_copy(update={"written": 0}) == self.index
@@ -137,7 +143,7 @@ class FeatureStore:
         )
 
     def _file(self, native: tuple[int, int]) -> Path:
-        return self.folder / f"{native[0]}x{native[1]}.bin"
+        return self.folder / f"{native[0]}x{native[1]}.features"
 
     def _row_bytes(self, native: tuple[int, int]) -> int:
         channels = sum(m.channels for m in self.groups[native])

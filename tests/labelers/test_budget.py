@@ -23,7 +23,7 @@ def test_disk(tmp_path, monkeypatch):
     told = budget(features.spec, 4, (16, 16), 3, CONFIG)
     store = FeatureStore(tmp_path / "features", features.spec, 4, CONFIG.feature_dtype)
     store.append(features)
-    files = (tmp_path / "features").glob("*.bin")
+    files = (tmp_path / "features").glob("*.features")
     assert told.features_bytes == sum(file.stat().st_size for file in files)
 
     monkeypatch.setattr("labelers.trainer.CHECKPOINT_SEC", 0)

@@ -25,7 +25,7 @@ def test_tables_are_those_of_memory(random_features: FeatureMaps, tmp_path):
     tables = store.tables()
     assert list(tables) == list(expected)
     assert all(torch.equal(tables[native], expected[native]) for native in expected)
-    size = sum(f.stat().st_size for f in (tmp_path / "new" / "store").glob("*.bin"))
+    size = sum(f.stat().st_size for f in (tmp_path / "new" / "store").glob("*.features"))
     assert size == store_bytes(random_features.spec, 2, "float32")
 
 
@@ -40,7 +40,7 @@ def test_maps_of_one_image(random_features: FeatureMaps, tmp_path):
 def test_goes_on_where_it_was_interrupted(random_features: FeatureMaps, tmp_path):
     store = FeatureStore(tmp_path, random_features.spec, 2, "float32")
     store.append(random_features.select(slice(0, 1)))
-    with (tmp_path / "4x6.bin").open("ab") as file:
+    with (tmp_path / "4x6.features").open("ab") as file:
         file.write(b"half an image")  # the process died in the second append
     again = FeatureStore(tmp_path, random_features.spec, 2, "float32")
     assert again.written == 1
@@ -49,19 +49,21 @@ def test_goes_on_where_it_was_interrupted(random_features: FeatureMaps, tmp_path
     assert all(torch.equal(table, expected[native]) for native, table in again.tables().items())
 
 
-@pytest.mark.parametrize("damage", ["other dtype", "other spec", "short file", "damaged index"])
+@pytest.mark.parametrize("damage", ["dtype", "spec", "source", "short file", "damaged index"])
 def test_starts_anew_where_nothing_can_be_used(random_features: FeatureMaps, tmp_path, damage):
     filled(tmp_path, random_features)
-    spec, dtype = random_features.spec, "float32"
-    if damage == "other dtype":
+    spec, dtype, source = random_features.spec, "float32", ""
+    if damage == "dtype":
         dtype = "float16"
-    elif damage == "other spec":
+    elif damage == "spec":
         spec = spec[:2]
+    elif damage == "source":  # other images, or another generator
+        source = "other"
     elif damage == "short file":
-        (tmp_path / "8x12.bin").write_bytes(b"")
+        (tmp_path / "8x12.features").write_bytes(b"")
     else:
-        (tmp_path / "features.json").write_text("{")
-    assert FeatureStore(tmp_path, spec, 2, dtype).written == 0
+        (tmp_path / "features.index").write_text("{")
+    assert FeatureStore(tmp_path, spec, 2, dtype, source).written == 0
 
 
 def test_values_beyond_half_precision_are_refused(random_features: FeatureMaps, tmp_path):
