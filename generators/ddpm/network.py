@@ -67,7 +67,7 @@ class Network:
     @torch.inference_mode()
     def map_shapes(
         self, image_size: tuple[int, int], blocks: Sequence[int]
-    ) -> dict[int, tuple[int, int, int]]:
+    ) -> dict[int, torch.Size]:
         """`(C, h, w)` of the activations of `blocks`, found with one blank image.
 
         Never compiled: a graph of this batch would not be used again.

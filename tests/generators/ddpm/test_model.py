@@ -1,10 +1,14 @@
 """Sampling and encoding with a tiny diffusion model."""
 
+import os
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from torch import _inductor as inductor
 
 import generators
 from generators.config import DDPMConfig, FeatureConfig
@@ -267,16 +271,44 @@ def test_a_class_is_given_where_there_are_classes_and_only_there(tiny_weights: P
 # --- compilation ------------------------------------------------------------------------------
 
 
-def test_without_a_compiler_the_network_runs_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-compiler")))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+@pytest.fixture
+def network() -> Network:
+    """Untrained, of few kernels; nothing that another test compiled is used again."""
+    torch._dynamo.reset()
     torch.manual_seed(0)
     unet = build_unet(8, (8,), resnets_per_level=1, attention_levels=0)
+    return Network(unet, torch.device("cpu"), compile=True)
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a compiler")
+@inductor.config.patch({"cpp.simdlen": 1})  # compiles faster
+def test_a_compiled_network_computes_the_same(network: Network) -> None:
+    first, second = torch.randn(2, 1, 3, 8, 8)
+    t, blocks = torch.tensor([9]), (1,)
+    plain = Network(network.unet, torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that of going on without
+        output, maps = network(first, t, None, blocks)
+    kept, kept_map = output.clone(), maps[1].clone()
+    again = network(second, t, None, blocks)
+    for x, (found, found_maps) in ((first, (output, maps)), (second, again)):
+        expected, expected_maps = plain(x, t, None, blocks)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found_maps[1], expected_maps[1], rtol=1e-4, atol=1e-4)
+    assert torch.equal(output, kept)
+    assert torch.equal(maps[1], kept_map)
+
+
+def test_without_a_compiler_the_network_runs_as_it_is(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     x, t = torch.randn(1, 3, 8, 8), torch.tensor([9])
-    expected, _ = Network(unet, torch.device("cpu"))(x, t)
-    network = Network(unet, torch.device("cpu"), compile=True)
-    with pytest.warns(UserWarning, match=r"^going on without generator.compile: .*compiler.*$"):
+    expected, _ = Network(network.unet, torch.device("cpu"))(x, t)
+    no_compiler = inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "no-compiler"))})
+    with (
+        no_compiler,
+        pytest.warns(UserWarning, match=r"^going on without generator.compile: .*compiler.*$"),
+    ):
         output, _ = network(x, t)
     assert torch.equal(output, expected)
