@@ -37,6 +37,9 @@ def convert(source: Path, out: Path, given: dict[str, Any], console: Console) ->
     from generators.ddpm.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(source, **given)
+    for name, tensor in checkpoint.unet.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} holds values that are not finite: it is damaged")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as folder:
         complete = Path(folder) / "network"

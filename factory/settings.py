@@ -114,7 +114,10 @@ def _describe(error: ValidationError, source: str, known: Sequence[str]) -> str:
     if first["type"] == "extra_forbidden" and kind:
         return f"{source}: '{key}' is not a setting of kind '{kind}'"
     message = first["msg"].removeprefix("Value error, ")
+    # Of a whole section, only the message says which of its keys do not go together.
     subject = f"'{key}' is {first['input']!r}: " if key else ""
+    if isinstance(first["input"], dict):
+        subject = f"'{key}': " if key else ""
     return f"{source}: {subject}{message[0].lower()}{message[1:]}"
 
 

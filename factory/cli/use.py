@@ -64,6 +64,8 @@ def evaluate(
         raise ValueError("found both or none of --model and --labeler, expected exactly one")
     if bool(labeled) == demo:
         raise ValueError("found both or none of --labeled and --demo, expected exactly one")
+    if generator is not None and labeler is None:
+        raise ValueError("found --generator with --model, expected it with --labeler: leave it out")
     if labeler is not None:
         predictors = [scoring.load_labeler(labeler, generator, device)]
     else:

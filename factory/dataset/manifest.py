@@ -156,7 +156,9 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{file}: found format version {version}, expected {FORMAT_VERSION}")
         return Manifest.model_validate(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
+        raise ValueError(
+            f"{file} is damaged, not JSON ({error}): copy it again, or make the dataset anew"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

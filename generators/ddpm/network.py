@@ -68,12 +68,13 @@ class Network:
     def map_shapes(
         self, image_size: tuple[int, int], blocks: Sequence[int]
     ) -> dict[int, torch.Size]:
-        """`(C, h, w)` of the activations of `blocks`, found with one blank image.
+        """`(C, h, w)` of the activations of `blocks`, found with two blank images.
 
-        Never compiled: a graph of this batch would not be used again.
+        Never compiled: a graph of this batch would not be used again. Two, because PyTorch refuses
+        to normalise a single image where a group is a single value.
         """
-        x = torch.zeros(1, 3, *image_size, dtype=self.dtype, device=self.device)
-        emb = embed(self.unet, torch.zeros(1, device=self.device))
+        x = torch.zeros(2, 3, *image_size, dtype=self.dtype, device=self.device)
+        emb = embed(self.unet, torch.zeros(2, device=self.device))
         _, recorded = walk(self.unet, x, emb, tuple(blocks), False)
         return {block: h.shape[1:] for block, h in recorded.items()}
 

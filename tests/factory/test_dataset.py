@@ -265,7 +265,7 @@ def test_a_dataset_of_before_uncertainty_maps_opens(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
+        ("{", "damaged, not JSON"),
         ("[]", "format version None, expected 1"),
         ('{"format_version": 2}', "format version 2, expected 1"),
         ('{"format_version": 1}', "'name': Field required"),

@@ -24,7 +24,12 @@ COMMAND = (
 def start(out: Path) -> subprocess.Popen[str]:
     """The command, once it has finished a shard."""
     process = subprocess.Popen(
-        [*COMMAND, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a shell, they ignore Ctrl-C and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + SECONDS
     while not list(out.glob("candidates/*_stats.json")):

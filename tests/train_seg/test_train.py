@@ -43,7 +43,7 @@ def test_learns_squares_and_round_trips(dataset, config, tmp_path, make_labeled,
     trained = train([dataset], tmp_path / "out", more, val, device="cpu")
     assert capfd.readouterr() == ("", "")  # no library's advice
     loaded = Segmenter.load(tmp_path / "out", device="cpu")
-    result = evaluate(loaded.predict, val.images, val.masks, loaded.classes)
+    result = evaluate(loaded.predict, val.images, val.masks, loaded.classes).scores
     assert loaded.classes == ["ground", "red", "blue"]
     assert result.miou > 0.6
     assert result.miou == pytest.approx(loaded.scores["miou"])
