@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from factory.dataset import (
     CANDIDATES_DIR,
+    MARKER_SUFFIX,
     SAMPLES_NAME,
     SHARDS_DIR,
     FileInfo,
@@ -23,7 +24,11 @@ from factory.dataset import (
     TarWriter,
     Totals,
     atomic_file,
+    local_copies,
+    make_folder,
     read_tar,
+    recovery,
+    remove_folder,
 )
 from factory.recipe import ResolvedRecipe
 from factory.selection import Selection, select
@@ -39,19 +44,42 @@ def commit(
 
     `stats` are those of all candidate shards, in order; `source` says where the images came from.
     Rows and samples stream: a few numbers a candidate and one row group are in memory. What an
-    interrupted commit left is written anew. Raises ValueError for uncertainties that are
-    not finite, OSError if the disk is full.
+    interrupted commit left is written anew. Raises ValueError for uncertainties that are not finite
+    or a candidate shard that was damaged meanwhile, OSError if the disk is full.
     """
     recipe = resolved.recipe
     candidates = out / CANDIDATES_DIR
-    rows = [candidates / s.rows.name for s in stats]
-    selection = select_rows(rows, recipe.dataset.drop_fraction)
+    rows = [s.rows for s in stats]
+    selection = select_rows(_intact(candidates, rows), recipe.dataset.drop_fraction)
     samples_per_shard = recipe.dataset.samples_per_shard
-    kept_samples = _kept_samples((candidates / s.tar.name for s in stats), selection.kept)
-    shards = _write_shards(out / SHARDS_DIR, recipe.name, kept_samples, samples_per_shard)
-    samples, pixels = write_samples(
-        out / SAMPLES_NAME, rows, selection, [shard.name for shard in shards], samples_per_shard
+    kept_samples = (
+        members for key, members in read_candidates(candidates, stats) if selection.kept[int(key)]
     )
+    shards = _write_shards(out / SHARDS_DIR, recipe.name, kept_samples, samples_per_shard)
+    describe = partial(_manifest, resolved, source, stats, selection, shards)
+    samples, pixels = write_samples(
+        out / SAMPLES_NAME,
+        _intact(candidates, rows),
+        selection,
+        [shard.name for shard in shards],
+        samples_per_shard,
+        lambda pixels: recovery.footer(describe(pixels)),
+    )
+    manifest = describe(pixels).model_copy(update={"samples": samples})
+    manifest.write(out)
+    return manifest
+
+
+def _manifest(
+    resolved: ResolvedRecipe,
+    source: dict[str, Any],
+    stats: Sequence[ShardStats],
+    selection: Selection,
+    shards: list[FileInfo],
+    pixels: np.ndarray,
+) -> Manifest:
+    """All of dataset.json but what samples.parquet is like: its footer holds the rest."""
+    recipe = resolved.recipe
     kept = int(selection.kept.sum())
     totals = Totals(
         candidates=len(selection.kept),
@@ -60,7 +88,7 @@ def commit(
         bytes=sum(shard.bytes for shard in shards),
         class_pixels=pixels.tolist(),
     )
-    manifest = Manifest(
+    return Manifest(
         name=recipe.name,
         recipe_digest=resolved.digest,
         recipe=recipe.model_dump(mode="json"),
@@ -71,14 +99,12 @@ def commit(
         image_size=stats[0].image_size,
         image_format=recipe.dataset.image_format,
         shards=shards,
-        samples=samples,
+        samples=FileInfo(name=SAMPLES_NAME, samples=0, bytes=0, sha256=""),
         totals=totals,
         uncertainty_threshold=selection.threshold,
         uncertainty_histogram=_histogram(stats),
         precision=stats[0].precision,
     )
-    manifest.write(out)
-    return manifest
 
 
 def _histogram(stats: Sequence[ShardStats]) -> list[int] | None:
@@ -87,20 +113,41 @@ def _histogram(stats: Sequence[ShardStats]) -> list[int] | None:
     return np.sum(counts, axis=0).tolist() if counts else None
 
 
-def _kept_samples(tars: Iterable[Path], kept: np.ndarray) -> Iterator[list[Member]]:
-    """Members of the samples to keep, in key order, as the workers encoded them."""
-    for tar in tars:
-        for key, members in read_tar(tar):
-            if kept[int(key)]:
-                yield members
+def read_candidates(
+    candidates: Path, stats: Iterable[ShardStats]
+) -> Iterator[tuple[str, list[Member]]]:
+    """Samples (key, members) of these shards, in key order, as the workers encoded them.
+
+    Raises ValueError, before any sample of it, for a shard that was damaged since it was finished.
+    """
+    for tar in _intact(candidates, [shard.tar for shard in stats]):
+        yield from read_tar(tar)
+
+
+def _intact(candidates: Path, infos: Sequence[FileInfo]) -> Iterator[Path]:
+    """These files, or copies of them here, after a check of size and sha256.
+
+    What is read next is still in memory. A damaged one loses its marker: in a bucket, a resumed job
+    believes what is marked and has the right size.
+    """
+    copies = local_copies([candidates / info.name for info in infos])
+    for info, path in zip(infos, copies, strict=True):
+        if not info.matches(path):
+            stem = info.name.partition(".")[0]
+            (candidates / f"{stem}{MARKER_SUFFIX}").unlink(missing_ok=True)
+            raise ValueError(
+                f"{candidates / info.name} was damaged after it was finished: run the same command"
+                " again, which makes it anew"
+            )
+        yield path
 
 
 def _write_shards(
     folder: Path, name: str, samples: Iterator[list[Member]], samples_per_shard: int
 ) -> list[FileInfo]:
     """Pack the samples into shards numbered without gaps."""
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted commit left
-    folder.mkdir()
+    remove_folder(folder)  # what an interrupted commit left
+    make_folder(folder)
     infos: list[FileInfo] = []
     first = next(samples, None)
     while first is not None:
@@ -110,8 +157,11 @@ def _write_shards(
     return infos
 
 
-def pack(path: Path, samples: Iterable[list[Member]]) -> FileInfo:
-    """Write samples to a tar, one at a time: a shard of large images need not fit in memory."""
+def pack(path: Path, samples: Iterable[list[Member]], expected: FileInfo | None = None) -> FileInfo:
+    """Write samples to a tar, one at a time: a shard of large images need not fit in memory.
+
+    Raises ValueError, and leaves `path` as it was, if the outcome is not what was `expected`.
+    """
     count = 0
     with atomic_file(path) as file:
         tar = TarWriter(file)
@@ -119,13 +169,19 @@ def pack(path: Path, samples: Iterable[list[Member]]) -> FileInfo:
             tar.add(members)
             count += 1
         tar.close()
-    return FileInfo.of(path, count)
+        made = FileInfo.written(file, path, count)
+        if expected not in (None, made):
+            raise ValueError(
+                f"{path} is damaged and comes out with other bytes here, as on other hardware or"
+                " library versions: repair it where it was made, or give another --out"
+            )
+    return made
 
 
 # --- samples.parquet -------------------------------------------------------------------------
 
 
-def select_rows(rows: Sequence[Path], drop_fraction: float) -> Selection:
+def select_rows(rows: Iterable[Path], drop_fraction: float) -> Selection:
     """`select` among the candidates of these files, which hold consecutive indices from 0."""
     columns = [_read(path, ["uncertainty"])["uncertainty"].to_numpy() for path in rows]
     uncertainty = np.concatenate(columns)
@@ -134,15 +190,16 @@ def select_rows(rows: Sequence[Path], drop_fraction: float) -> Selection:
 
 def write_samples(
     path: Path,
-    rows: Sequence[Path],
+    rows: Iterable[Path],
     selection: Selection,
     shards: Sequence[str],
     samples_per_shard: int,
+    footer: Callable[[np.ndarray], dict[bytes, bytes]] = lambda pixels: {},
 ) -> tuple[FileInfo, np.ndarray]:
     """Write samples.parquet: the candidates' `rows` with final shard, `kept` and the reason.
 
-    `shards` are the names of the final shards. Returns the file, and the pixels of the kept samples
-    as int64 `[classes]`.
+    `shards` are the names of the final shards. `footer` gives the metadata to put into the file
+    from the pixels of the kept samples, int64 `[classes]`. Returns the file, and those pixels.
     """
     names = pa.array(shards, pa.string())
     pixels: np.ndarray | int = 0
@@ -160,12 +217,17 @@ def write_samples(
                 .append_column("reason", pa.array(selection.reasons(here), pa.string()))
             )
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(file, table.schema))
+                # The CRCs are what `recover_manifest` trusts when dataset.json is lost.
+                writer = stack.enter_context(
+                    pq.ParquetWriter(file, table.schema, write_page_checksum=True)
+                )
             writer.write_table(table, row_group_size=ROW_GROUP_SAMPLES)
             counts = group["class_pixels"].combine_chunks().flatten().to_numpy()
             pixels += counts.reshape(len(group), -1)[kept].sum(axis=0)
             start, ranked = here.stop, ranked + int(kept.sum())
-    return FileInfo.of(path, start), np.asarray(pixels)
+        assert writer is not None  # there is a candidate at least
+        writer.add_key_value_metadata(footer(np.asarray(pixels)))
+    return FileInfo.written(file, path, start), np.asarray(pixels)
 
 
 def _row_groups(paths: Iterable[Path]) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.dataset import write_json
+from factory.dataset import Entry, list_files, read_many, write_json
 
 SUFFIX = "_failed.json"
 HOPELESS = 5  # so many failures before any success: it is not the shards
@@ -70,15 +70,19 @@ def record(candidates: Path, failure: ShardFailure) -> None:
 def read_failures(candidates: Path) -> list[ShardFailure]:
     """Failures of the run that is going on or was the last, by number."""
     found = []
-    for path in sorted(candidates.glob(f"*{SUFFIX}")):
+    for content in read_many(candidates, _files(candidates)).values():
         try:
-            found.append(ShardFailure.from_json(json.loads(path.read_bytes())))
-        except (FileNotFoundError, ValueError, TypeError):
-            continue  # swept meanwhile, or damaged: the shard will be tried again anyhow
+            found.append(ShardFailure.from_json(json.loads(content)))
+        except (ValueError, TypeError):
+            continue  # damaged: the shard will be tried again anyhow
     return found
 
 
 def sweep_failures(candidates: Path) -> None:
     """Forget failures: their shards are about to be tried again."""
-    for path in candidates.glob(f"*{SUFFIX}"):
-        path.unlink(missing_ok=True)
+    for entry in _files(candidates):
+        (candidates / entry.name).unlink(missing_ok=True)
+
+
+def _files(candidates: Path) -> list[Entry]:
+    return [entry for entry in list_files(candidates) if entry.name.endswith(SUFFIX)]

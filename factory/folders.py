@@ -8,8 +8,16 @@ LEFT_BY_DESKTOPS = ("Thumbs.db", "desktop.ini")  # besides hidden files such as 
 
 
 def refuse_file(folder: Path, flag: str = "--out") -> None:
-    """Raise NotADirectoryError, naming `flag`, if `folder` or what it would lie in is a file."""
-    for path in (folder, *folder.parents):
+    """Raise NotADirectoryError, naming `flag`, if `folder` or what it would lie in is a file.
+
+    Raises OSError if it would lie in a bucket that cannot be reached.
+    """
+    from factory.dataset import check_reachable, is_remote  # not to show the help
+
+    check_reachable(folder)
+    # In a bucket a name may well be both a file and the beginning of others.
+    above = [] if is_remote(folder) else folder.parents
+    for path in (folder, *above):
         if path.exists() and not path.is_dir():
             found = "a file" if path == folder else f"the file {path}"
             raise NotADirectoryError(

@@ -16,22 +16,33 @@ import errno
 import resource
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from factory.commit import commit
-from factory.dataset import PREVIEW_NAME, Manifest, markers, sweep_temporaries
+from factory.dataset import (
+    Manifest,
+    is_remote,
+    is_shared,
+    markers,
+    remove_folder,
+    sweep_temporaries,
+)
+from factory.dataset.recovery import restore_manifest
 from factory.executors import Executor, LocalExecutor
 from factory.failures import HOPELESS, ShardFailure, ShardsFailed, record, sweep_failures
-from factory.job import Job, begin, describe, finished_shard, inspect
+from factory.folders import contents
+from factory.job import Job, begin, describe, finished_shards, identity, inspect
 from factory.lock import exclusive
+from factory.photographs import list_photographs
 from factory.recipe import ResolvedRecipe
 from factory.repair import plan_repair, rewrite
-from factory.worker import LoadModels, Shard, ShardStats, ShardWorker, load_models
+from factory.worker import LoadModels, Shard, ShardStats, ShardWorker, WorkerSpec, load_models
 
 GIB = 2**30
 
@@ -103,40 +114,51 @@ def label(
     on_progress: OnProgress = _ignore,
     load: LoadModels = load_models,
 ) -> Manifest:
-    """Make the same kind of dataset from the photographs in `images` (errors as `generate`)."""
-    job = Job(recipe, len(files := _list_files(images)), out, files, device, load)
+    """Make the same kind of dataset from the photographs in `images`.
+
+    Errors as `generate`, and those of `list_photographs`.
+    """
+    job = Job(recipe, len(files := list_photographs(images)), out, files, device, load)
     return _run(job, executor or LocalExecutor(), keep_candidates, on_progress)
 
 
-def _list_files(images: Path) -> tuple[str, ...]:
-    from labelers.annotations import list_images
-
-    return tuple(str(path.resolve()) for path in list_images(images))
-
-
 def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnProgress) -> Manifest:
+    if not (is_shared(job.out) or isinstance(executor, LocalExecutor)):
+        raise ValueError(
+            f"--out {job.out}: lies in the memory of this process, which other workers cannot"
+            " reach: give --executor local, or another --out"
+        )
     description = describe(job)
     inspect(job, description)  # what is refused is refused before anything is written
     with exclusive(job.out):
         manifest = inspect(job, description)  # another job may just have ended
         sweep_temporaries(job.out)
         try:
+            if manifest is not None:
+                restore_manifest(job.out, manifest)
             manifest = _finish(job, executor, description, manifest, on_progress)
+            _draw_preview(job.out)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             done, total = len(markers(job.candidates)), job.shard_count
+            # What goes to a bucket is written here first.
+            where = tempfile.gettempdir() if is_remote(job.out) else job.out
             raise OSError(
-                f"disk full while writing {job.out}: {done} of {total} shards are finished and"
+                f"disk full while writing {where}: {done} of {total} shards are finished and"
                 " kept: free some space and run the same command again"
             ) from error
-        if not (job.out / PREVIEW_NAME).exists():
-            from factory.preview import write_preview
-
-            write_preview(job.out)
         if not keep_candidates:
-            shutil.rmtree(job.candidates, ignore_errors=True)
+            remove_folder(job.candidates)
     return manifest
+
+
+def _draw_preview(out: Path) -> None:
+    """Draw preview.png unless it is there and whole: it is not in dataset.json."""
+    from factory import preview
+
+    if preview.fault(out) is not None:
+        preview.write_preview(out)
 
 
 def _finish(
@@ -155,7 +177,8 @@ def _finish(
     begin(job, description)
     shards_needed = job.shards if repair is None else repair.candidates
     precision = None if manifest is None else manifest.precision or None
-    stats = _run_missing(job, shards_needed, precision, executor, on_progress)
+    spec = replace(job.spec, precision=precision, job=identity(description))
+    stats = _run_missing(job, spec, shards_needed, executor, on_progress)
     if manifest is None or repair is None or repair.is_complete:
         return commit(job.recipe, description["source"], job.out, stats)
     rewrite(job, repair, stats)
@@ -167,8 +190,8 @@ def _finish(
 
 def _run_missing(
     job: Job,
+    spec: WorkerSpec,
     shards: Sequence[Shard],
-    precision: str | None,
     executor: Executor,
     on_progress: OnProgress,
 ) -> list[ShardStats]:
@@ -179,24 +202,25 @@ def _run_missing(
     started = time.perf_counter()
     sweep_temporaries(job.candidates)
     sweep_failures(job.candidates)
-    stats = {s.number: s for shard in shards if (s := finished_shard(job.candidates, shard))}
+    stats = finished_shards(job.candidates, shards)
     failures: list[ShardFailure] = []
-    spec = replace(job.spec, precision=_agreed_precision(stats.values()) or precision)
-    resumed, total = sum(s.samples for s in stats.values()), sum(len(s.indices) for s in shards)
+    tally = _Tally()
+    for found in stats.values():
+        tally.add(found)
+    spec = replace(spec, precision=tally.precision or spec.precision)
+    resumed, total = tally.samples, sum(len(s.indices) for s in shards)
 
     def report(stage: Literal["generate", "commit"]) -> None:
-        done = sum(s.samples for s in stats.values())
-        mean = sum(s.uncertainty_sum for s in stats.values()) / done if done else None
         on_progress(
             Progress(
                 stage,
-                done,
+                tally.samples,
                 total,
                 resumed,
                 len(stats),
                 len(shards),
                 len(failures),
-                mean,
+                tally.mean_uncertainty,
                 time.perf_counter() - started,
             )
         )
@@ -213,12 +237,13 @@ def _run_missing(
                         break
                 else:
                     stats[outcome.number] = outcome
-                    _agreed_precision(stats.values())
+                    tally.add(outcome)
                 report("generate")
     finally:
         sweep_temporaries(job.candidates)
-        if not markers(job.candidates) and not failures:  # nothing to resume: leave no trace
-            shutil.rmtree(job.candidates, ignore_errors=True)
+        # Nothing to resume: leave no trace, unless it is all that says whose the other files are.
+        if not markers(job.candidates) and not failures and len(contents(job.out)) <= 1:
+            remove_folder(job.candidates)
     if failures:
         hint = "mend the cause and run the same command again"
         if job.files is not None:  # other photographs are another job
@@ -228,15 +253,34 @@ def _run_missing(
     return [stats[shard.number] for shard in shards]
 
 
-def _agreed_precision(stats: Iterable[ShardStats]) -> str | None:
-    """What all shards were computed in, None without any; workers that began at once may differ."""
-    found = sorted({s.precision for s in stats})
-    if len(found) > 1:
-        raise ValueError(
-            f"the workers' machines differ in what auto means, {' and '.join(found)}: set one of"
-            " them and give another --out"
-        )
-    return found[0] if found else None
+@dataclass
+class _Tally:
+    """Sums over finished shards, kept up as they come: adding all up each time would be O(n²)."""
+
+    samples: int = 0
+    uncertainty_sum: float = 0.0
+    precision: str | None = None
+
+    def add(self, stats: ShardStats) -> None:
+        """Count a shard in.
+
+        Raises ValueError if it was computed in another precision than those before: workers that
+        began at once may differ.
+        """
+        if self.precision not in (None, stats.precision):
+            found = sorted((str(self.precision), stats.precision))
+            raise ValueError(
+                f"the workers' machines differ in what auto means, {' and '.join(found)}: set one"
+                " of them and give another --out"
+            )
+        self.precision = stats.precision
+        self.samples += stats.samples
+        self.uncertainty_sum += stats.uncertainty_sum
+
+    @property
+    def mean_uncertainty(self) -> float | None:
+        """Of a sample, in nats; None without any."""
+        return self.uncertainty_sum / self.samples if self.samples else None
 
 
 # --- estimating ------------------------------------------------------------------------------
@@ -244,7 +288,10 @@ def _agreed_precision(stats: Iterable[ShardStats]) -> str | None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job would take on this machine. `disk_peak_gib` includes the candidates."""
+    """What a job would take on this machine. `disk_peak_gib` includes the candidates.
+
+    `disk_free_gib` is None in a bucket.
+    """
 
     samples: int
     workers: int
@@ -253,7 +300,7 @@ class Estimate:
     ram_gib: float
     disk_gib: float
     disk_peak_gib: float
-    disk_free_gib: float
+    disk_free_gib: float | None
 
 
 def estimate(
@@ -285,7 +332,6 @@ def estimate(
     member_bytes = [512 + -(-len(data) // 512) * 512 for sample in members for _, data in sample]
     disk = sum(member_bytes) / count * n / GIB
     kept_disk = disk * (1 - recipe.recipe.dataset.drop_fraction)
-    existing = next(p for p in [out.resolve(), *out.resolve().parents] if p.exists())
     return Estimate(
         samples=n,
         workers=workers,
@@ -294,5 +340,12 @@ def estimate(
         ram_gib=workers * rss / GIB,
         disk_gib=kept_disk,
         disk_peak_gib=disk + kept_disk,
-        disk_free_gib=shutil.disk_usage(existing).free / GIB,
+        disk_free_gib=None if is_remote(out) else _disk_free_gib(out),
     )
+
+
+def _disk_free_gib(folder: Path) -> float:
+    """Free on the disk that `folder` lies on, or would lie on."""
+    folder = folder.resolve()
+    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    return shutil.disk_usage(existing).free / GIB

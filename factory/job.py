@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,20 @@ from factory.dataset import (
     JOB_NAME,
     MANIFEST_NAME,
     MAX_SAMPLES,
+    SAMPLES_NAME,
+    DamagedManifest,
     Manifest,
+    canonical_json,
     file_sha256,
+    is_remote,
+    list_files,
+    make_folder,
     markers,
     read_manifest,
+    read_many,
     write_json,
 )
+from factory.dataset.recovery import recover_manifest
 from factory.folders import contents, refuse_file
 from factory.recipe import ResolvedRecipe, canonical, diff
 from factory.worker import LoadModels, Shard, ShardStats, WorkerSpec, load_models
@@ -92,37 +101,75 @@ def describe(job: Job) -> dict[str, Any]:
     return {"digest": digest, "n": job.n, "source": source, "recipe": recipe}
 
 
+def identity(description: dict[str, Any]) -> str:
+    """sha256 of what two runs must agree in: every marker of a job has it."""
+    told = {key: description[key] for key in ("digest", "n", "source")}
+    return hashlib.sha256(canonical_json(told)).hexdigest()
+
+
 def inspect(job: Job, description: dict[str, Any]) -> Manifest | None:
     """What `job.out` holds: the manifest if the job is finished, else None; writes nothing.
 
+    Files that say whose the folder is may be damaged, as long as one of them is left: dataset.json,
+    the footer of samples.parquet, job.json, or the markers of finished shards.
+
     Raises:
-        ValueError: another job's folder (says what differs), or a damaged one.
+        ValueError: another job's folder (says what differs), or nobody can tell whose it is.
         OSError: a file, or a folder of other things.
     """
     refuse_file(job.out)
-    if (job.out / MANIFEST_NAME).is_file():
+    manifest, is_damaged = None, False
+    try:
         manifest = read_manifest(job.out)
+    except FileNotFoundError:
+        manifest = recover_manifest(job.out)
+    except DamagedManifest:
+        manifest, is_damaged = recover_manifest(job.out), True
+    if manifest is not None:
         _refuse_another(job.out, description, _describe_finished(job.out, manifest))
         return manifest
-    job_file = job.candidates / JOB_NAME
-    if not job_file.is_file():
-        _refuse_foreign(job.out)
-    elif markers(job.candidates):
-        try:
-            begun = json.loads(job_file.read_bytes())
-        except ValueError:
-            begun = None
-        if not isinstance(begun, dict) or not begun.keys() >= description.keys():
-            raise ValueError(f"{job_file} is damaged: give another --out")
+    begun = _read_begun(job, description)
+    if begun is not None and (is_damaged or markers(job.candidates)):
         _refuse_another(job.out, description, begun)
+    elif begun is None and not _has_own_shards(job, description):
+        if is_damaged:
+            raise ValueError(
+                f"{job.out / MANIFEST_NAME} and {SAMPLES_NAME} are both damaged, and nothing else"
+                " says what they were made from: give another --out, or delete the folder"
+            )
+        _refuse_foreign(job.out)
     return None
 
 
 def begin(job: Job, description: dict[str, Any]) -> None:
     """Make the folder and write job.json (after `inspect`)."""
-    job.candidates.mkdir(parents=True, exist_ok=True)
-    if not markers(job.candidates):
+    make_folder(job.candidates)
+    if not markers(job.candidates) or _read_begun(job, description) is None:
         write_json(job.candidates / JOB_NAME, description)
+
+
+def _read_begun(job: Job, description: dict[str, Any]) -> dict[str, Any] | None:
+    """Content of job.json; None if it is not there or damaged."""
+    try:
+        begun = json.loads((job.candidates / JOB_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return begun if isinstance(begun, dict) and begun.keys() >= description.keys() else None
+
+
+def _has_own_shards(job: Job, description: dict[str, Any]) -> bool:
+    """Whether the markers that can be read are this job's; False if there are none.
+
+    Raises ValueError if any is another job's.
+    """
+    contents = read_many(job.candidates, markers(job.candidates)).values()
+    found = {stats.job for content in contents if (stats := _parse_marker(content))}
+    if found - {identity(description)}:
+        raise ValueError(
+            f"{job.candidates / JOB_NAME} is damaged, and the shards beside it were not made by"
+            " this command: give another --out, or what it was started with"
+        )
+    return bool(found)
 
 
 def _describe_finished(out: Path, manifest: Manifest) -> dict[str, Any]:
@@ -159,25 +206,63 @@ def _refuse_another(out: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> 
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Raise FileExistsError if `out`, in which no job was begun, holds anything."""
+    """Raise FileExistsError if `out`, in which nothing was finished, holds anything."""
     foreign = [name for name in contents(out) if name != CANDIDATES_DIR]
     # They are deleted when a job is finished: another program's must not be taken for ours.
-    foreign += [f"{CANDIDATES_DIR}/{name}" for name in contents(out / CANDIDATES_DIR)]
+    inside = contents(out / CANDIDATES_DIR)
+    if JOB_NAME not in inside:
+        foreign += [f"{CANDIDATES_DIR}/{name}" for name in inside]
     if foreign:
         raise FileExistsError(
             f"--out {out} holds no dataset but {foreign[0]}: give a new or empty folder"
         )
 
 
+def finished_shards(candidates: Path, shards: Sequence[Shard]) -> dict[int, ShardStats]:
+    """Stats by number of those shards that are there and intact; the others must be made.
+
+    On a disk that is size and sha256. A store shows whole objects only and checks them itself, so
+    in a bucket one listing gives the sizes, and `commit` checks the sha256 of what it reads.
+    """
+    if not is_remote(candidates):
+        found = (finished_shard(candidates, shard) for shard in shards)
+        return {stats.number: stats for stats in found if stats is not None}
+    entries = {entry.name: entry for entry in list_files(candidates)}
+    sizes = {name: entry.size for name, entry in entries.items()}
+    marked = {shard.marker: shard for shard in shards if shard.marker in entries}
+    finished = {}
+    for name, content in read_many(candidates, [entries[name] for name in marked]).items():
+        stats = _parse_marker(content)
+        if stats is not None and _is_of(stats, marked[name]):
+            files = (stats.tar, stats.rows)
+            if all(sizes.get(info.name) == info.bytes for info in files):
+                finished[stats.number] = stats
+    return finished
+
+
 def finished_shard(candidates: Path, shard: Shard) -> ShardStats | None:
     """Stats of a shard that is there and intact, by size and sha256; None if it must be made."""
+    stats = _read_marker(candidates / shard.marker)
+    if stats is None or not _is_of(stats, shard):
+        return None
+    files = (stats.tar, stats.rows)
+    return stats if all(info.matches(candidates / info.name) for info in files) else None
+
+
+def _is_of(stats: ShardStats, shard: Shard) -> bool:
+    return (stats.number, stats.start, stats.stop) == (shard.number, shard.start, shard.stop)
+
+
+def _read_marker(path: Path) -> ShardStats | None:
+    """A completion marker; None if it is absent, truncated or zeroed: its shard is not finished."""
     try:
-        content = json.loads((candidates / f"{shard.stem}_stats.json").read_bytes())
-        stats = ShardStats.from_json(content)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent, truncated or zeroed: all mean that the shard is not finished
-    same = (stats.number, stats.start, stats.stop) == (shard.number, shard.start, shard.stop)
-    intact = stats.tar.matches(candidates / f"{shard.stem}.tar") and stats.rows.matches(
-        candidates / f"{shard.stem}.parquet"
-    )
-    return stats if same and intact else None
+        return _parse_marker(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parse_marker(content: bytes) -> ShardStats | None:
+    try:
+        return ShardStats.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError):
+        return None

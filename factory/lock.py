@@ -2,6 +2,7 @@
 
 The kernel holds the lock (`flock` on OUT/.lock), not the file: the file may outlive a killed
 job, the lock never does. On NFS `flock` is carried to the server, so it holds between machines.
+In a bucket it is a lease, see `factory.lease`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LOCK_NAME = ".lock"  # hidden: no content of the folder
+from factory.dataset import is_remote, read_bytes
+from factory.lease import LOCK_NAME, has_ended, has_lapsed, in_use, leased
+
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -30,15 +33,7 @@ class Holder:
     @property
     def is_gone(self) -> bool | None:
         """Whether that process has ended; None on another machine, from where nobody can tell."""
-        if self.host != socket.gethostname():
-            return None
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # somebody else's, but there
-            return False
-        return False
+        return has_ended(self.pid) if self.host == socket.gethostname() else None
 
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}"
@@ -46,8 +41,11 @@ class Holder:
 
 def read_holder(folder: Path) -> Holder | None:
     """Who holds, or held, `folder`; None without a lock file or if nothing is in it (yet)."""
+    path = folder / LOCK_NAME
     try:
-        content = json.loads((folder / LOCK_NAME).read_bytes())
+        if is_remote(folder) and has_lapsed(path):
+            return None
+        content = json.loads(read_bytes(path))
         return Holder(str(content["host"]), int(content["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -59,6 +57,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Raises BlockingIOError naming the other holder, or OSError if the file system has no locks.
     """
+    if is_remote(folder):
+        with leased(folder):
+            yield
+        return
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOCK_NAME
@@ -101,10 +103,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = read_holder(folder)
-        raise BlockingIOError(
-            f"{folder} is in use by another job ({holder or 'just started'}): wait for it or stop"
-            " it, then run the same command again"
-        ) from None
+        raise BlockingIOError(in_use(folder, holder)) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

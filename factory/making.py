@@ -47,15 +47,26 @@ def choose_recipe(
     return load_recipe(source or "demo", [*explicit, *overrides])
 
 
-def labeler_recipe(source: str | None, generator: str | None, overrides: list[str]) -> Recipe:
-    """The recipe to train a labeler by: a preset's or a file's, or the defaults for `generator`."""
+def generator_recipe(
+    source: str | None, generator: str | None, overrides: list[str], noted: Path | None = None
+) -> Recipe:
+    """The recipe for what needs a generator only: a preset's or a file's, or its defaults.
+
+    Without a recipe, an annotated folder `noted` of samples tells how those were made.
+    """
     weights = [] if generator is None else [f"generator.weights={json.dumps(generator)}"]
     if source is not None:
         return load_recipe(source, [*weights, *overrides])
-    if generator is None:
+    section: dict[str, Any] = {}
+    if noted is not None:
+        from factory.sampling import find_samples
+
+        _, samples = find_samples(noted)
+        section = samples.generator.model_dump(mode="json") if samples is not None else {}
+    if generator is None and not section:
         raise ValueError("found no generator: give --generator DIR, or a --recipe that names one")
-    content: dict[str, Any] = {"name": "labeler", "generator": {"weights": generator}}
-    return build_recipe(content, overrides, "of the command line")
+    content: dict[str, Any] = {"name": "labeler", "generator": section}
+    return build_recipe(content, [*weights, *overrides], "of the command line")
 
 
 def generate(making: Making, n: int, real: Path | None) -> None:
@@ -136,11 +147,11 @@ def dry_run(making: Making, n: int) -> None:
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip()
     making.console.print(text, markup=False, soft_wrap=True)
     making.console.print(f"recipe digest {resolved.digest}")
+    free = "" if made.disk_free_gib is None else f", {made.disk_free_gib:.0f} free"
     making.console.print(
         f"{n} samples on {made.workers} worker(s): about {duration(made.total_sec)} "
         f"({made.samples_per_sec:.1f} samples/s), {made.ram_gib:.1f} GiB of memory, "
-        f"{made.disk_gib:.2f} GiB on disk (at most {made.disk_peak_gib:.2f} while it runs, "
-        f"{made.disk_free_gib:.0f} free)"
+        f"{made.disk_gib:.2f} GiB on disk (at most {made.disk_peak_gib:.2f} while it runs{free})"
     )
 
 

@@ -42,6 +42,18 @@ def write_preview(dataset_dir: Path, out: Path | None = None) -> Path:
     return path
 
 
+def fault(folder: Path) -> str | None:
+    """What is wrong with the preview.png of a dataset; None if it is there and whole."""
+    try:
+        with Image.open(io.BytesIO((folder / PREVIEW_NAME).read_bytes())) as picture:
+            picture.load()
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError, SyntaxError):  # Pillow raises any of them
+        return "cannot be read"
+    return None
+
+
 # --- which samples ---------------------------------------------------------------------------
 
 
@@ -56,8 +68,13 @@ class _Section:
 
 def _sections(data: Dataset) -> list[_Section]:
     """Choose from samples.parquet, then read just those."""
+    with dataset.local_copy(data.samples_path) as samples_path:
+        return _choose(data, samples_path)
+
+
+def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
     # Numbers of all candidates, names of the chosen only: there may be millions.
-    rows = pd.read_parquet(data.samples_path, columns=["uncertainty", "kept"])
+    rows = pd.read_parquet(samples_path, columns=["uncertainty", "kept"])
     rows["index"] = np.arange(len(rows))  # they are in this order
     rows = rows.sort_values(["uncertainty", "index"], ignore_index=True)
     kept, dropped = rows[rows.kept], rows[~rows.kept]
@@ -76,7 +93,7 @@ def _sections(data: Dataset) -> list[_Section]:
     ]
     wanted = [dataset.sample_key(i) for _, _, part in chosen for i in part["index"]]
     named = pd.read_parquet(
-        data.samples_path, columns=["key", "shard", "kept"], filters=[("key", "in", wanted)]
+        samples_path, columns=["key", "shard", "kept"], filters=[("key", "in", wanted)]
     )
     found = _read(data, named)
     sections = []
@@ -93,12 +110,14 @@ def _read(data: Dataset, rows: pd.DataFrame) -> dict[str, Sample]:
     """The samples of `rows` by key; dropped ones only if their candidates still exist."""
     wanted = set(rows.key)
     paths = [data.path / dataset.SHARDS_DIR / name for name in sorted(set(rows.shard[rows.kept]))]
-    # What a candidate tar holds is listed in the parquet beside it.
-    for listing in sorted((data.path / CANDIDATES_DIR).glob("*.parquet")):
-        tar = listing.with_suffix(".tar")
-        lost = set(rows.key[~rows.kept]) & set(pd.read_parquet(listing, columns=["key"]).key)
-        if lost and tar.is_file():
-            paths.append(tar)
+    candidates = data.path / CANDIDATES_DIR
+    for parquet in sorted(candidates.glob("*.parquet"))[:1]:
+        # All candidate shards are as long as the first, but for the last.
+        with dataset.local_copy(parquet) as copy:
+            size = len(pd.read_parquet(copy, columns=["key"]))
+        numbers = sorted({int(key) // size for key in rows.key[~rows.kept]})
+        tars = [candidates / f"{number:06d}.tar" for number in numbers]
+        paths += [tar for tar in tars if tar.is_file()]
     classes = len(data.manifest.classes)
     return {s.key: s for path in paths for s in _pick(path, wanted, classes)}
 

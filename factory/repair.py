@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from factory.commit import pack
+from factory.commit import pack, read_candidates
 from factory.dataset import (
     SAMPLES_NAME,
     SHARDS_DIR,
-    TEMPORARY_PREFIX,
     FileInfo,
     Manifest,
     Member,
-    move,
-    read_tar,
+    local_copy,
+    make_folder,
 )
 from factory.job import Job
 from factory.worker import Shard, ShardStats
@@ -48,9 +47,8 @@ def plan_repair(job: Job, manifest: Manifest) -> Repair | None:
     if not damaged:
         return None
     names = [info.name for info in damaged]
-    rows = pq.read_table(
-        job.out / SAMPLES_NAME, columns=["index", "shard"], filters=[("shard", "in", names)]
-    )
+    with local_copy(job.out / SAMPLES_NAME) as samples:
+        rows = pq.read_table(samples, columns=["index", "shard"], filters=[("shard", "in", names)])
     indices: dict[str, list[int]] = {name: [] for name in names}
     for index, name in zip(rows["index"].to_pylist(), rows["shard"].to_pylist(), strict=True):
         indices[name].append(index)
@@ -69,17 +67,9 @@ def rewrite(job: Job, repair: Repair, stats: Sequence[ShardStats]) -> None:
     Raises ValueError, and leaves the shard as it was, if the bytes are not those listed.
     """
     folder = job.out / SHARDS_DIR
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for info, indices in repair.shards:
-        temporary = job.candidates / f"{TEMPORARY_PREFIX}{info.name}"
-        made = pack(temporary, _samples(job, stats, indices))
-        if (made.samples, made.sha256) != (info.samples, info.sha256):
-            temporary.unlink()
-            raise ValueError(
-                f"{folder / info.name} is damaged and comes out with other bytes here, as on other"
-                " hardware or library versions: repair it where it was made, or give another --out"
-            )
-        move(temporary, folder / info.name)
+        pack(folder / info.name, _samples(job, stats, indices), expected=info)
 
 
 def _samples(
@@ -89,6 +79,6 @@ def _samples(
     first, last = min(indices), max(indices)
     for shard in stats:
         if shard.stop > first and shard.start <= last:
-            for key, members in read_tar(job.candidates / shard.tar.name):
+            for key, members in read_candidates(job.candidates, [shard]):
                 if int(key) in indices:
                     yield members

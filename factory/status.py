@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, markers, open_dataset
+from factory.dataset import (
+    CANDIDATES_DIR,
+    JOB_NAME,
+    MANIFEST_NAME,
+    Entry,
+    check_reachable,
+    markers,
+    open_dataset,
+    read_many,
+)
 from factory.failures import ShardFailure, read_failures
 from factory.lock import Holder, read_holder
 from factory.wording import duration, listing
@@ -51,6 +60,7 @@ def read_status(folder: Path) -> Status:
     """
     candidates = folder / CANDIDATES_DIR
     job_file = candidates / JOB_NAME
+    check_reachable(folder)
     if not job_file.is_file():
         raise FileNotFoundError(
             f"{folder} holds no {MANIFEST_NAME} and no {CANDIDATES_DIR}/{JOB_NAME}: expected the"
@@ -60,39 +70,37 @@ def read_status(folder: Path) -> Status:
         job = json.loads(job_file.read_bytes())
         n, size = int(job["n"]), int(job["recipe"]["dataset"]["shard_size"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{job_file} is damaged: give another --out") from None
+        raise ValueError(
+            f"{job_file} is damaged: run the command that began it again, which mends it"
+        ) from None
     now = time.time()
-    finished = []
-    for path in markers(candidates):
-        try:
-            finished.append((path.stat().st_mtime, path))
-        except FileNotFoundError:  # the job has just ended and swept
-            continue
-    numbers = [int(path.name.split("_")[0]) for _, path in finished]
+    finished = sorted(markers(candidates), key=lambda entry: entry.mtime)
+    numbers = [int(entry.name.split("_")[0]) for entry in finished]
     return Status(
         samples_done=sum(min(size, n - number * size) for number in numbers),
         samples_total=n,
         shards_done=len(numbers),
         shards_total=-(-n // size),
-        samples_per_sec=_rate(sorted(finished)[-LATEST:]),
-        last_sec=now - max(finished)[0] if finished else None,
+        samples_per_sec=_rate(candidates, finished[-LATEST:]),
+        last_sec=now - finished[-1].mtime if finished else None,
         failures=read_failures(candidates),
         holder=_worker(folder),
     )
 
 
-def _rate(finished: Iterable[tuple[float, Path]]) -> float | None:
-    """Samples/s while at least one of these shards was being made.
+def _rate(candidates: Path, finished: Sequence[Entry]) -> float | None:
+    """Samples/s while at least one of the shards with these markers was being made.
 
     So neither the nights between two runs nor the number of workers need be known.
     """
     samples, spans = 0, []
-    for end, path in finished:
+    ends = {entry.name: entry.mtime for entry in finished}
+    for name, content in read_many(candidates, finished).items():
         try:
-            stats = json.loads(path.read_bytes())
-            spans.append((end - float(stats["elapsed_sec"]), end))
+            stats = json.loads(content)
+            spans.append((ends[name] - float(stats["elapsed_sec"]), ends[name]))
             samples += int(stats["stop"]) - int(stats["start"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue  # damaged: the job will make it again
     busy_sec, until = 0.0, float("-inf")
     for begin, end in sorted(spans):

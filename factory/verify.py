@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,36 +20,51 @@ import pyarrow.parquet as pq
 from PIL import Image
 from rich.console import Console
 
+from factory import preview
 from factory.dataset import (
+    CANDIDATES_DIR,
     IGNORE,
     MANIFEST_NAME,
+    PREVIEW_NAME,
     SAMPLES_NAME,
     SHARDS_DIR,
     UNCERTAINTY_LEVELS,
+    DamagedManifest,
     Dataset,
     FileInfo,
     Manifest,
     Member,
+    local_copies,
+    local_copy,
     open_dataset,
     read_manifest,
     read_tar,
 )
+from factory.dataset.recovery import recover_manifest
 from factory.selection import select
 from factory.wording import listing
 
+Remedy = Literal["redo", "move", "none"]
+
+HINTS: dict[Remedy, str] = {
+    "redo": "run the command that made it again, which makes {} anew",
+    "move": "move {} elsewhere: readers may take it for a part",
+    "none": "do not rely on {}: made like that, so that making it anew will not help",
+}
 ADDED = ("shard", "kept", "reason")  # columns of samples.parquet that KEY.json does not have
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with `file` (as in the dataset's folder).
+    """Something wrong with `file` (as in the dataset's folder), and what helps.
 
-    `redo`: its bytes are not those that dataset.json lists, so that making it anew will help.
+    `redo`: its bytes are not those that were listed when it was made, so that making it anew will
+    help; `move`: it is no part of the dataset; `none`: it was made like that.
     """
 
     file: str
     reason: str
-    redo: bool
+    remedy: Remedy
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"
@@ -67,27 +82,52 @@ class _Counts:
 def verify(folder: Path) -> list[Problem]:
     """All that is wrong with the dataset in `folder`; nothing if it is whole.
 
-    Raises OSError or ValueError if it is not finished, or its dataset.json cannot be read.
+    Raises OSError or ValueError if it is not finished, or nothing can be told about it because its
+    dataset.json and samples.parquet are both damaged.
     """
-    if not (folder / MANIFEST_NAME).is_file():
-        open_dataset(folder)  # says what the folder is instead
-    data = Dataset(folder, read_manifest(folder))
+    problems = []
+    try:
+        manifest = read_manifest(folder)
+    except (FileNotFoundError, DamagedManifest) as error:
+        recovered = recover_manifest(folder)
+        if recovered is None or (folder / CANDIDATES_DIR).is_dir():
+            open_dataset(folder)  # says what the folder is instead
+            raise
+        manifest = recovered
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        problems.append(Problem(MANIFEST_NAME, reason, "redo"))
+    data = Dataset(folder, manifest)
+    with local_copy(data.samples_path) as samples_path:
+        problems += _verify(data, samples_path)
+    if (fault := preview.fault(folder)) is not None:
+        problems.append(Problem(PREVIEW_NAME, fault, "redo"))
+    return problems
+
+
+def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
+    """What is wrong with rows, shards and totals; `samples_path` is the rows on this machine."""
     manifest = data.manifest
-    problems = _check_file(manifest.samples, data.samples_path, SAMPLES_NAME)
+    problems = _check_file(manifest.samples, samples_path, SAMPLES_NAME)
     rows: Iterator[tuple[str, list[dict[str, Any]]]] | None = None
     if not problems:
-        problems += _check_selection(data)
-        rows = _rows_by_shard(data.samples_path)
+        problems += _check_selection(manifest, samples_path)
+        rows = _rows_by_shard(samples_path)
     counts = _Counts(np.zeros(len(manifest.classes), np.int64))
-    for info, path in zip(manifest.shards, data.shard_paths, strict=True):
-        _, expected = ("", None) if rows is None else next(rows, ("", []))
+    for info, path in zip(manifest.shards, local_copies(data.shard_paths), strict=True):
+        placed, expected = (info.name, None) if rows is None else next(rows, ("nothing", []))
+        if placed != info.name:
+            reason = f"has rows of {placed} where those of {info.name} should be"
+            problems.append(Problem(SAMPLES_NAME, reason, "none"))
         name = f"{SHARDS_DIR}/{info.name}"
         damaged = _check_file(info, path, name)
         problems += damaged or _check_shard(info, path, name, expected, manifest, counts)
+    if rows is not None and (more := next(rows, None)) is not None:
+        reason = f"has rows of {more[0]}, which {MANIFEST_NAME} does not list"
+        problems.append(Problem(SAMPLES_NAME, reason, "none"))
     listed = {info.name for info in manifest.shards}
-    strays = [path.name for path in (folder / SHARDS_DIR).glob("*") if path.name not in listed]
+    strays = [path.name for path in (data.path / SHARDS_DIR).glob("*") if path.name not in listed]
     problems += [
-        Problem(f"{SHARDS_DIR}/{name}", f"is not in {MANIFEST_NAME}: move it elsewhere", False)
+        Problem(f"{SHARDS_DIR}/{name}", "is no part of the dataset", "move")
         for name in sorted(strays)
     ]
     # Totals say nothing new about what is damaged already.
@@ -105,32 +145,32 @@ def report(folder: Path, console: Console) -> None:
         console.print(f"{folder} is whole: {totals.candidates} rows, {totals.kept} samples")
         return
     console.print("\n".join(listing(problems)))
-    redo = [problem.file for problem in problems if problem.redo]
-    hint = "its files are as they were written: making them again will not help"
-    if redo:
-        hint = f"run the command that made it again, which makes {', '.join(redo)} anew"
-    raise ValueError(f"{folder} is damaged: {hint}")
+    hints = []
+    for remedy, hint in HINTS.items():
+        files = list(dict.fromkeys(p.file for p in problems if p.remedy == remedy))
+        if files:
+            hints.append(hint.format(", ".join(listing(files))))
+    raise ValueError(f"{folder} is not as it should be: {'; '.join(hints)}")
 
 
 def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
     """Existence, size, sha256."""
     if not path.is_file():
-        return [Problem(name, "is missing", True)]
+        return [Problem(name, "is missing", "redo")]
     size = path.stat().st_size
     if size != info.bytes:
-        return [Problem(name, f"has {size} bytes, expected {info.bytes}", True)]
+        return [Problem(name, f"has {size} bytes, expected {info.bytes}", "redo")]
     if not info.matches(path):
-        return [Problem(name, "has another sha256 than listed", True)]
+        return [Problem(name, "has another sha256 than listed", "redo")]
     return []
 
 
 # --- samples.parquet -------------------------------------------------------------------------
 
 
-def _check_selection(data: Dataset) -> list[Problem]:
+def _check_selection(manifest: Manifest, samples_path: Path) -> list[Problem]:
     """Count of the rows, and whether those kept are those that the recipe keeps."""
-    manifest = data.manifest
-    table = pq.read_table(data.samples_path, columns=["index", "uncertainty", "kept"])
+    table = pq.read_table(samples_path, columns=["index", "uncertainty", "kept"])
     fraction = manifest.recipe.get("dataset", {}).get("drop_fraction")
     problems = []
     if len(table) != manifest.totals.candidates:
@@ -146,7 +186,7 @@ def _check_selection(data: Dataset) -> list[Problem]:
                 f"has threshold {selection.threshold}, {MANIFEST_NAME} says"
                 f" {manifest.uncertainty_threshold}"
             )
-    return [Problem(SAMPLES_NAME, reason, False) for reason in problems]
+    return [Problem(SAMPLES_NAME, reason, "none") for reason in problems]
 
 
 def _rows_by_shard(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -182,11 +222,11 @@ def _check_shard(
         found.append(key)
         reason = _sample_fault(key, members, row, manifest, counts)
         if reason is not None:
-            problems.append(Problem(name, f"sample {key} {reason}", False))
+            problems.append(Problem(name, f"sample {key} {reason}", "none"))
     expected = info.samples if rows is None else len(rows)
     if len(found) != expected or len(found) != info.samples:
         reason = f"has {len(found)} samples, expected {info.samples} and {expected} rows"
-        problems.append(Problem(name, reason, False))
+        problems.append(Problem(name, reason, "none"))
     counts.samples += len(found)
     return problems
 
@@ -256,4 +296,4 @@ def _check_totals(manifest: Manifest, counts: _Counts) -> list[Problem]:
         height, width = manifest.image_size
         if dropped.min() < 0 or dropped.sum() != totals.dropped * height * width:
             problems.append("has another uncertainty_histogram than the shards' maps")
-    return [Problem(MANIFEST_NAME, reason, False) for reason in problems]
+    return [Problem(MANIFEST_NAME, reason, "none") for reason in problems]

@@ -6,11 +6,10 @@ completion marker, written last, with size and sha256 of the other two. What has
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ import torch
 
 from factory.dataset import (
     CANDIDATES_DIR,
+    MARKER_SUFFIX,
     UNCERTAINTY_LEVELS,
     FileInfo,
     ImageFormat,
@@ -56,6 +56,11 @@ class Shard:
         return f"{self.number:06d}"
 
     @property
+    def marker(self) -> str:
+        """Name of the file that says that this shard is finished."""
+        return f"{self.stem}{MARKER_SUFFIX}"
+
+    @property
     def indices(self) -> range:
         """Sample indices."""
         return range(self.start, self.stop)
@@ -67,7 +72,7 @@ class ShardStats:
 
     `image_size` is (height, width) in pixels; `uncertainty_sum` in nats; `uncertainty_histogram`
     counts the pixels at each level of the uncertainty maps, None without maps; `precision` is
-    that of `precision_of`.
+    that of `precision_of`; `job` tells its shards from those of other jobs.
     """
 
     number: int
@@ -80,6 +85,7 @@ class ShardStats:
     rows: FileInfo
     uncertainty_histogram: list[int] | None
     precision: str
+    job: str = ""
 
     @property
     def samples(self) -> int:
@@ -147,7 +153,7 @@ class WorkerSpec:
 
     `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the
     worker's machine; `precision` is that of the shards made before, None if there are none;
-    `load` replaces the real models in tests.
+    `job` is noted in every marker; `load` replaces the real models in tests.
     """
 
     out: Path
@@ -158,6 +164,7 @@ class WorkerSpec:
     uncertainty_maps: bool = False
     device: str = "auto"
     precision: str | None = None
+    job: str = ""
     load: LoadModels = field(default=load_models)
 
 
@@ -227,7 +234,7 @@ class ShardWorker:
         tar_path = self.folder / f"{shard.stem}.tar"
         # Encoding lets go of the interpreter: a batch is encoded and written in the background
         # while the next one is made. Two are in memory, and what fails in either is raised here.
-        with atomic_file(tar_path) as file, ThreadPoolExecutor(1) as background:
+        with ThreadPoolExecutor(1) as background, atomic_file(tar_path, sync_name=False) as file:
             tar = TarWriter(file)
             writing: Future[None] | None = None
             step = self.spec.generator.batch_size
@@ -246,9 +253,9 @@ class ShardWorker:
             if writing is not None:
                 writing.result()
             tar.close()
-        rows_path = self.folder / f"{shard.stem}.parquet"
-        with atomic_file(rows_path) as file:
-            pq.write_table(pa.Table.from_pylist(rows, rows_schema(shard.files is not None)), file)
+            tar_info = FileInfo.written(file, tar_path, len(rows))
+            # Waiting for the disk is most of what a small shard costs: for both files at once.
+            rows_written = background.submit(self._write_rows, shard, rows)
         stats = ShardStats(
             number=shard.number,
             start=shard.start,
@@ -256,13 +263,20 @@ class ShardWorker:
             image_size=image_size,
             uncertainty_sum=float(sum(row["uncertainty"] for row in rows)),
             elapsed_sec=round(time.perf_counter() - started, 3),
-            tar=FileInfo.of(tar_path, len(rows)),
-            rows=FileInfo.of(rows_path, len(rows)),
+            tar=tar_info,
+            rows=rows_written.result(),
             uncertainty_histogram=histogram.tolist() if self.spec.uncertainty_maps else None,
             precision=precision_of(self.models),
+            job=self.spec.job,
         )
-        write_json(self.folder / f"{shard.stem}_stats.json", stats.to_json())
+        write_json(self.folder / shard.marker, stats.to_json())
         return stats
+
+    def _write_rows(self, shard: Shard, rows: list[dict[str, Any]]) -> FileInfo:
+        path = self.folder / f"{shard.stem}.parquet"
+        with atomic_file(path, sync_name=False) as file:
+            pq.write_table(pa.Table.from_pylist(rows, rows_schema(shard.files is not None)), file)
+            return FileInfo.written(file, path, len(rows))
 
     @staticmethod
     def _batch_files(shard: Shard, batch: range) -> Sequence[str] | None:
@@ -356,15 +370,3 @@ def rows_schema(from_files: bool) -> pa.Schema:
         ("class_pixels", pa.list_(pa.int64())),
     ]
     return pa.schema([*fields, ("source", pa.string())] if from_files else fields)
-
-
-def shard_to_json(shard: Shard) -> str:
-    """A shard as one string, for executors that ship plain values."""
-    return json.dumps(asdict(shard))
-
-
-def shard_from_json(text: str) -> Shard:
-    """The inverse of `shard_to_json`."""
-    values = json.loads(text)
-    files = values.pop("files")
-    return Shard(**values, files=None if files is None else tuple(files))

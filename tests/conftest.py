@@ -1,6 +1,11 @@
-"""What several packages' tests share: running the command line as a user does."""
+"""What several packages' tests share: running the command line as a user does, tiny models, and
+StyleGAN2-ADA pickles built as the original program writes them.
+"""
 
+import collections
+import pickle
 import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -59,3 +64,86 @@ def tiny_segmenter() -> Callable:
         return Segmenter.create(network, config, list(classes), None, size, "0" * 64, {})
 
     return make
+
+
+# --- StyleGAN2-ADA pickles -------------------------------------------------------------------
+
+
+class EasyDict(dict):
+    """What the original keeps settings in: attributes are items, and there is no __dict__ use."""
+
+    __module__ = "dnnlib.util"
+
+
+class Persistent:
+    """An object that pickles itself with the text of its program, as the original's modules do."""
+
+    def __init__(self, class_name: str, state: dict[str, Any], source: str):
+        self.meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": source,
+            "class_name": class_name,
+            "state": state,
+        }
+
+    def __reduce__(self) -> tuple:
+        return _reconstruct_persistent_obj, (self.meta,)
+
+
+def _reconstruct_persistent_obj(meta: dict) -> None:
+    raise AssertionError("a test unpickled what it made with the plain unpickler")
+
+
+def _persistent(module: Any, source: str, **state: Any) -> Persistent:
+    from generators.stylegan2.network import SynthesisBlock, SynthesisLayer
+    from generators.stylegan2.resample import fir_filter
+
+    children = {name: _persistent(child, source) for name, child in module._modules.items()}
+    buffers = collections.OrderedDict(module._buffers)
+    if isinstance(module, SynthesisLayer | SynthesisBlock):
+        buffers.setdefault("resample_filter", fir_filter())
+    kept = {"training": False, "_non_persistent_buffers_set": set(), "_backward_hooks": {}}
+    state |= kept | {
+        "_parameters": collections.OrderedDict(module._parameters),
+        "_buffers": buffers,
+        "_modules": collections.OrderedDict(children),
+    }
+    return Persistent(type(module).__name__, state, source)
+
+
+AdaPickle = Callable[..., bytes]
+
+
+@pytest.fixture
+def ada_pickle(monkeypatch: pytest.MonkeyPatch) -> AdaPickle:
+    """`(network, arguments, protocol, source, **extra entries)` -> a snapshot's bytes."""
+    persistence = types.ModuleType("torch_utils.persistence")
+    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore
+    util = types.ModuleType("dnnlib.util")
+    util.EasyDict = EasyDict  # type: ignore[attr-defined]
+    for module in (persistence, util):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        parent = module.__name__.split(".")[0]
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setattr(_reconstruct_persistent_obj, "__module__", persistence.__name__)
+
+    def build(
+        network: Any,
+        arguments: dict[str, Any],
+        protocol: int = 4,
+        source: str = "",
+        **entries: Any,
+    ) -> bytes:
+        arguments = {k: EasyDict(v) if isinstance(v, dict) else v for k, v in arguments.items()}
+        g_ema = _persistent(network, source, _init_args=(), _init_kwargs=EasyDict(arguments))
+        snapshot = {
+            "training_set_kwargs": EasyDict(path="images.zip", max_size=8),
+            "G": None,
+            "D": None,
+            "G_ema": g_ema,
+            "augment_pipe": None,
+        }
+        return pickle.dumps(snapshot | entries, protocol)
+
+    return build

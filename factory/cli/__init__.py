@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 # Importing them registers their commands, in this order.
-from factory.cli import make, train, use  # noqa: F401
+from factory.cli import make, sampling, train, use  # noqa: F401
 from factory.cli.application import app
 
 __all__ = ["app", "main"]

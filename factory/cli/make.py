@@ -11,22 +11,24 @@ from factory.cli.application import MAKING, app, console
 from factory.cli.options import (
     Address,
     CpusPerWorker,
+    DatasetOut,
     Device,
     ExecutorName,
     GeneratorDir,
     GpusPerWorker,
     Keep,
     LabelerDir,
-    Out,
     RecipeName,
     Settings,
     Workers,
+    as_given,
+    dataset_folder,
 )
 
 
 @app.command(rich_help_panel=MAKING)
 def generate(
-    out: Out,
+    out: DatasetOut,
     n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth is dropped again.")],
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
@@ -73,7 +75,7 @@ def generate(
 @app.command(rich_help_panel=MAKING)
 def label(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled photographs.")],
-    out: Out,
+    out: DatasetOut,
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
     labeler: LabelerDir = None,
@@ -100,7 +102,12 @@ def label(
     making.label(job, images)
 
 
-Made = Annotated[Path, typer.Argument(metavar="DIR", help="The `--out` of a dataset.")]
+Made = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=dataset_folder
+    ),
+]
 
 
 @app.command(rich_help_panel=MAKING)
@@ -126,7 +133,7 @@ def verify(folder: Made) -> None:
 
 
 def _executor(
-    kind: str, workers: int | None, cpus: int, gpus: float | None, address: str | None
+    kind: str, workers: str | None, cpus: int, gpus: float | None, address: str | None
 ) -> Any:
     from factory.executors import make_executor
 

@@ -10,11 +10,17 @@ import typer
 from factory.folders import refuse_file, refuse_folder
 
 
+def refuse_url(param: typer.CallbackParam, path: Path) -> None:
+    """Raise ValueError for `s3://...`, of which `Path` has made `s3:/...`."""
+    if path.parts and path.parts[0].endswith(":"):
+        given = str(path).replace(":/", "://", 1)
+        raise ValueError(f"{param.opts[0]} {given}: expected a path on this machine")
+
+
 def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | None:
     """Refuse what can never become a folder here, before any work is done."""
     if path is not None:
-        if "://" in str(path):
-            raise ValueError(f"{param.opts[0]} {path}: expected a folder of this machine")
+        refuse_url(param, path)
         refuse_file(path, param.opts[0])
     return path
 
@@ -22,11 +28,53 @@ def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | Non
 def writable_file(param: typer.CallbackParam, path: Path | None) -> Path | None:
     """Refuse what can never become a file here, before any work is done."""
     if path is not None:
+        refuse_url(param, path)
         refuse_folder(path, param.opts[0])
     return path
 
 
+def as_given(text: str) -> str:
+    """Parser for what may be an URL; a callback makes a path of it, and may raise one line."""
+    return text
+
+
+def dataset_folder(text: str) -> Path:
+    """A folder of this machine, or of a bucket that can be reached."""
+    from factory.dataset import check_reachable, location
+
+    folder = location(text)
+    check_reachable(folder)
+    return folder
+
+
+def dataset_folders(texts: list[str]) -> list[Path]:
+    """Folders of this machine, or finished datasets in buckets."""
+    from factory.dataset import is_remote, open_dataset
+
+    folders = [dataset_folder(text) for text in texts]
+    for folder in filter(is_remote, folders):
+        open_dataset(folder)
+    return folders
+
+
+def writable_dataset(param: typer.CallbackParam, text: str) -> Path:
+    """Refuse what can never become a dataset, before any work is done."""
+    folder = dataset_folder(text)
+    refuse_file(folder, param.opts[0])
+    return folder
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", callback=writable_folder)]
+DatasetOut = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="<path>",
+        help="Folder to write, or `s3://BUCKET/FOLDER`.",
+        parser=as_given,
+        callback=writable_dataset,
+    ),
+]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
 SegmenterDir = Annotated[Path, typer.Option("--model", help="Folder of `train-deeplab`.")]
@@ -44,10 +92,15 @@ GeneratorDir = Annotated[
 ]
 LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Labeler's folder.")]
 ExecutorName = Annotated[str, typer.Option("--executor", help="`ray`, or `local`: in-process.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one a core.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="N|MIN-MAX", help="Ray actors; by default one a GPU, or else a core."),
+]
 CpusPerWorker = Annotated[int, typer.Option(min=1, help="Threads of a worker.")]
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="GPUs of a worker; may be a fraction.")
 ]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. `auto`.")]
+Address = Annotated[
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. `auto`.")
+]
 Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep dropped samples too.")]

@@ -9,12 +9,15 @@ import typer
 
 from factory.cli.application import TRAINING, app, console
 from factory.cli.options import (
+    Address,
     Device,
     GeneratorDir,
     Out,
     RecipeName,
     Seed,
     Settings,
+    as_given,
+    dataset_folders,
     writable_file,
 )
 
@@ -91,11 +94,13 @@ def train_labeler(
 
     `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
 
+    Images of `factory sample` tell which generator they are of, and are checked against it.
+
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
     """
     from factory import folds as splitting
     from factory import labeling
-    from factory.making import labeler_recipe
+    from factory.making import generator_recipe
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
@@ -104,7 +109,7 @@ def train_labeler(
         *([] if seed is None else [f"labeler.seed={seed}"]),
         *(settings or []),
     ]
-    made = labeler_recipe(recipe, generator, overrides)
+    made = generator_recipe(recipe, generator, overrides, labeled)
     job = labeling.LabelerJob(made, labeled, out, device, console)
     if dry_run:
         labeling.dry_run(job)
@@ -116,7 +121,15 @@ def train_labeler(
 
 @app.command(rich_help_panel=TRAINING)
 def train_deeplab(
-    data: Annotated[list[Path], typer.Option(help="Dataset or annotated folder; repeatable.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="<path>",
+            help="Dataset or annotated folder; repeatable.",
+            parser=as_given,
+            callback=dataset_folders,
+        ),
+    ],
     out: Out,
     val: Annotated[
         Path | None, typer.Option(help="Annotated folder that chooses the best weights.")
@@ -125,20 +138,57 @@ def train_deeplab(
         int | None, typer.Option(min=1, help="Optimiser steps, instead of 20 epochs.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="`paper` (as without), or `modern`: better in equal steps.")
+    ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Share of each --data in the samples, e.g. 0.9,0.1."),
+    ] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
     seed: Seed = None,
     device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share each batch, through Ray Train.")
+    ] = None,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="Threads of a worker; by default all cores, shared.")
+    ] = None,
+    address: Address = None,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Log to Weights & Biases too (WANDB_MODE=offline).")
+    ] = False,
 ) -> None:
     """Train DeepLabV3 on datasets, annotated folders, or both. Run again to resume.
 
-    `factory train-deeplab --data smears --out model --encoder resnet18 --set augment.hue=0.05`
+    `factory train-deeplab --data smears --data annotated --mix 0.9,0.1 --out model --preset modern`
+
+    Any other architecture: `--set architecture=Unet`.
     """
     from factory.training import SegmenterJob, segmenter_config
     from factory.training import train_deeplab as run
 
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
-    config = segmenter_config(data, recipe, given, settings or [])
-    scores = run(SegmenterJob(data, out, val, config, device), console)
+    config = segmenter_config(data, recipe, preset, given, settings or [])
+    shares = None if mix is None else _shares(mix)
+    crew = None
+    if workers is not None:
+        from factory.ray_training import Crew
+
+        crew = Crew(workers, cpus_per_worker, address)
+    job = SegmenterJob(data, out, val, config, device, shares, wandb)
+    segmenter = run(job, crew, console)
+    scores, skipped = segmenter.scores, segmenter.skipped
+    if skipped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
+        console.print(f"skipped {sum(skipped.values())} damaged samples ({reasons})")
     found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
     console.print(f"segmenter in {out}{found}")
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--mix {text}: expected numbers such as 0.9,0.1") from None

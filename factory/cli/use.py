@@ -131,7 +131,9 @@ def export(
 
 @app.command(rich_help_panel=USING)
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A guided-diffusion `.pt` file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A guided-diffusion `.pt`, a StyleGAN2 `.pkl`.")
+    ],
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Folder to write.", callback=writable_folder)
     ],
@@ -145,7 +147,9 @@ def convert(
         Literal["legacy", "new"] | None, typer.Option(help="Of q, k and v; else legacy.")
     ] = None,
 ) -> None:
-    """Turn a published checkpoint into a diffusers folder; what it is, is read from the file.
+    """Turn a published checkpoint into safetensors and JSON; what it is, is read from the file.
+
+    No program in the file is run. The options are for diffusion models, whose files do not say all.
 
     `factory convert lsun_horse.pt horse`
     """

@@ -1,17 +1,23 @@
-"""Files of a dataset: deterministic tars, and writing whole files or nothing."""
+"""Files of a dataset: their names, deterministic tars, JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
 import tarfile
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from factory.dataset.storage import (
+    TEMPORARY_PREFIX,
+    Entry,
+    is_remote,
+    list_files,
+    one_line,
+    write_bytes,
+)
 
 MANIFEST_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
@@ -19,7 +25,7 @@ SHARDS_DIR = "shards"
 CANDIDATES_DIR = "candidates"  # while the job runs
 JOB_NAME = "job.json"  # in it: what is being made
 PREVIEW_NAME = "preview.png"
-TEMPORARY_PREFIX = ".tmp-"
+MARKER_SUFFIX = "_stats.json"  # of a finished candidate shard
 
 Member = tuple[str, bytes]
 
@@ -56,7 +62,11 @@ def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
     """
     key, members = "", list[Member]()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with (
+            one_line(path),
+            path.open("rb") as opened,
+            tarfile.open(fileobj=opened, mode="r:") as tar,
+        ):
             for info in tar:
                 file = tar.extractfile(info)
                 if file is None:
@@ -73,58 +83,25 @@ def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
         yield key, members
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file for writing; on success it is flushed to disk and becomes `path`.
-
-    On any exception, KeyboardInterrupt too, the temporary is removed and `path` is as before.
-    """
-    # The random part lets two workers that were given the same shard write it at once.
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:12]}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        move(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def move(source: Path, path: Path) -> None:
-    """Rename a file that is on disk to `path`, such that the rename survives a power cut."""
-    os.replace(source, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON (keys in the order given) atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def markers(candidates: Path) -> list[Path]:
+def markers(candidates: Path) -> list[Entry]:
     """Completion markers of the shards in a folder of candidates, by number."""
-    return sorted(candidates.glob("*_stats.json"))
+    return [entry for entry in list_files(candidates) if entry.name.endswith(MARKER_SUFFIX)]
 
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what interrupted writers left behind in `folder`."""
+    if is_remote(folder):  # they never are in a bucket
+        return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
+    with one_line(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

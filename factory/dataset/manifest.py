@@ -20,8 +20,20 @@ from factory.dataset.files import (
     write_json,
 )
 from factory.dataset.sample import UNCERTAINTY_LEVELS, ImageFormat, Sample, decode_sample
+from factory.dataset.storage import (
+    MeasuredFile,
+    check_reachable,
+    list_files,
+    location,
+    one_line,
+    reopened,
+)
 
 FORMAT_VERSION = 1
+
+
+class DamagedManifest(ValueError):
+    """A dataset.json that this program never wrote like that."""
 
 
 class FileInfo(BaseModel):
@@ -39,6 +51,11 @@ class FileInfo(BaseModel):
         """Measure the file at `path`."""
         size, digest = path.stat().st_size, file_sha256(path)
         return cls(name=path.name, samples=samples, bytes=size, sha256=digest)
+
+    @classmethod
+    def written(cls, file: MeasuredFile, path: Path, samples: int) -> FileInfo:
+        """As `of` the `path` that `file` becomes, without reading it back."""
+        return cls(name=path.name, samples=samples, bytes=file.bytes_written, sha256=file.sha256)
 
     def matches(self, path: Path) -> bool:
         """Whether the file at `path` is there with this size and sha256."""
@@ -105,8 +122,9 @@ class Dataset:
 
     @property
     def shard_paths(self) -> list[Path]:
-        """The tars, in order."""
-        return [self.path / SHARDS_DIR / shard.name for shard in self.manifest.shards]
+        """The tars, in order. Loader processes may open them, whoever has opened `path`."""
+        folder = reopened(self.path) / SHARDS_DIR
+        return [folder / shard.name for shard in self.manifest.shards]
 
     @property
     def samples_path(self) -> Path:
@@ -117,11 +135,15 @@ class Dataset:
 def open_dataset(folder: str | Path) -> Dataset:
     """Open a finished dataset and check that its files are there with their sizes.
 
+    `folder` may be the text of an URL, see `location`.
+
     Raises:
         FileNotFoundError: no such folder, no dataset.json in it, or a file is missing.
+        OSError: a bucket that does not answer.
         ValueError: dataset.json cannot be read, is of another version, or a file is truncated.
     """
-    path = Path(folder)
+    path = location(folder)
+    check_reachable(path)
     file = path / MANIFEST_NAME
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder, expected a dataset")
@@ -132,10 +154,12 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise FileNotFoundError(f"{path} holds no {MANIFEST_NAME}: {hint}")
     dataset = Dataset(path, read_manifest(path))
     infos = [*dataset.manifest.shards, dataset.manifest.samples]
+    files = [*list_files(path / SHARDS_DIR), *list_files(path)]
+    sizes = {entry.name: entry.size for entry in files}
     for info, listed in zip(infos, [*dataset.shard_paths, dataset.samples_path], strict=True):
-        if not listed.is_file():
+        found = sizes.get(info.name)
+        if found is None:
             raise FileNotFoundError(f"{listed} is missing, although {file} lists it")
-        found = listed.stat().st_size
         if found != info.bytes:
             raise ValueError(
                 f"{listed} has {found} bytes, {file} lists {info.bytes}: it is damaged"
@@ -146,23 +170,29 @@ def open_dataset(folder: str | Path) -> Dataset:
 def read_manifest(folder: Path) -> Manifest:
     """Contents of `folder`/dataset.json, whatever else is there.
 
-    Raises OSError if it cannot be opened, ValueError if it is damaged or of another version.
+    Raises OSError if it cannot be opened, DamagedManifest if it is damaged, ValueError if it is of
+    another version.
     """
     file = folder / MANIFEST_NAME
+    hint = "copy it again, or run the command that made it, which brings it back"
     try:
-        content = json.loads(file.read_bytes())
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{file}: found format version {version}, expected {FORMAT_VERSION}")
-        return Manifest.model_validate(content)
+        with one_line(file):
+            content = json.loads(file.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{file} is damaged, not JSON ({error}): copy it again, or make the dataset anew"
-        ) from None
+        raise DamagedManifest(f"{file} is damaged, not JSON ({error}): {hint}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version is None:
+        raise DamagedManifest(f"{file} is damaged, it has no format version: {hint}")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: found format version {version}, expected {FORMAT_VERSION}")
+    try:
+        return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{file}: '{where}': {first['msg']}") from None
+        raise DamagedManifest(
+            f"{file} is damaged, '{where}': {first['msg']}: {hint}"
+        ) from None
 
 
 def read_samples(folder: str | Path) -> Iterator[Sample]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 
-from factory.dataset import Manifest
+from factory.dataset import Manifest, location
 from factory.generate import generate, label
 from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from generators.base import FeatureMaps, sample_seed
@@ -114,7 +116,71 @@ def tiny(tmp_path: Path) -> Tiny:
     return Tiny(tmp_path)
 
 
+def save_gan(folder: Path, seed: int = 0) -> Path:
+    """An untrained StyleGAN2 of 16 x 16 whose samples differ, as `train-generator` writes it."""
+    from generators.stylegan2.config import NetworkConfig
+    from generators.stylegan2.network import StyleGAN2
+    from generators.stylegan2.storage import save
+
+    shape = NetworkConfig(
+        resolution=16, z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        save(StyleGAN2(shape).requires_grad_(False).eval(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_gan() -> Callable[..., Path]:
+    """`make_gan(folder, seed)` writes an untrained StyleGAN2 there."""
+    return save_gan
+
+
+@pytest.fixture(scope="session")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `save_gan`."""
+    return save_gan(tmp_path_factory.mktemp("gan") / "generator")
+
+
 @pytest.fixture
 def tree() -> Callable[[Path], dict[str, str]]:
     """`tree(folder)` -> sha256 of every file in it."""
     return hashes
+
+
+# --- buckets ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A running S3 server, and the environment that leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield f"http://{host}:{port}"
+    server.stop()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def s3_out(s3: str) -> Path:
+    """A folder that nobody has used, in a new bucket."""
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return location(f"s3://{bucket}/some/out")
+
+
+@pytest.fixture
+def memory_out() -> Path:
+    """For what does not depend on the store."""
+    return location(f"memory://{uuid.uuid4().hex}/out")
