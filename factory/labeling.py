@@ -16,6 +16,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,17 @@ from rich.console import Console
 from factory.dataset import canonical_json, default_palette, write_json
 from factory.folders import contents
 from factory.lock import exclusive
+from factory.pairing import features_of_samples, pair
 from factory.progress import ProgressLine, quiet_libraries
+from factory.projecting import quality
 from factory.recipe import diff
-from factory.training import ENCODE_BATCH, encode_batches
+from factory.sampling import find_samples, load_generator
+from factory.training import ENCODE_BATCH
 from factory.wording import duration
 
 if TYPE_CHECKING:
     from factory.recipe import Recipe
-    from generators import Generator
+    from generators import FeatureMaps
     from labelers import Annotations, Labeler, LabelerInfo
     from labelers.budget import Budget
     from labelers.store import FeatureStore
@@ -61,8 +65,6 @@ class Preparation:
     """The generator and the annotations of a job, and what its labeler will say of itself."""
 
     def __init__(self, job: LabelerJob):
-        import generators
-        from factory.weights import find_weights
         from generators.hardware import pick_device, pick_dtype
         from labelers import GeneratorInfo, LabelerInfo, read_annotations
         from labelers.fit import check
@@ -71,19 +73,19 @@ class Preparation:
         recipe, self.console = job.recipe, job.console
         self.device = pick_device(job.device)
         self.dtype = pick_dtype(recipe.labeler.training.precision, self.device)
-        path = str(find_weights("--generator", recipe.generator.weights))
-        found = recipe.generator.model_copy(update={"weights": path})
-        self.generator: Generator = generators.load(found, job.device)
+        self.folder, self.samples = find_samples(job.labeled)
+        self.generator, noted = load_generator("--generator", recipe.generator, job.device)
+        self.sample_batch = recipe.generator.batch_size
+        self.psnr: list[float] = []  # of the images that are searched for, dB
+        if self.samples is not None:
+            self.samples.check(self.folder, self.generator.digest, recipe.generator)
         size = self.generator.image_size
         self.annotations: Annotations = read_annotations(job.labeled, size, recipe.classes)
-        self.console.print(
-            f"{len(self.annotations.stems)} annotated images, {len(self.annotations.classes)} "
-            f"classes: {', '.join(self.annotations.classes)}"
-        )
+        self.console.print(self._found())
         # What is wrong with them is told now, not after hours of encoding.
         check(self.annotations.masks, len(self.annotations.classes), recipe.labeler)
-        # A path is noted so that it holds from any folder; other addresses do already.
-        noted = found if Path(recipe.generator.weights).exists() else recipe.generator
+        if self.samples is not None:
+            self.annotations = pair(self.annotations, self.folder, self.samples, self.generator)
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),
@@ -96,6 +98,12 @@ class Preparation:
             config=recipe.labeler.model_copy(update={"weights": None}),
         )
 
+    def _found(self) -> str:
+        """What there is to learn from, in one line."""
+        names = self.annotations.classes
+        of = "" if self.samples is None else f" of {len(self.samples.images)} samples"
+        return f"{self.images} annotated images{of}, {len(names)} classes: {', '.join(names)}"
+
     @property
     def images(self) -> int:
         """How many annotated images there are."""
@@ -103,7 +111,9 @@ class Preparation:
 
     @property
     def encode_batch(self) -> int:
-        """How many images are encoded at once."""
+        """How many images are encoded, or sampled again, at once."""
+        if self.samples is not None:
+            return self.sample_batch
         image_bytes = 4 * sum(m.channels * m.height * m.width for m in self.info.features)
         return max(1, min(ENCODE_BATCH, ENCODE_BYTES // image_bytes))
 
@@ -135,11 +145,32 @@ class Preparation:
         store, images = self.store(folder), self.annotations.images
         if store.written < len(images):
             _refuse_full_disk(folder, self.budget(), store.written / len(images))
-            rest = range(store.written, len(images), self.encode_batch)
-            for features in encode_batches(self.generator, images, self.console, rest):
-                store.append(features)
+            verb = "encoding" if self.samples is None else "sampling again"
+            with ProgressLine(verb, "images", len(images), self.console) as line:
+                for start in range(store.written, len(images), self.encode_batch):
+                    rows = range(start, min(start + self.encode_batch, len(images)))
+                    store.append(self.features(rows, line.update))
+                    line.update(rows.stop)
+        if self.psnr:
+            self.console.print(quality(self.psnr, self.annotations.stems[-len(self.psnr) :]))
         del self.generator
         return store
+
+    def features(self, rows: range, tell: Callable[[int], None] = lambda _: None) -> FeatureMaps:
+        """Features of some images, as `generate` or `label` will see them.
+
+        `tell` hears how many images are done where one batch takes long.
+        """
+        from generators.base import Projecting
+
+        if self.samples is not None:  # those of the sampling itself
+            return features_of_samples(self.annotations, rows, self.generator, self.folder)
+        images = self.annotations.images[rows.start : rows.stop]
+        if not isinstance(self.generator, Projecting):
+            return self.generator.encode(images, rows)
+        found = self.generator.project(images, lambda done: tell(rows.start + int(done)))
+        self.psnr += found.psnr.tolist()
+        return self.generator.features_at(found.latents)
 
     def fit(
         self, store: FeatureStore, annotations: Annotations, checkpoint: Path, title: str
@@ -282,7 +313,7 @@ def dry_run(job: LabelerJob) -> None:
     rows = range(min(prepared.encode_batch, prepared.images))
     for _ in range(2):  # the first batch is slow for reasons that do not last
         began = time.perf_counter()
-        prepared.generator.encode(prepared.annotations.images[: len(rows)], rows)
+        prepared.features(rows)
         encode_sec = (time.perf_counter() - began) / len(rows) * prepared.images
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_gib = peak * (1 if sys.platform == "darwin" else 1024) / GIB

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from pydantic import (
 )
 
 from factory.dataset import default_palette
-from factory.settings import build_settings
-from factory.weights import find_weights, weights_sha256
+from factory.settings import apply_overrides, build_settings
+from factory.weights import find_weights, local_path, weights_sha256
 from generators.config import GeneratorConfig
+from generators.detection import Kind, kind_of
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
 
@@ -137,8 +139,31 @@ def recipe_of_labeler(
 
 
 def build_recipe(content: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
-    """Apply the overrides, refuse unknown keys, validate; `source` names the recipe in errors."""
-    return build_settings(Recipe, content, overrides, f"recipe {source}")
+    """Apply the overrides, refuse unknown keys, validate; `source` names the recipe in errors.
+
+    A generator's section that does not say its `kind` has that of its weights.
+    """
+    apply_overrides(content, overrides)
+    if isinstance(section := content.get("generator"), dict):
+        _note_kind(section, f"recipe {source}")
+    return build_settings(Recipe, content, (), f"recipe {source}")
+
+
+def _note_kind(section: dict[str, Any], source: str) -> None:
+    """Write into `section` of which kind its weights are, if they are here.
+
+    Raises ValueError if it says another.
+    """
+    weights = section.get("weights")
+    found = kind_of(local_path("generator.weights", weights)) if isinstance(weights, str) else None
+    if found is None:
+        return
+    said = section.setdefault("kind", found)
+    if said != found and said in typing.get_args(Kind):
+        raise ValueError(
+            f"{source}: 'generator.kind' is {said!r}, but {weights} holds a {found} network: give "
+            "another recipe, or weights of that kind"
+        )
 
 
 def _read_yaml(source: str) -> dict[str, Any]:
@@ -150,8 +175,8 @@ def _read_yaml(source: str) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise ValueError(f"recipe {source} is not a text file: expected YAML") from None
-    elif source in preset_names():
-        text = (importlib.resources.files("configs") / f"{source}.yaml").read_text("utf-8")
+    elif (preset := source.replace("-", "_")) in preset_names():
+        text = (importlib.resources.files("configs") / f"{preset}.yaml").read_text("utf-8")
     else:
         presets = ", ".join(preset_names())
         raise FileNotFoundError(

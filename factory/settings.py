@@ -22,8 +22,7 @@ def build_settings(
     model: type[Settings], content: dict[str, Any], overrides: Sequence[str], source: str
 ) -> Settings:
     """`model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`."""
-    for override in overrides:
-        _apply_override(content, override)
+    apply_overrides(content, overrides)
     known = list(_known_keys(model))
     _open_sections(content, known)
     for key in _keys_of(content, known):
@@ -32,7 +31,13 @@ def build_settings(
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ValueError(_describe(error, source, known)) from None
+        raise ValueError(_describe(error, source, model)) from None
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write the values of `KEY=VALUE` into `content`, dotted keys into its sections, in order."""
+    for override in overrides:
+        _apply_override(content, override)
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
@@ -65,12 +70,19 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override}: the value is not YAML") from None
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of every field, sections included."""
+def _known_keys(model: type[BaseModel], prefix: str = "", kind: str = "") -> Iterator[str]:
+    """Dotted names of every field, sections included; of those with kinds, only `kind` if given."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for section in _models_in(field.annotation):
-            yield from _known_keys(section, f"{prefix}{name}.")
+            if not kind or _kind_of(section) in ("", kind):
+                yield from _known_keys(section, f"{prefix}{name}.", kind)
+
+
+def _kind_of(section: type[BaseModel]) -> str:
+    """Which of several kinds of section a model describes; empty if there is one only."""
+    field = section.model_fields.get("kind")
+    return "" if field is None else str(typing.get_args(field.annotation)[0])  # of a Literal
 
 
 def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
@@ -102,9 +114,9 @@ def _keys_of(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "")
             yield from _keys_of(value, known, f"{key}.")
 
 
-def _describe(error: ValidationError, source: str, known: Sequence[str]) -> str:
+def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> str:
     """The first problem of a validation, in one line."""
-    first = error.errors()[0]
+    first, known = error.errors()[0], list(_known_keys(model))
     key, kind = _key_of(first["loc"], known)
     if first["type"] == "missing":
         return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
@@ -112,7 +124,8 @@ def _describe(error: ValidationError, source: str, known: Sequence[str]) -> str:
         context = first["ctx"]
         return f"{source}: '{key}.kind' is {context['tag']!r}: expected {context['expected_tags']}"
     if first["type"] == "extra_forbidden" and kind:
-        return f"{source}: '{key}' is not a setting of kind '{kind}'"
+        hint = _suggest(key, list(_known_keys(model, kind=kind)))
+        return f"{source}: '{key}' is not a setting of kind '{kind}': {hint}"
     message = first["msg"].removeprefix("Value error, ")
     # Of a whole section, only the message says which of its keys do not go together.
     subject = f"'{key}' is {first['input']!r}: " if key else ""

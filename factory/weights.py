@@ -32,10 +32,7 @@ def find_weights(key: str, weights: str) -> Path:
         FileNotFoundError: nothing there, or (a hub id) it cannot be fetched.
         ValueError: a `package:` address that is malformed or whose package does not exist.
     """
-    if weights.startswith(PACKAGE_PREFIX):
-        path = _package_path(key, weights)
-    else:
-        path = Path(weights).expanduser()
+    path = local_path(key, weights)
     if path.exists():
         return path.resolve()
     if path.name in PUBLISHED:
@@ -47,6 +44,13 @@ def find_weights(key: str, weights: str) -> Path:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
         return _fetch_from_hub(key, weights)
     raise FileNotFoundError(f"{key}: {path} does not exist")
+
+
+def local_path(key: str, weights: str) -> Path:
+    """Where `weights` lie on this machine if they do; raises ValueError as `find_weights`."""
+    if weights.startswith(PACKAGE_PREFIX):
+        return _package_path(key, weights)
+    return Path(weights).expanduser()
 
 
 def _package_path(key: str, weights: str) -> Path:
@@ -80,11 +84,18 @@ def weights_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
+    for item in weight_files(path):
+        total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
+    return total.hexdigest()
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that `weights_sha256` is taken of, in its order: `path` itself if it is one."""
+    if path.is_file():
+        return [path]
     files = (
         f
         for f in path.rglob("*")
         if f.suffix in WEIGHT_SUFFIXES and f.name != TRAINING_RECORD and f.is_file()
     )
-    for item in sorted(files, key=lambda f: f.relative_to(path).as_posix()):
-        total.update(f"{item.relative_to(path).as_posix()} {weights_sha256(item)}\n".encode())
-    return total.hexdigest()
+    return sorted(files, key=lambda f: f.relative_to(path).as_posix())

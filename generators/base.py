@@ -5,7 +5,7 @@ Every other package talks to generators through the types in this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,6 +85,19 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
         return FeatureMaps({n: torch.cat([b[n] for b in batches]) for n in batches[0]})
 
 
+@dataclass(frozen=True)
+class Projection:
+    """Where a generator found given images among its own.
+
+    `latents` steer it (`[N, ...]`, as it defines them); `images` uint8 `[N, 3, H, W]` are what it
+    makes of them; `psnr` `[N]` is how near these come to the given ones, dB.
+    """
+
+    latents: torch.Tensor
+    images: torch.Tensor
+    psnr: torch.Tensor
+
+
 @runtime_checkable
 class Generator(Protocol):
     """A source of images and of the activations behind them."""
@@ -115,4 +128,19 @@ class Generator(Protocol):
 
     def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         """Features of images uint8 `[N, 3, H, W]`; `indices` seed noise that is fresh per image."""
+        ...
+
+
+@runtime_checkable
+class Projecting(Protocol):
+    """What a generator has besides if real images must be searched for among its own."""
+
+    def project(
+        self, images: torch.Tensor, progress: Callable[[float], None] | None = None
+    ) -> Projection:
+        """Find images uint8 `[N, 3, H, W]`; `progress` is told how many are done, 0 to N."""
+        ...
+
+    def features_at(self, latents: torch.Tensor) -> FeatureMaps:
+        """The features of a projection: `encode` is both in turn."""
         ...

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ from generators.hardware import pick_device
 from generators.training_config import TrainingConfig
 
 GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LAST_NAME = "checkpoints", "last.ckpt"
 RECORD_NAME = "training.json"
-UNIMPORTANT = ("preview_every",)  # for resuming: decides nothing about the weights
 
 
 def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -> Tensor:
@@ -174,13 +173,13 @@ class SampleGrids(Callback):
             trainer.logger.experiment.add_image("samples", grid, step)
 
 
-def _check_resumable(record: Path, ours: Mapping[str, Any]) -> None:
-    """Refuse to go on from a training with other settings or images, naming a difference."""
+def _check_resumable(record: Path, ours: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse to go on from a training with other images or settings but `free` ones."""
     theirs = json.loads(record.read_text())
     for part in ("config", "provenance"):
         for key, value in ours[part].items():
             found = theirs.get(part, {}).get(key)
-            if found != value and key not in UNIMPORTANT:
+            if found != value and key not in free:
                 raise ValueError(
                     f"{record.parent} holds a training with {key} {found}, not {value}: give what "
                     f"it was started with to resume it, or another --out"
@@ -202,14 +201,14 @@ def run(
     (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left
     alone.
     """
-    record_file, last = out / RECORD_NAME, out / CHECKPOINTS / "last.ckpt"
+    record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "provenance": dict(provenance),
     }
     if last.is_file() and record_file.is_file():
-        _check_resumable(record_file, record)
-        if json.loads(record_file.read_text()).get("steps") == config.steps:
+        _check_resumable(record_file, record, config.changeable)
+        if json.loads(record_file.read_text()).get("steps", 0) >= config.steps:
             return
         check_readable(last)
     last.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,8 @@ class TrainingConfig(BaseModel):
     """How a generator is trained; what depends on its kind is added by subclasses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a resumed training may have other values of.
+    changeable: ClassVar[tuple[str, ...]] = ("preview_every",)
 
     image_size: int = Field(default=64, ge=8, description="training resolution in pixels, square")
     steps: int = Field(default=20_000, ge=1, description="optimiser steps")

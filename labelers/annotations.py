@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -31,7 +32,8 @@ class Annotations:
 
     `images` uint8 `[N, 3, H, W]` RGB, `masks` uint8 `[N, H, W]` class ids with 255 = ignore,
     `stems` the N file names without suffix, `classes` the names in id order, `palette` one
-    `[r, g, b]` (0-255) a class where `classes.json` gives it.
+    `[r, g, b]` (0-255) a class where `classes.json` gives it. `indices` are given for images that
+    are samples of a generator, whose features are then those of the sampling itself.
     """
 
     images: torch.Tensor
@@ -39,11 +41,15 @@ class Annotations:
     stems: list[str]
     classes: list[str]
     palette: Palette | None = None
+    indices: tuple[int, ...] | None = None
 
     @property
     def digest(self) -> str:
-        """sha256 of class names, images and masks: the identity of the training data."""
-        h = hashlib.sha256(json.dumps([self.classes, list(self.images.shape)]).encode())
+        """sha256 of class names, images, masks and indices: the identity of the training data."""
+        about: list[Any] = [self.classes, list(self.images.shape)]
+        if self.indices is not None:
+            about.append(self.indices)
+        h = hashlib.sha256(json.dumps(about).encode())
         h.update(self.images.numpy().tobytes())
         h.update(self.masks.numpy().tobytes())
         return h.hexdigest()

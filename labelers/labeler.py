@@ -131,7 +131,8 @@ class Labeler:
         if set(ours) != set(theirs):
             raise ValueError(
                 f"the labeler reads feature maps {describe(ours)}, but the generator gives "
-                f"{describe(theirs)}: set its blocks and timesteps to those, or train a labeler"
+                f"{describe(theirs)}: set generator.features (blocks and timesteps, or layers and "
+                "constant) to those, or train a labeler"
             )
         for key, found in generator.feature_settings.items():
             noted = _at(self.info.generator.config, key, default=found)

@@ -1,9 +1,10 @@
 """Layouts of annotated folders: which images there are, and what the ids of their masks mean.
 
-Plain: `images/` + `masks/` with equal stems, or image and mask of one stem side by side. Two
-published data sets are understood as they are: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts
-are drawn over each other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017). Their
-classes are found by name, so that a recipe may take a few of them in its own order.
+Plain: `images/` + `masks/` with equal stems, or image and mask of one stem side by side; beside a
+samples.json, images without a mask are left out: they are not annotated yet. Two published data
+sets are understood as they are: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over
+each other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017). Their classes are found by
+name, so that a recipe may take a few of them in its own order.
 
 Nothing is read but names: `folder[:20]`, the first 20 images, is quick in a large folder too.
 """
@@ -43,6 +44,7 @@ CELEBA_PARTS = (
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 BACKGROUND = "background"
+SAMPLES_FILE = "samples.json"  # beside images that a generator made, to be annotated one by one
 ADE_CATEGORIES, ADE_SCENES = "objectInfo150.txt", "sceneCategories.txt"
 ADE_SPLITS = {"train": "training", "val": "validation"}
 
@@ -78,7 +80,7 @@ def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Lay
     names), `ADEChallengeData2016[bedroom/*][50:]` (a pattern that names match). `classes` are the
     names expected, in id order. Raises ValueError or OSError with one line.
     """
-    path, selections = _split_selections(folder)
+    path, selections = split_selections(folder)
     if (path / CELEBA_MASKS).is_dir():
         layout = _celebamask_hq(path, classes)
     elif (path / ADE_CATEGORIES).is_file():
@@ -97,8 +99,11 @@ def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Lay
     return replace(layout, items=items)
 
 
-def _split_selections(folder: str | Path) -> tuple[Path, list[str]]:
-    """`faces[a*][:20]` -> faces, ["a*", ":20"]; a folder of just that name goes first."""
+def split_selections(folder: str | Path) -> tuple[Path, list[str]]:
+    """The path and the selections of `folder`: `faces[a*][:20]` -> faces, ["a*", ":20"].
+
+    A folder of just that name goes first.
+    """
     match = re.fullmatch(r"(.+?)((?:\[[^][]+\])+)", str(folder))
     if match is None or Path(folder).exists():
         return Path(folder), []
@@ -149,13 +154,16 @@ def _pairs(folder: Path) -> list[Item]:
                 f"no annotated images in {folder}: expected images/ and masks/, or images and "
                 ".npy masks of the same names side by side"
             )
+    waiting = (folder / SAMPLES_FILE).is_file()  # an image without a mask waits for its turn
     for stem, path in images.items():
-        if stem not in masks:
+        if stem not in masks and not waiting:
             raise ValueError(f"{path} has no mask: expected {mask_dir / stem}.png or .npy")
     for stem, path in masks.items():
         if stem not in images:
             raise ValueError(f"mask {path} has no image named {stem}: add it or remove the mask")
-    return [Item(stem, images[stem], masks[stem]) for stem in sorted(images)]
+    if not masks:
+        raise ValueError(f"no masks in {mask_dir}: expected those of some of the images")
+    return [Item(stem, images[stem], masks[stem]) for stem in sorted(masks)]
 
 
 def _mask_files(folder: Path) -> list[Path]:

@@ -5,12 +5,13 @@ Each default is declared here and nowhere else. Nothing here imports torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from generators.training_config import TrainingConfig
 
+INFO_FILE = "generator.json"  # in a folder of weights: the shape of the network
 Noise = Literal["const", "random", "none"]
 
 
@@ -96,6 +97,51 @@ class StyleGAN2FeatureConfig(BaseModel):
         return layers
 
 
+class ProjectionConfig(BaseModel):
+    """How the latent of a real image is searched for (StyleGAN2, Appendix D, in W+)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=300, ge=1, description="optimisation steps an image")
+    batch_size: int = Field(
+        default=4,
+        ge=1,
+        description="images searched at once; fewer are filled up, as rounding depends on it",
+    )
+    shared_steps: int = Field(
+        default=75, ge=0, description="the first of them move one w for all layers"
+    )
+    candidates: int = Field(
+        default=512, ge=2, description="random w, of which the nearest image is the start"
+    )
+    lr: float = Field(
+        default=0.1,
+        gt=0,
+        le=10,
+        description="learning rate of Adam, in standard deviations of w",
+    )
+    average_weight: float = Field(
+        default=0.3,
+        ge=0,
+        allow_inf_nan=False,
+        description="of the squared distance from the average w, in its standard deviations",
+    )
+    layers_weight: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of the squared distance of the layers' w from their mean, likewise",
+    )
+    perceptual: str = Field(
+        default="auto",
+        description="torchvision's VGG16 or AlexNet weights for the perceptual loss: a file, or "
+        "none; auto: those in the cache of torch.hub, if any; nothing is downloaded",
+    )
+    perceptual_weight: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="of that loss beside that of pixels"
+    )
+
+
 class StyleGAN2Config(BaseModel):
     """A StyleGAN2 generator: where its weights are and how it is sampled."""
 
@@ -127,10 +173,14 @@ class StyleGAN2Config(BaseModel):
         "the blocks it was meant for, as the network was trained",
     )
     features: StyleGAN2FeatureConfig = StyleGAN2FeatureConfig()
+    projection: ProjectionConfig = ProjectionConfig()
 
 
 class StyleGAN2TrainingConfig(TrainingConfig):
     """How a StyleGAN2 is trained: network, objective, regularisation, augmentation."""
+
+    # No schedule depends on the number of steps, so a training can be made longer.
+    changeable: ClassVar[tuple[str, ...]] = (*TrainingConfig.changeable, "steps")
 
     image_size: Resolution = Field(
         default=64, description="training resolution in pixels, a power of two"
@@ -147,11 +197,11 @@ class StyleGAN2TrainingConfig(TrainingConfig):
     style_mixing: float = Field(
         default=0.9, ge=0, le=1, description="share of images made from two latents"
     )
-    r1_gamma: float | None = Field(
-        default=None,
+    r1_gamma: float = Field(
+        default=1.0,
         ge=0,
         allow_inf_nan=False,
-        description="weight of R1; none: 0.0002 · image_size² / batch_size",
+        description="weight of R1; raise it if D stays near 0, which tells nothing any more",
     )
     r1_every: int = Field(default=16, ge=1, description="steps between R1 regularisations")
     path_weight: float = Field(

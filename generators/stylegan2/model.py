@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
+from generators.base import FeatureMaps, FeatureMapSpec, Projection, sample_generators
 from generators.hardware import pick_device, pick_dtype, send
 from generators.stylegan2 import storage
-from generators.stylegan2.config import StyleGAN2Config
+from generators.stylegan2.config import Noise, StyleGAN2Config
 from generators.stylegan2.network import CONST, StyleGAN2
+from generators.stylegan2.perceptual import PerceptualDistance, find_weights
 from generators.stylegan2.pickles import read_generator
+from generators.stylegan2.projection import Projector, psnr
+
+START_STREAM = 2  # of the random latents that projections start from, see `sample_seed`
 
 
 def to_uint8(x: Tensor) -> Tensor:
     """[-1, 1] -> uint8 0..255, as StyleGAN2-ADA does it."""
     return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """0..255 -> [-1, 1]: the middle of what `to_uint8` makes that level of."""
+    return images.float() / 127.5 - 1
 
 
 def load_network(weights: str) -> StyleGAN2:
@@ -85,7 +94,14 @@ class StyleGAN2Generator:
         return self._draw(sample_generators(self.config.seed, indices))
 
     def _draw(self, rngs: Sequence[torch.Generator]) -> Tensor:
-        """ws from the streams of the samples: z, then the class if it is random."""
+        """ws from the streams of the samples, truncated."""
+        config = self.config
+        return self.network.mapping.broadcast(
+            self._w(rngs), config.truncation, config.truncation_cutoff
+        )
+
+    def _w(self, rngs: Sequence[torch.Generator]) -> Tensor:
+        """w `[N, w_dim]` from random streams: z, then the class if it is random."""
         config, shape = self.config, self.network.config
         z = send(torch.stack([torch.randn(shape.z_dim, generator=g) for g in rngs]), self.device)
         c = None
@@ -96,8 +112,7 @@ class StyleGAN2Generator:
                 assert config.class_id is not None  # by _check_class
                 ids = [config.class_id] * len(rngs)
             c = send(torch.nn.functional.one_hot(torch.tensor(ids), shape.c_dim), self.device)
-        mapping = self.network.mapping
-        return mapping.broadcast(mapping(z, c), config.truncation, config.truncation_cutoff)
+        return self.network.mapping(z, c)
 
     @torch.inference_mode()
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
@@ -114,16 +129,102 @@ class StyleGAN2Generator:
         return to_uint8(images).cpu(), FeatureMaps(kept)
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Raise ValueError: features of images that the network did not make are not known."""
-        raise ValueError(
-            "a StyleGAN2 generator cannot encode real images: annotate images that it sampled, or "
-            "give a diffusion model"
+        """Features of images uint8 `[N, 3, H, W]`: those of the nearest images of the network.
+
+        Nothing is random, so `indices` do not matter. Raises ValueError as `project`.
+        """
+        return self.features_at(self.project(images).latents)
+
+    def project(
+        self, images: Tensor, progress: Callable[[float], None] | None = None
+    ) -> Projection:
+        """Latents in W+ `[N, num_ws, w_dim]` of images uint8 `[N, 3, H, W]`; see `projection`.
+
+        Raises ValueError for images of another size or type, or if the optimisation diverges.
+        """
+        self._check_images(images)
+        size, found = self.config.projection.batch_size, []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            count = len(batch)
+            # Kernels are chosen by shape, and hundreds of steps make much of their rounding: the
+            # shape is always the same, so that an image's latents are, whatever it comes with.
+            batch = torch.cat([batch, batch[-1:].expand(size - count, -1, -1, -1)])
+
+            def tell(step: int, start: int = start, count: int = count) -> None:
+                if progress is not None:
+                    progress(start + count * step / self.config.projection.steps)
+
+            # Callers may have gradients switched off, which the search needs.
+            with torch.inference_mode(False), torch.enable_grad():
+                x = from_uint8(batch.to(self.device))
+                found.append(self._projector(x, tell)[:count])
+        latents = torch.cat(found)
+        made = torch.cat([self._synthesise(ws)[0] for ws in self._batches(latents)])
+        return Projection(latents, made, psnr(made, images.cpu()))
+
+    def features_at(self, latents: Tensor) -> FeatureMaps:
+        """Features of ws `[N, num_ws, w_dim]`, which are not truncated."""
+        return FeatureMaps.concat([self._synthesise(ws)[1] for ws in self._batches(latents)])
+
+    @cached_property
+    def _projector(self) -> Projector:
+        """Ready to search; made when it is needed, for it makes images to start from."""
+        config = self.config.projection
+        weights = find_weights(config.perceptual)
+        distance = None if weights is None else PerceptualDistance.load(weights).to(self.device)
+        with torch.no_grad():
+            w = self._w(sample_generators(0, range(config.candidates), stream=START_STREAM))
+        return Projector(
+            self.network,
+            config,
+            w,
+            self._fixed_noise,
+            # float16 has no room for gradients.
+            torch.float32 if self.dtype is torch.float16 else self.dtype,
+            distance,
         )
 
     @property
+    def _fixed_noise(self) -> Noise:
+        """That of images which are projected: nothing random, also if samples have random noise."""
+        return "none" if self.config.noise == "none" else "const"
+
+    def _batches(self, latents: Tensor) -> tuple[Tensor, ...]:
+        return latents.split(self.config.batch_size)
+
+    @torch.inference_mode()
+    def _synthesise(self, ws: Tensor) -> tuple[Tensor, FeatureMaps]:
+        """Images uint8 and features of projected ws."""
+        images, kept = self.network.synthesis(
+            ws, self._fixed_noise, dtype=self.dtype, keep=self._keep
+        )
+        if not images.isfinite().all():
+            raise ValueError(
+                "projecting gave images that are not finite: the weights of "
+                f"{self.config.weights} are broken, or generator.projection.lr is too large: "
+                f"{self.config.projection.lr}"
+            )
+        return to_uint8(images).cpu(), FeatureMaps(kept)
+
+    def _check_images(self, images: Tensor) -> None:
+        height, width = self.image_size
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, height, width):
+            raise ValueError(
+                f"images are {images.dtype} {list(images.shape)}, expected uint8 "
+                f"[N, 3, {height}, {width}]"
+            )
+        if not len(images):
+            raise ValueError("there are no images to project: expected one or more")
+
+    @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """Nothing: names and shapes of the maps say it all."""
-        return {}
+        """How latents are drawn, or found for real images, and what noise joins them."""
+        drawn = self.config.model_dump(
+            include={"truncation", "truncation_cutoff", "noise", "class_id"}
+        )
+        found = self.config.projection.model_dump()
+        return drawn | {f"projection.{key}": value for key, value in found.items()}
 
     @cached_property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:

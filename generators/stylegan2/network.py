@@ -118,12 +118,15 @@ class SynthesisLayer(nn.Module):
         return weight.to(dtype).contiguous(memory_format=torch.channels_last), square
 
     def freeze(self, dtype: torch.dtype) -> None:
-        """Keep `kernel(dtype)` for all passes to come: for inference, once the weights are set."""
+        """Keep `kernel(dtype)` for all passes in it: for inference, once the weights are set."""
         self.frozen = self.kernel(dtype)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """`[N, O, R, R]` in the dtype of `x`; `noise` `[1 or N, 1, R, R]` of unit strength."""
-        weight, square = self.frozen or self.kernel(x.dtype)
+        frozen = self.frozen
+        if frozen is None or frozen[0].dtype is not x.dtype:
+            frozen = self.kernel(x.dtype)
+        weight, square = frozen
         s = self.affine(w)
         if x.dtype is torch.float16:
             s = s / s.abs().amax(dim=1, keepdim=True)

@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from generators.stylegan2.config import NetworkConfig
+from generators.stylegan2.config import INFO_FILE, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 
-INFO_FILE = "generator.json"
 WEIGHTS_FILE = "generator.safetensors"
 FILTER_SUFFIX = "resample_filter"
 

@@ -23,7 +23,15 @@ from generators.stylegan2.config import StyleGAN2TrainingConfig
 from generators.stylegan2.discriminator import Discriminator
 from generators.stylegan2.model import load_network, to_uint8
 from generators.stylegan2.network import StyleGAN2
-from generators.training import GRID_SAMPLES, GeneratorTraining, augment, run
+from generators.training import (
+    CHECKPOINTS,
+    GRID_SAMPLES,
+    LAST_NAME,
+    GeneratorTraining,
+    augment,
+    check_readable,
+    run,
+)
 
 BETAS, ADAM_EPS = (0.0, 0.99), 1e-8  # of Adam, for both networks
 W_AVG_RATE = 0.005  # at which the mean of w follows the batches
@@ -47,18 +55,16 @@ class StyleGAN2Training(GeneratorTraining):
         config: StyleGAN2TrainingConfig,
         images: Dataset,
         generator: StyleGAN2,
+        discriminator: Discriminator,
         dtype: torch.dtype = torch.float32,
     ):
         """`dtype` is that of the activations; weights and losses are float32."""
         super().__init__(config, images)
         self.automatic_optimization = False
-        self.generator, self.compute_dtype = generator, dtype
-        self.discriminator = Discriminator(generator.config)
+        self.generator, self.discriminator, self.compute_dtype = generator, discriminator, dtype
         self.ema = copy.deepcopy(generator).requires_grad_(False)
         self.adaptive = AdaptiveAugment(config.ada_target, config.ada_kimg * 1000)
         self.register_buffer("path_mean", torch.zeros(()))
-        gamma = config.r1_gamma
-        self.gamma = 2e-4 * config.image_size**2 / config.batch_size if gamma is None else gamma
 
     def configure_optimizers(self) -> Any:
         return [
@@ -110,7 +116,7 @@ class StyleGAN2Training(GeneratorTraining):
             return loss
         # R1 = γ/2 · E‖∇D(x)‖² (Mescheder et al. 2018, Eq. 9).
         (gradient,) = torch.autograd.grad(real_logits.sum(), seen, create_graph=True)
-        r1 = self.gamma / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        r1 = self.config.r1_gamma / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
         return loss + r1 * self.config.r1_every
 
     def generator_loss(self, n: int, regularise: bool) -> Tensor:
@@ -187,6 +193,23 @@ def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN
     return network.requires_grad_(True).train()
 
 
+def start_discriminator(network: StyleGAN2, init: str | None) -> Discriminator:
+    """The discriminator of the training that wrote `init`, or an untrained one for `network`.
+
+    An untrained one would first undo what `init` has learnt (Mo et al. 2020, "Freeze the
+    Discriminator"). Generators that are not a training's folder come without.
+    """
+    discriminator = Discriminator(network.config)
+    last = Path(init or "") / CHECKPOINTS / LAST_NAME
+    if init is not None and last.is_file():
+        check_readable(last)
+        state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+        prefix = "discriminator."
+        kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        discriminator.load_state_dict(kept)
+    return discriminator
+
+
 # What `init` must have in common with the settings, and which setting that is.
 SETTINGS = {
     "resolution": "image_size",
@@ -214,6 +237,7 @@ def train(
 
     def build() -> StyleGAN2Training:
         dtype = pick_dtype(config.precision, pick_device(device))
-        return StyleGAN2Training(config, images, start_network(config, init), dtype)
+        network = start_network(config, init)
+        return StyleGAN2Training(config, images, network, start_discriminator(network, init), dtype)
 
     run(build, config, out, {"init": init, **(provenance or {})}, device, progress)

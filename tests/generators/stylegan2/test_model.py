@@ -166,8 +166,3 @@ def test_broken_weights_are_one_clear_line(tiny_config: NetworkConfig) -> None:
     network.synthesis.b16.torgb.bias.data[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         StyleGAN2Generator(network, StyleGAN2Config(weights=""), "cpu").sample([0])
-
-
-def test_real_images_are_refused(load: LoadGenerator) -> None:
-    with pytest.raises(ValueError, match="cannot encode real images"):
-        load().encode(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))

@@ -108,6 +108,28 @@ def test_training_goes_on_from_another_generator(images: Tensor, tmp_path: Path)
             training.start_network(config(**{setting: value}), init=str(first))
 
 
+def test_the_discriminator_comes_along(images: Tensor, tmp_path: Path) -> None:
+    training.train(images, tmp_path, config(), device="cpu")
+    network = training.start_network(config(), str(tmp_path))
+    going_on = training.start_discriminator(network, str(tmp_path)).state_dict()
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(last[f"discriminator.{k}"], v) for k, v in going_on.items())
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="damaged"):
+        training.start_discriminator(network, str(tmp_path))
+
+
+def test_a_training_may_be_made_longer_or_shorter(images: Tensor, tmp_path: Path) -> None:
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    training.train(images, whole, config(steps=6), device="cpu")
+    training.train(images, grown, config(steps=3), device="cpu")
+    training.train(images, grown, config(steps=6), device="cpu")
+    expected, found = load_file(whole / WEIGHTS_FILE), load_file(grown / WEIGHTS_FILE)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    training.train(images, grown, config(steps=2), device="cpu")  # what there is, is kept
+    assert all(torch.equal(v, load_file(grown / WEIGHTS_FILE)[k]) for k, v in found.items())
+
+
 def test_it_learns_a_colour(tmp_path: Path) -> None:
     colour = torch.tensor([220, 40, 120], dtype=torch.uint8)
     images = colour[None, :, None, None].repeat(8, 1, 16, 16)
@@ -135,7 +157,8 @@ class TestLosses:
     def module(self, images: Tensor) -> training.StyleGAN2Training:
         settings = config(r1_gamma=0.5, r1_every=8, ada_target=0)
         network = training.start_network(settings, None)
-        return training.StyleGAN2Training(settings, images, network)
+        discriminator = training.start_discriminator(network, None)
+        return training.StyleGAN2Training(settings, images, network, discriminator)
 
     def test_r1_is_half_gamma_times_the_squared_gradient(
         self, module: training.StyleGAN2Training, images: Tensor
@@ -150,12 +173,6 @@ class TestLosses:
         torch.testing.assert_close(losses[1] - losses[0], expected)
         losses[1].backward()
         assert all(p.grad is None for p in module.generator.parameters())
-
-    def test_gamma_by_default(self, images: Tensor) -> None:
-        settings = config(image_size=64, batch_size=16)
-        network = training.start_network(settings, None)
-        module = training.StyleGAN2Training(settings, images, network)
-        assert module.gamma == pytest.approx(0.0512)
 
     def test_the_path_penalty_keeps_lengths_at_their_mean(
         self, module: training.StyleGAN2Training
