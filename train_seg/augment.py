@@ -9,6 +9,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from train_seg.config import AugmentConfig
+from train_seg.metrics import IGNORE
+
+GREY = 128  # of padding: near the mean of natural images
 
 
 class QuarterTurn(v2.Transform):
@@ -46,6 +49,10 @@ class Augment:
             steps.append(QuarterTurn())
         if config.scale:
             steps.append(v2.RandomResizedCrop(size, scale=config.scale, antialias=True))
+        if config.zoom:
+            steps.append(v2.ScaleJitter(size, scale_range=config.zoom, antialias=True))
+            fill = {tv_tensors.Image: GREY, tv_tensors.Mask: IGNORE}
+            steps.append(v2.RandomCrop(size, pad_if_needed=True, fill=fill))
         strengths = (config.brightness, config.contrast, config.saturation, config.hue)
         if any(strengths):
             steps.append(v2.ColorJitter(*strengths))

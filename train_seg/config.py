@@ -1,6 +1,7 @@
 """Settings of the segmenter: the `segmenter:` section of a recipe.
 
 Each default is declared here and nowhere else; they are those of the DDPM paper's DeepLabV3.
+`PRESETS` holds whole sets of other values.
 
 On 64x64 images an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 and more
 only ever see padding. `input_scale: 2` enlarges the image that the network sees, and smaller
@@ -9,7 +10,7 @@ only ever see padding. `input_scale: 2` enlarges the image that the network sees
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,6 +28,11 @@ class AugmentConfig(BaseModel):
     scale: tuple[float, float] | None = Field(
         default=None, description="crop this range of the area, e.g. 0.5,1, and enlarge it again"
     )
+    zoom: tuple[float, float] | None = Field(
+        default=None,
+        description="resize by a factor of this range, e.g. 0.5,2, then crop or pad (padding is "
+        "ignored)",
+    )
     brightness: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
     contrast: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
     saturation: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
@@ -40,27 +46,41 @@ class AugmentConfig(BaseModel):
             raise ValueError(f"expected 0 < low <= high <= 1, found {list(scale)}")
         return scale
 
+    @field_validator("zoom")
+    @classmethod
+    def _factor(cls, zoom: tuple[float, float] | None) -> tuple[float, float] | None:
+        if zoom is not None and not 0 < zoom[0] <= zoom[1] <= 16:
+            raise ValueError(f"expected 0 < low <= high <= 16, found {list(zoom)}")
+        return zoom
+
 
 class SegmenterConfig(BaseModel):
-    """DeepLabV3 and how it is trained."""
+    """The network and how it is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["DeepLabV3"] = "DeepLabV3"
+    architecture: str = Field(
+        default="DeepLabV3", description="a model of segmentation-models-pytorch, e.g. Unet"
+    )
     encoder: str = Field(
         default="resnet101", description="an encoder of segmentation-models-pytorch, e.g. resnet18"
     )
     encoder_weights: str | None = Field(
-        default=None, description="pretrained encoder, e.g. imagenet (downloaded); none: random"
+        default=None,
+        description="pretrained encoder, e.g. imagenet (downloaded); cached: imagenet if it was "
+        "downloaded before, else random; none: random",
     )
     encoder_depth: int = Field(
         default=5, ge=3, le=5, description="encoder stages used; fewer are cheaper"
     )
     output_stride: Literal[8, 16] = Field(
-        default=8, description="image pixels a pixel of the encoder's last map"
+        default=8, description="image pixels a pixel of the encoder's last map, where dilated"
     )
     atrous_rates: tuple[int, int, int] = Field(
-        default=(12, 24, 36), description="dilations of the spatial pyramid"
+        default=(12, 24, 36), description="dilations of the spatial pyramid, where there is one"
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="in the decoder; none: what the architecture has"
     )
     image_size: tuple[int, int] | None = Field(
         default=None, description="(height, width) of training; none: that of the data"
@@ -73,12 +93,19 @@ class SegmenterConfig(BaseModel):
         default="adam", description="sgd has Nesterov momentum 0.9"
     )
     lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="of matrices and kernels; norms and biases have none"
+    )
     schedule: Literal["constant", "cosine"] = Field(
         default="constant", description="learning rate over the run; cosine ends at zero"
     )
-    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    warmup_steps: int = Field(
+        default=0, ge=0, description="steps of linear warm-up, at most a tenth of the run"
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dice: float = Field(
+        default=0.0, ge=0, description="weight of the Dice loss beside the cross-entropy"
+    )
     ignore_above_quantile: float | None = Field(
         default=None,
         gt=0,
@@ -99,6 +126,9 @@ class SegmenterConfig(BaseModel):
         ge=1,
         description="steps between validations and checkpoints; none: an epoch, at least 50",
     )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many validations without a better mIoU"
+    )
     augment: AugmentConfig = AugmentConfig()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
@@ -109,6 +139,9 @@ class SegmenterConfig(BaseModel):
     )
     shuffle_buffer: int = Field(
         default=1000, ge=1, description="samples among which a loader process draws the next one"
+    )
+    skip_damaged: bool = Field(
+        default=False, description="leave out and count damaged samples and shards, not stop"
     )
 
     @field_validator("atrous_rates")
@@ -130,3 +163,35 @@ class SegmenterConfig(BaseModel):
         if self.encoder_depth == 3 and self.output_stride == 16:
             raise ValueError("encoder_depth 3 ends at stride 8: set output_stride to 8")
         return self
+
+
+# Whole ways of training, by name. Sizes of the network and the length of the run are left alone,
+# but for the paper's.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Baranchuk et al. (2022), appendix: everything here is also the default.
+    "paper": {
+        "encoder": "resnet101",
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "batch_size": 8,
+        "epochs": 20,
+    },
+    "modern": {
+        "encoder_weights": "cached",
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 500,
+        "dice": 1.0,
+        "ema": 0.999,
+        "augment": {
+            "horizontal_flip": True,
+            "scale": [0.5, 1.0],
+            "brightness": 0.2,
+            "contrast": 0.2,
+            "saturation": 0.2,
+            "hue": 0.02,
+        },
+    },
+}

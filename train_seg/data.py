@@ -1,25 +1,29 @@
-"""Training data: dataset folders and annotated images, joined into one endless stream of batches.
-
-The stream is a function of the seed alone: epoch after epoch, each sample once an epoch, in an
-order drawn anew; batches are always full and may span two epochs. A stream can therefore start at
-any step and gives what an undisturbed one would have given from there.
-"""
+"""Training data: dataset folders and annotated images, joined into one stream of batches."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from factory.dataset import canonical_json, open_dataset
+from factory.dataset import (
+    MANIFEST_NAME,
+    Dataset,
+    canonical_json,
+    location,
+    open_dataset,
+    read_manifest,
+)
 from train_seg.augment import Augment
-from train_seg.samples import Pair, Size, check_ids, resize, sample_seed, stack
+from train_seg.samples import Pair, Size, check_ids, resize, sample_seed
 from train_seg.shards import ShardSource
+from train_seg.stream import Item, Source, Stream
 
 
 @dataclass(frozen=True)
@@ -33,26 +37,8 @@ class LabeledImages:
     name: str = "annotated images"
 
 
-class Source(Protocol):
-    """Something with a known number of samples that can be gone through again and again."""
-
-    @property
-    def samples(self) -> int:
-        """Samples an epoch."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the data."""
-        ...
-
-    def epoch(self, epoch: int) -> Iterator[Pair]:
-        """The augmented samples of one epoch, in that epoch's order."""
-        ...
-
-
 class TensorSource:
-    """Annotated images in memory."""
+    """Annotated images in memory, a `Source` for `Stream`."""
 
     def __init__(self, data: LabeledImages, size: Size, augment: Augment, seed: int):
         if not len(data.images):
@@ -71,69 +57,56 @@ class TensorSource:
         h.update(self._masks.numpy().tobytes())
         return h.hexdigest()
 
-    def epoch(self, epoch: int) -> Iterator[Pair]:
-        order = np.random.default_rng([self._seed, epoch]).permutation(self.samples)
-        for i in order:
-            seed = sample_seed(self._seed, epoch, f"memory/{i}")
-            yield self._augment(self._images[i], self._masks[i], seed)
+    def read(self, places: Iterable[int]) -> Iterator[Item]:
+        """The number of an image, for each of the places in the endless row of epochs."""
+        row = (divmod(place, self.samples) for place in places)
+        for epoch, group in groupby(row, lambda p: p[0]):
+            order = np.random.default_rng([self._seed, epoch]).permutation(self.samples)
+            for _, place in group:
+                yield Item(epoch, int(order[place]))
+
+    def decoder(self, number: int, epoch: int) -> Pair:
+        """An image and its mask, augmented."""
+        seed = sample_seed(self._seed, epoch, f"memory/{number}")
+        return self._augment(self._images[number], self._masks[number], seed)
 
 
-class Joined:
-    """Several sources as one: each sample once an epoch, in an order drawn over all of them."""
-
-    def __init__(self, sources: Sequence[Source], seed: int):
-        self._sources, self._seed = sources, seed
-
-    @property
-    def samples(self) -> int:
-        return sum(s.samples for s in self._sources)
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256("".join(s.digest for s in self._sources).encode()).hexdigest()
-
-    def epoch(self, epoch: int) -> Iterator[Pair]:
-        counts = [s.samples for s in self._sources]
-        turns = np.repeat(np.arange(len(counts)), counts)
-        np.random.default_rng([self._seed, epoch, 1]).shuffle(turns)
-        iterators = [s.epoch(epoch) for s in self._sources]
-        for turn in turns:
-            yield next(iterators[turn])
-
-
-def batches(source: Source, batch_size: int, start_step: int = 0) -> Iterator[Pair]:
-    """Endless full batches from a step on: images uint8 `[B, 3, H, W]`, masks uint8 `[B, H, W]`."""
-    epoch, skip = divmod(start_step * batch_size, source.samples)
-    batch: list[Pair] = []
-    while True:
-        for position, pair in enumerate(source.epoch(epoch)):
-            if position < skip:
-                continue
-            batch.append(pair)
-            if len(batch) == batch_size:
-                yield stack(batch)
-                batch = []
-        epoch, skip = epoch + 1, 0
+def batches(
+    source: Stream, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[Pair]:
+    """Endless full batches from a step on, see `Stream.batches`."""
+    return source.batches(batch_size, start_step, rank, world_size)
 
 
 class Rounds:
     """What Lightning takes for an epoch: the next `steps` batches, up to step `total` of the run.
 
-    `position` gives the optimiser steps done, so that a resumed run goes on where it was.
+    `position` gives the optimiser steps done, so that a resumed run goes on where it was. Of
+    several processes, each has its own `Rounds`, with its rows of the batches.
     """
 
     def __init__(
-        self, source: Source, batch_size: int, steps: int, total: int, position: Callable[[], int]
+        self,
+        source: Stream,
+        batch_size: int,
+        steps: int,
+        total: int,
+        position: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self._source, self._batch_size = source, batch_size
         self._steps, self._total, self._position = steps, total, position
+        self._rank, self._world_size = rank, world_size
         self._stream: Iterator[Pair] | None = None
         self._next = 0
 
     def __iter__(self) -> Iterator[Pair]:
         start = self._position()
         if self._stream is None or self._next != start:
-            self._stream = batches(self._source, self._batch_size, start)
+            self._stream = batches(
+                self._source, self._batch_size, start, self._rank, self._world_size
+            )
         self._next = start
         while self._next < min(start + self._steps, self._total):
             self._next += 1
@@ -145,16 +118,16 @@ class Rounds:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What `train` learns from: one source, and what all its parts agree on."""
+    """What `train` learns from: one stream, and what all its parts agree on."""
 
-    source: Source
+    source: Stream
     classes: list[str]
     palette: list[list[int]] | None
     image_size: Size
 
     @property
     def digest(self) -> str:
-        """sha256 of samples, class names and image size."""
+        """sha256 of samples, weights of a mixture, class names and image size."""
         content = [self.source.digest, self.classes, list(self.image_size)]
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -167,51 +140,103 @@ def open_training_data(
     num_workers: int = 0,
     shuffle_buffer: int = 1000,
     ignore_above: float | None = None,
+    mix: Sequence[float] | None = None,
+    skip_damaged: bool = False,
 ) -> TrainingData:
     """Join dataset folders and annotated images; `size` (height, width) None: that of the data.
 
-    `ignore_above` is a quantile of each dataset's uncertainty, see `ShardSource`; annotated
-    images are certain.
+    `mix` weighs each of `data`: each place of a batch draws its source with these probabilities,
+    see `Stream`; None: each sample once an epoch. `ignore_above` is a quantile of each dataset's
+    uncertainty, see `ShardSource`; annotated images are certain. With `skip_damaged`, damaged
+    samples and shards of datasets are counted in `source.skipped` instead of ending the stream.
 
     Raises:
         FileNotFoundError: a folder is no finished dataset, or a shard is missing.
-        ValueError: nothing given, no samples, a damaged shard, classes or sizes that differ, or
-            `ignore_above` without uncertainty maps.
+        ValueError: nothing given, no samples, a damaged shard, classes or sizes that differ,
+            weights that do not fit, or `ignore_above` without uncertainty maps.
     """
     if not data:
         raise ValueError("found no training data: give --data DIR at least once")
-    datasets = [open_dataset(d) for d in data if not isinstance(d, LabeledImages)]
-    memory = [d for d in data if isinstance(d, LabeledImages)]
-    classes = [(str(d.path), list(d.manifest.classes)) for d in datasets]
-    classes += [(m.name, list(m.classes)) for m in memory]
+    weights = None if mix is None else _weights(mix, len(data))
+    inputs = [d if isinstance(d, LabeledImages) else _open(d, skip_damaged) for d in data]
+    datasets = [d for d in inputs if isinstance(d, Dataset)]
+    classes = _agreed_classes(inputs)
+    # Annotated images follow the size of the datasets, if there are any.
+    size = size or _agreed_size(datasets or inputs)
+    transform = augment(size)
+    if ignore_above is not None and not datasets:
+        raise ValueError(
+            "ignore_above_quantile needs the uncertainty maps of a dataset, found annotated images"
+            " only: leave that setting out"
+        )
+    sources: list[Source] = [
+        ShardSource(d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged)
+        if isinstance(d, Dataset)
+        else TensorSource(d, size, transform, seed)
+        for d in inputs
+    ]
+    palettes = [d.manifest.palette for d in datasets]
+    palettes += [
+        [list(colour) for colour in m.palette]
+        for m in inputs
+        if isinstance(m, LabeledImages) and m.palette
+    ]
+    stream = Stream(sources, seed, weights, num_workers, skip_damaged)
+    return TrainingData(stream, classes, palettes[0] if palettes else None, size)
+
+
+def _weights(mix: Sequence[float], inputs: int) -> list[float]:
+    """`mix` with the sum 1."""
+    shown = ",".join(f"{w:g}" for w in mix)
+    if len(mix) != inputs:
+        raise ValueError(
+            f"--mix {shown}: found {len(mix)} weights, expected one a --data: {inputs}"
+        )
+    if not all(math.isfinite(w) and w > 0 for w in mix):
+        raise ValueError(
+            f"--mix {shown}: expected weights above 0; leave out the --data that has none"
+        )
+    return [w / math.fsum(mix) for w in mix]
+
+
+def _open(folder: str | Path, skip_damaged: bool) -> Dataset:
+    """A finished dataset; if damaged ones are skipped, its shards are looked at when read."""
+    try:
+        return open_dataset(folder)
+    except (FileNotFoundError, ValueError):
+        path = location(folder)
+        if not (skip_damaged and (path / MANIFEST_NAME).is_file()):
+            raise
+        return Dataset(path, read_manifest(path))
+
+
+def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
+    classes = [
+        (str(d.path), d.manifest.classes) if isinstance(d, Dataset) else (d.name, list(d.classes))
+        for d in inputs
+    ]
     for name, found in classes[1:]:
         if found != classes[0][1]:
             raise ValueError(
                 f"{name} has the classes {', '.join(found)}, {classes[0][0]} has "
                 f"{', '.join(classes[0][1])}: joined data must agree in names and order"
             )
-    sizes = [(str(d.path), d.manifest.image_size) for d in datasets]
-    if not datasets:  # annotated images follow the size of the datasets, if there are any
-        sizes = [(m.name, (m.images.shape[-2], m.images.shape[-1])) for m in memory]
-    for name, found_size in sizes[1:]:
-        if size is None and found_size != sizes[0][1]:
+    return list(classes[0][1])
+
+
+def _agreed_size(inputs: Sequence[Dataset | LabeledImages]) -> Size:
+    """(height, width) of all inputs."""
+    sizes = [
+        (str(d.path), d.manifest.image_size)
+        if isinstance(d, Dataset)
+        else (d.name, (d.images.shape[-2], d.images.shape[-1]))
+        for d in inputs
+    ]
+    expected = sizes[0][1]
+    for name, found in sizes[1:]:
+        if found != expected:
             raise ValueError(
-                f"{name} has images of {found_size[0]}x{found_size[1]}, {sizes[0][0]} of "
-                f"{sizes[0][1][0]}x{sizes[0][1][1]}: set image_size to train on one size"
+                f"{name} has images of {found[0]}x{found[1]}, {sizes[0][0]} of "
+                f"{expected[0]}x{expected[1]}: set image_size to train on one size"
             )
-    size = size or sizes[0][1]
-    transform = augment(size)
-    sources: list[Source] = [TensorSource(m, size, transform, seed) for m in memory]
-    if datasets:
-        sources.append(
-            ShardSource(datasets, size, transform, seed, num_workers, shuffle_buffer, ignore_above)
-        )
-    elif ignore_above is not None:
-        raise ValueError(
-            "ignore_above_quantile needs the uncertainty maps of a dataset, found annotated images"
-            " only: leave that setting out"
-        )
-    palettes = [d.manifest.palette for d in datasets]
-    palettes += [[list(c) for c in m.palette] for m in memory if m.palette]
-    source = sources[0] if len(sources) == 1 else Joined(sources, seed)
-    return TrainingData(source, classes[0][1], palettes[0] if palettes else None, size)
+    return expected

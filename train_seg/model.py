@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Network(torch.nn.Module):
-    """DeepLabV3 with its normalisation and sizes: images uint8 in, logits of the same size out."""
+    """A model with its normalisation and sizes: images uint8 in, logits of the same size out."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -44,16 +45,15 @@ class Network(torch.nn.Module):
             encoder_name=config.encoder,
             encoder_depth=config.encoder_depth,
             encoder_weights=config.encoder_weights if pretrained else None,
-            encoder_output_stride=config.output_stride,
-            decoder_atrous_rates=config.atrous_rates,
             classes=classes,
+            **_own_settings(config),
         )
         # smp builds all stages of a ResNet whatever the depth: the unused ones would be most of
         # the file.
         for stage in ("layer3", "layer4")[config.encoder_depth - 3 :]:
             if hasattr(self.net.encoder, stage):
                 setattr(self.net.encoder, stage, torch.nn.Identity())
-        stride = config.output_stride
+        stride = self.net.encoder.output_stride
         self.input_size = tuple(
             math.ceil(side * config.input_scale / stride) * stride for side in image_size
         )
@@ -73,13 +73,45 @@ class Network(torch.nn.Module):
         return logits
 
 
+def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
+    """What `config` says to its architecture beside the encoder, by the names of smp.
+
+    Raises ValueError if there is no such architecture, or it has no dropout to set.
+    """
+    kinds = smp.MODEL_ARCHITECTURES_MAPPING
+    if config.architecture.lower() not in kinds:
+        names = [kind.__name__ for kind in kinds.values()]
+        near = difflib.get_close_matches(config.architecture, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}"
+        raise ValueError(f"segmentation-models-pytorch has none so called: {hint}")
+    kind = kinds[config.architecture.lower()]
+    parameters = inspect.signature(kind).parameters
+    settings = {
+        "encoder_output_stride": config.output_stride,
+        "decoder_atrous_rates": config.atrous_rates,
+    }
+    dropouts = [name for name in parameters if name.endswith("dropout")]
+    if config.dropout is not None:
+        if not dropouts:
+            raise ValueError("it has no dropout: leave that setting out")
+        settings |= dict.fromkeys(dropouts, config.dropout)
+    settings = {name: value for name, value in settings.items() if name in parameters}
+    channels = getattr(parameters.get("decoder_channels"), "default", None)
+    if isinstance(channels, tuple):  # of U-Nets: one a stage
+        settings["decoder_channels"] = channels[: config.encoder_depth]
+    if kind is smp.PSPNet:  # upsamples once, from the encoder's last map to the image
+        settings["upsampling"] = 2**config.encoder_depth
+    return settings
+
+
 def build(
     config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool = True
 ) -> Network:
     """The network of `config`; `pretrained` False leaves even its encoder random (to be loaded).
 
     Raises:
-        ValueError: segmentation-models-pytorch has no such encoder, or cannot build it so.
+        ValueError: segmentation-models-pytorch has no such architecture or encoder, or cannot
+            build it so.
     """
     if classes < 2:
         raise ValueError(f"found {classes} class, expected at least 2")
@@ -96,6 +128,28 @@ def build(
             ) from None
         reason = str(error.args[0] if error.args else error).splitlines()[0][:200]
         raise ValueError(f"{what} with weights {config.encoder_weights!r}: {reason}") from error
+
+
+def check_sizes(network: Network, image_size: tuple[int, int]) -> None:
+    """Raise ValueError unless the network gives logits as large as its images of training.
+
+    Some architectures take images of one size only, or none so small, which shows in use alone.
+    """
+    found = ""
+    try:
+        with torch.inference_mode():
+            logits = network.eval()(torch.zeros(1, 3, *image_size, dtype=torch.uint8))
+        if tuple(logits.shape[-2:]) != image_size:
+            found = f"its output has {logits.shape[-2]}x{logits.shape[-1]} pixels"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        found = str(error).splitlines()[0][:200]
+    network.train()
+    if found:
+        height, width = network.input_size
+        raise ValueError(
+            f"this architecture and encoder_depth cannot take images of {height}x{width}: {found}; "
+            "set image_size, input_scale or encoder_depth"
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -122,6 +176,8 @@ class Segmenter:
     training_digest: str
     scores: dict[str, Any] = field(default_factory=dict)
     """of the validation set: what `Scores.to_dict` gives, empty without one"""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """damaged training samples that were left out, by reason"""
 
     @classmethod
     def create(
@@ -133,11 +189,19 @@ class Segmenter:
         image_size: tuple[int, int],
         training_digest: str,
         scores: dict[str, Any],
+        skipped: dict[str, int] | None = None,
     ) -> Segmenter:
         """Pack up a network; without a `palette` the classes get the default colours."""
         colours = [list(c) for c in palette or default_palette(len(classes))]
         return cls(
-            network.eval(), config, list(classes), colours, image_size, training_digest, scores
+            network.eval(),
+            config,
+            list(classes),
+            colours,
+            image_size,
+            training_digest,
+            scores,
+            skipped or {},
         )
 
     def predict(self, images: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
@@ -176,6 +240,7 @@ class Segmenter:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "training_digest": self.training_digest,
             "scores": self.scores,
+            "skipped": self.skipped,
             "config": self.config.model_dump(mode="json"),
         }
         write_json(path / ABOUT_NAME, about)
@@ -221,6 +286,7 @@ class Segmenter:
             size,
             about["training_digest"],
             about["scores"],
+            about.get("skipped", {}),  # absent from models of earlier versions
         )
 
 

@@ -16,14 +16,16 @@ import lightning
 import numpy as np
 import safetensors.torch
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
-from torch.nn import functional as F
 
 from factory.dataset import write_bytes
 from train_seg.config import SegmenterConfig
-from train_seg.metrics import IGNORE, Confusion, scores
+from train_seg.losses import objective
+from train_seg.metrics import Confusion, scores
 from train_seg.model import Network, weights_bytes
+from train_seg.parallel import rank, union, whole, world_size
+from train_seg.stream import Stream
 
 LAST_NAME = "last.ckpt"
 BEST_NAME = "best.safetensors"
@@ -32,7 +34,11 @@ LOG_EVERY = 10  # steps between values in tensorboard, and between looks at the 
 
 
 class SegmenterModule(lightning.LightningModule):
-    """Minimises the cross-entropy over labelled pixels; keeps the weights of the best mIoU."""
+    """Minimises `losses.objective`; keeps the weights of the best mIoU.
+
+    Where several processes train together, each runs this on its part of the batches; numbers are
+    those of all parts, and the first process writes.
+    """
 
     def __init__(
         self,
@@ -62,10 +68,16 @@ class SegmenterModule(lightning.LightningModule):
         if config.optimizer == "sgd":
             settings |= {"momentum": 0.9, "nesterov": True}
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-        optimizer = kinds[config.optimizer](self.network.parameters(), fused=True, **settings)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = kinds[config.optimizer](groups, fused=True, **settings)
+        warmup_steps = min(config.warmup_steps, self.total_steps // 10)
 
         def factor(step: int) -> float:
-            warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+            warmup = min(1.0, (step + 1) / (warmup_steps + 1))
             if config.schedule == "constant":
                 return warmup
             return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
@@ -82,14 +94,14 @@ class SegmenterModule(lightning.LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         images, masks = batch
         # Dropout is a function of seed and step, so that a resumed run repeats what was lost.
-        words = np.random.SeedSequence([self.config.seed, self.global_step]).generate_state(1)
-        torch.manual_seed(int(words[0]))
-        loss = pixel_loss(self.network(images), masks, self.config.label_smoothing)
+        words = [self.config.seed, self.global_step, rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        loss = objective(self.network(images), masks, self.config)
         self._losses.append(loss.detach())
-        rate = len(self._losses) * len(images) / (time.perf_counter() - self._started)
+        elapsed = time.perf_counter() - self._started
         self.log("loss", loss.detach(), prog_bar=True)
-        self.log("images/s", rate, prog_bar=True)
-        return loss
+        self.log("images/s", len(self._losses) * self.config.batch_size / elapsed, prog_bar=True)
+        return loss * world_size()  # see `whole`
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average is not None:
@@ -116,7 +128,7 @@ class SegmenterModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.check_weights()  # class ids of NaN would be scored as any other
-        self._confusion, self._images = Confusion(len(self.classes)), 0
+        self._confusion, self._images = Confusion(len(self.classes)), torch.tensor(0)
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
         images, masks = batch
@@ -124,13 +136,25 @@ class SegmenterModule(lightning.LightningModule):
         self._images += len(images)
 
     def on_validation_epoch_end(self) -> None:
-        found = scores(self._confusion, self.classes, self._images).to_dict()
+        self._confusion.counts = whole(self._confusion.counts.to(self.device)).cpu()
+        images = int(whole(self._images.to(self.device)))
+        found = scores(self._confusion, self.classes, images).to_dict()
         self.log("miou", found["miou"], prog_bar=True)
         self.log("pixel_accuracy", found["pixel_accuracy"])
         self._validation = found
         if not self.best or found["miou"] > self.best["miou"]:
             self.best = {**found, "step": self.global_step}
-            write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
+            if self.trainer.is_global_zero:
+                write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` validations went by without a better mIoU."""
+        since = sum(row["step"] > self.best["step"] for row in self.history) if self.best else 0
+        return self.config.patience is not None and since >= self.config.patience
+
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = self.exhausted  # before the run that is gone on with ended
 
     @property
     def idle(self) -> bool:
@@ -152,6 +176,9 @@ class SegmenterModule(lightning.LightningModule):
         if self.best:
             row |= {k: self._validation[k] for k in ("miou", "miou_reference", "pixel_accuracy")}
         self.history.append(row)
+        self.trainer.should_stop = self.exhausted
+        if not self.trainer.is_global_zero:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, row)
         writer.writeheader()
@@ -180,6 +207,24 @@ class SegmenterModule(lightning.LightningModule):
         return self.result
 
 
+class Skips(Callback):
+    """Keeps what a `stream` has skipped in the checkpoints, from all processes."""
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._stream.damaged = union(self._stream.damaged)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"damaged": self._stream.damaged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stream.damaged = dict(state_dict["damaged"])
+
+
 class KeepLast(Checkpoint):
     """Replaces checkpoints/last.ckpt after each round, whole or not at all."""
 
@@ -192,24 +237,8 @@ class KeepLast(Checkpoint):
         path = pl_module.checkpoints / LAST_NAME
         temporary = path.with_name(f".tmp-{path.name}")
         trainer.save_checkpoint(temporary)
-        os.replace(temporary, path)
-
-
-def pixel_loss(
-    logits: torch.Tensor, masks: torch.Tensor, label_smoothing: float = 0.0
-) -> torch.Tensor:
-    """Mean cross-entropy over pixels that are not 255; 0 if all of them are.
-
-    `logits` is float `[N, K, H, W]`, `masks` uint8 `[N, H, W]`.
-    """
-    total = F.cross_entropy(
-        logits.float(),
-        masks.long(),
-        ignore_index=IGNORE,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
-    return total / (masks != IGNORE).sum().clamp(min=1)
+        if trainer.is_global_zero:
+            os.replace(temporary, path)
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
-"""An evaluation as pictures: the confusion matrix, IoU per class, mIoU under corruption."""
+"""As pictures: a training's curves, the confusion matrix, IoU per class, mIoU under corruption."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,30 @@ def draw(report: Report) -> dict[str, bytes]:
     if report.robustness:
         figures["corruptions.png"] = _corruptions(Robustness.average(report.robustness))
     return {name: _png(figure) for name, figure in figures.items()}
+
+
+def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
+    """PNG of a training's curves: loss and, where there was validation, mIoU over the steps.
+
+    `history` holds the rows of curves.csv. Raises ImportError as `draw` does.
+    """
+    steps = [row["step"] for row in history]
+    figure = figure_type()(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    marker = "o" if len(steps) < 30 else None
+    axes.plot(steps, [row["loss"] for row in history], color=COLOURS[0], marker=marker)
+    axes.set(xlabel="step", ylim=(0, None))
+    axes.set_ylabel("loss, mean since the last point", color=COLOURS[0])
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+    if history and "miou" in history[0]:
+        right, miou = axes.twinx(), [row["miou"] for row in history]
+        right.plot(steps, miou, color=COLOURS[2], marker=marker)
+        right.set(ylim=(0, 1))
+        right.set_ylabel("validation mIoU", color=COLOURS[2])
+        best = int(np.argmax(miou))
+        axes.set_title(f"best mIoU {miou[best]:.3f} at step {int(steps[best])}")
+    return _png(figure)
 
 
 def figure_type() -> Callable[..., Figure]:

@@ -1,187 +1,219 @@
-"""Dataset folders as a stream of samples, read through webdataset."""
+"""A dataset folder as a row of samples in an order that is known before anything is read.
+
+An epoch lines up the shards in an order drawn anew and cuts the row of their samples into windows
+of `shuffle_buffer`, within which the samples are shuffled. All of this follows from the seed and
+the counts in dataset.json. So a stream starts at any place by reading one window, while each tar is
+read forwards only, as suits a bucket, and a window ahead of its use.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import random
+import math
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle, groupby, islice
+from pathlib import Path
 
 import numpy as np
-import torch
-import webdataset as wds
-from PIL import Image
 
-from factory.dataset import Dataset, level_at_quantile
+from factory.dataset import Dataset, level_at_quantile, one_line
 from train_seg.augment import Augment
-from train_seg.metrics import IGNORE
-from train_seg.samples import Pair, Size, check_ids, resize, sample_seed, stack
-
-CHUNK = 16  # samples that a loader process hands over at a time
+from train_seg.samples import Damage, Decoder, Encoded, Size
+from train_seg.stream import Item
 
 
 class ShardSource:
-    """The shards of one or several dataset folders, read through webdataset.
+    """The shards of one dataset folder, a `Source` for `Stream`.
 
-    Pixels above the quantile `ignore_above` of the uncertainty in their dataset become 255.
+    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255. With
+    `skip_damaged`, a sample that cannot be read is replaced by the next one of its window that can
+    be, or of the next window with any.
     """
 
     def __init__(
         self,
-        datasets: Sequence[Dataset],
+        dataset: Dataset,
         size: Size,
         augment: Augment,
         seed: int,
-        num_workers: int = 0,
         shuffle_buffer: int = 1000,
         ignore_above: float | None = None,
+        skip_damaged: bool = False,
     ):
-        self._shards = [str(p) for d in datasets for p in d.shard_paths]
-        self._infos = [s for d in datasets for s in d.manifest.shards]
+        self._dataset = dataset
+        self._counts = np.array([s.samples for s in dataset.manifest.shards], np.int64)
         if not self.samples:
-            names = ", ".join(str(d.path) for d in datasets)
-            raise ValueError(f"{names}: found no sample in any shard, expected at least one")
-        self._classes = len(datasets[0].manifest.classes)
-        self._limits = {} if ignore_above is None else _uncertainty_limits(datasets, ignore_above)
-        self._size, self._augment, self._seed = size, augment, seed
-        # A loader process without a shard would only cost memory.
-        self._num_workers = min(num_workers, len(self._shards))
-        self._shuffle_buffer = shuffle_buffer
+            raise ValueError(f"{dataset.path}: found no sample in any shard, expected at least one")
+        limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
+        self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed)
+        self._seed, self._window, self._skip_damaged = seed, shuffle_buffer, skip_damaged
 
     @property
     def samples(self) -> int:
-        return sum(s.samples for s in self._infos)
+        return int(self._counts.sum())
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256("".join(s.sha256 for s in self._infos).encode()).hexdigest()
+        digests = "".join(s.sha256 for s in self._dataset.manifest.shards)
+        return hashlib.sha256(digests.encode()).hexdigest()
 
-    def epoch(self, epoch: int) -> Iterator[Pair]:
-        rng = random.Random(f"{self._seed}/{epoch}")
-        shards = rng.sample(self._shards, len(self._shards))
-        decode = _Decode(self._size, self._augment, self._classes, self._limits, self._seed, epoch)
-        pipeline = wds.DataPipeline(
-            wds.SimpleShardList(shards),
-            wds.split_by_node,
-            wds.split_by_worker,
-            _Guarded(
-                wds.tarfile_to_samples(),
-                wds.shuffle(self._shuffle_buffer, initial=self._shuffle_buffer, rng=rng),
-                wds.map(decode),
-                wds.batched(CHUNK, collation_fn=stack),
-            ),
-        )
-        found = 0
-        for chunk in wds.WebLoader(pipeline, batch_size=None, num_workers=self._num_workers):
-            if isinstance(chunk, str):
-                raise ValueError(chunk)
-            found += len(chunk[0])
-            yield from zip(*chunk, strict=True)
-        if found != self.samples:
-            raise ValueError(
-                f"the shards hold {found} samples, their dataset.json lists {self.samples}: "
-                "the dataset is damaged, write it again"
-            )
+    def read(self, places: Iterable[int]) -> Iterator[Item]:
+        """The samples at increasing places of the endless row of epochs, as they lie in the tars.
 
-
-def _uncertainty_limits(datasets: Sequence[Dataset], quantile: float) -> dict[str, int]:
-    """By shard, the highest level of its uncertainty maps that is learned from."""
-    limits: dict[str, int] = {}
-    for dataset in datasets:
-        histogram = dataset.manifest.uncertainty_histogram
-        if histogram is None:
-            raise ValueError(
-                f"{dataset.path} has no uncertainty maps, which ignore_above_quantile needs: make "
-                "it anew with --set dataset.uncertainty_maps=true, or leave that setting out"
-            )
-        level = level_at_quantile(histogram, quantile)
-        limits |= {str(path): level for path in dataset.shard_paths}
-    return limits
-
-
-@dataclass(frozen=True)
-class _Decode:
-    """A webdataset sample (dict of bytes) -> augmented (image, mask).
-
-    `limits` are those of `_uncertainty_limits`, empty to learn from every pixel.
-    """
-
-    size: Size
-    augment: Augment
-    classes: int
-    limits: Mapping[str, int]
-    seed: int
-    epoch: int
-
-    def __call__(self, sample: dict[str, Any]) -> Pair:
-        where = f"{sample['__url__']}: sample {sample['__key__']}"
-        pixels = _picture(sample, where, "png", "jpg", mode="RGB").permute(2, 0, 1).contiguous()
-        mask = _picture(sample, where, "seg.png")
-        _check_shape(mask, pixels, "mask", where)
-        check_ids(mask, self.classes, where)
-        limit = self.limits.get(sample["__url__"])
-        if limit is not None:
-            levels = _picture(sample, where, "unc.png")
-            _check_shape(levels, pixels, "uncertainty map", where)
-            mask[levels > limit] = IGNORE
-        pixels, mask = resize(pixels, mask, self.size)
-        # Without the folder: where a dataset lies must not change what is trained.
-        shard = sample["__url__"].rsplit("/", 1)[-1]
-        seed = sample_seed(self.seed, self.epoch, f"{shard}/{sample['__key__']}")
-        return self.augment(pixels, mask, seed)
-
-
-def _picture(
-    sample: dict[str, Any], where: str, *names: str, mode: str | None = None
-) -> torch.Tensor:
-    """The first member of `names` that is there, `[H, W]` or, in mode RGB, `[H, W, 3]`, uint8."""
-    encoded = next((sample[name] for name in names if name in sample), None)
-    if encoded is None:
-        found = ", ".join(sorted(k for k in sample if not k.startswith("__")))
-        raise ValueError(f"{where}: found members {found}, expected {' or '.join(names)} too")
-    try:
-        picture = Image.open(io.BytesIO(encoded))
-        return torch.from_numpy(np.array(picture if mode is None else picture.convert(mode)))
-    except OSError as error:
-        raise ValueError(f"{where}: cannot be decoded ({error})") from None
-
-
-def _check_shape(found: torch.Tensor, image: torch.Tensor, what: str, where: str) -> None:
-    if found.shape != image.shape[1:]:
-        raise ValueError(
-            f"{where}: the {what} has shape {tuple(found.shape)}, "
-            f"expected {tuple(image.shape[1:])} as its image"
-        )
-
-
-class _Guarded:
-    """Pipeline stages whose failure comes out as a last item, a line of text.
-
-    An exception would cross from a loader process as a page of traceback, and the stages of
-    webdataset name the shard only in its arguments.
-    """
-
-    def __init__(self, *stages: Callable[[Iterable[Any]], Iterator[Any]]):
-        self._stages = stages
-
-    def __call__(self, urls: Iterable[dict[str, Any]]) -> Iterator[Any]:
-        current = ""
-
-        def remembered() -> Iterator[dict[str, Any]]:
-            nonlocal current
-            for url in urls:
-                current = url["url"]
-                yield url
-
-        stream: Iterable[Any] = remembered()
-        for stage in self._stages:
-            stream = stage(stream)
+        A thread reads the next window while one is used, so that nothing waits for a bucket.
+        Between the places only the tars' headers are read.
+        """
+        windows = self._windows(places)
+        thread = ThreadPoolExecutor(1, "shard-reader")
         try:
-            yield from stream
+            pending = thread.submit(next, windows, None)
+            while (window := pending.result()) is not None:
+                pending = thread.submit(next, windows, None)
+                yield from window
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def _windows(self, places: Iterable[int]) -> Iterator[list[Item]]:
+        tars = _Tars(self._dataset.shard_paths, self._counts.tolist())
+        row = (divmod(place, self.samples) for place in places)
+        try:
+            for (epoch, window), group in groupby(row, lambda p: (p[0], p[1] // self._window)):
+                wanted = np.array([place for _, place in group])
+                yield self._read_window(tars, epoch, window, wanted)
+        finally:
+            tars.close()
+
+    def _read_window(self, tars: _Tars, epoch: int, window: int, places: np.ndarray) -> list[Item]:
+        found = self._fetch(tars, epoch, places)
+        usable: list[Encoded | Damage] = []
+        items: list[Item] = []
+        for place, sample in zip(places.tolist(), found, strict=True):
+            if isinstance(sample, Encoded):
+                items.append(Item(epoch, sample))
+                continue
+            stand_in = None
+            if self._skip_damaged:
+                # All of the window, whichever places of it are asked for: a resumed stream, or
+                # another process, must find the same.
+                usable = usable or self._usable_window(tars, epoch, window, sample)
+                following = islice(cycle(usable), place % self._window, None)
+                stand_in = next(s for s in following if isinstance(s, Encoded))
+            items.append(Item(epoch, stand_in, sample))
+        return items
+
+    def _usable_window(
+        self, tars: _Tars, epoch: int, window: int, damage: Damage
+    ) -> list[Encoded | Damage]:
+        """All of a window or, if nothing in it can be read, of the next one with something."""
+        windows = math.ceil(self.samples / self._window)
+        for number in range(window, window + windows):
+            first = number % windows * self._window
+            places = np.arange(first, min(first + self._window, self.samples))
+            found = self._fetch(tars, epoch, places)
+            if any(isinstance(sample, Encoded) for sample in found):
+                return found
+        raise ValueError(f"{damage} (and no other sample can be read)")
+
+    def _fetch(self, tars: _Tars, epoch: int, places: np.ndarray) -> list[Encoded | Damage]:
+        """The samples at places of one epoch, read in the order in which they lie in the tars."""
+        shards = _rng(self._seed, epoch, 1).permutation(len(self._counts))
+        ends = np.cumsum(self._counts[shards])
+        unshuffled = self._unshuffled(epoch, places)
+        at = np.searchsorted(ends, unshuffled, "right")
+        numbers = unshuffled - ends[at] + self._counts[shards[at]]
+        found: dict[int, Encoded | Damage] = {}
+        for i in np.argsort(unshuffled).tolist():
+            found[i] = tars.sample(int(shards[at[i]]), int(numbers[i]))
+        return [found[i] for i in range(len(places))]
+
+    def _unshuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Where the samples at `places` of an epoch stand in its row of shards."""
+        result = np.empty_like(places)
+        for window in np.unique(places // self._window).tolist():
+            first = window * self._window
+            inside = places // self._window == window
+            size = min(self._window, self.samples - first)
+            order = _rng(self._seed, epoch, 2, window).permutation(size)
+            result[inside] = first + order[places[inside] - first]
+        return result
+
+
+def _rng(*words: int) -> np.random.Generator:
+    return np.random.default_rng(words)
+
+
+def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
+    """The highest level of the uncertainty maps that is learned from."""
+    histogram = dataset.manifest.uncertainty_histogram
+    if histogram is None:
+        raise ValueError(
+            f"{dataset.path} has no uncertainty maps, which ignore_above_quantile needs: make it "
+            "anew with --set dataset.uncertainty_maps=true, or leave that setting out"
+        )
+    return level_at_quantile(histogram, quantile)
+
+
+# --- tars ------------------------------------------------------------------------------------
+
+
+class _Tars:
+    """Samples by shard and number; cheap in the order in which they lie in a shard."""
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int]):
+        self._paths, self._counts = paths, counts
+        self._files = ExitStack()  # the shard that is open
+        self._shard, self._number = -1, 0  # the sample that comes next
+        self._broken = ""  # why there is none
+
+    def sample(self, shard: int, number: int) -> Encoded | Damage:
+        """A sample, or why it cannot be read; then neither can those behind it in its shard."""
+        path, count = self._paths[shard], self._counts[shard]
+        try:
+            with one_line(path):
+                if shard != self._shard or number < self._number:
+                    self._open(shard)
+                while not self._broken and self._number < number:
+                    self._next(keep=False)
+                if not self._broken:
+                    return self._next(keep=True)
         except (tarfile.TarError, OSError, EOFError) as error:
-            yield f"{current}: cannot be read ({error.args[0]}): write the dataset again"
-        except ValueError as error:
-            yield str(error.args[0])
+            said = str(getattr(error, "strerror", None) or error)
+            reason = " ".join(said.split()).removeprefix(f"{path}: ")
+            self._broken = f"cannot be read ({reason}): copy the shard again or make it anew"
+        return Damage(str(path), f"{number + 1} of {count}", "shard cannot be read", self._broken)
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _open(self, shard: int) -> None:
+        self.close()
+        self._shard, self._number, self._broken = shard, 0, ""
+        self._file = self._files.enter_context(self._paths[shard].open("rb"))
+        self._tar = self._files.enter_context(tarfile.TarFile(fileobj=self._file))
+        self._header = self._tar.next()
+
+    def _next(self, keep: bool) -> Encoded:
+        """Go to the next sample; without `keep` its members are not read."""
+        count, listed = self._number, self._counts[self._shard]
+        if self._header is None:
+            # tarfile also takes a header that it cannot read for the end
+            raise EOFError(f"it ends after {count} samples, dataset.json lists {listed}")
+        key, members = self._header.name.split(".", 1)[0], dict[str, bytes]()
+        while self._header is not None:
+            name, _, extension = self._header.name.partition(".")
+            if name != key:
+                break
+            if keep:
+                self._file.seek(self._header.offset_data)
+                data = self._file.read(self._header.size)
+                if len(data) < self._header.size:
+                    raise EOFError(f"it is cut off in {self._header.name}")
+                members[extension] = data
+            self._header = self._tar.next()
+        self._number += 1
+        if self._number == listed and self._header is not None:
+            raise EOFError(f"it holds more than the {listed} samples that dataset.json lists")
+        return Encoded(str(self._paths[self._shard]), key, members)

@@ -3,50 +3,57 @@
 OUT/model.safetensors, model.json   the segmenter, written at the end
     training.json                   settings and digests: what a resumption must agree with
     checkpoints/                    last.ckpt, best.safetensors
-    curves.csv, tensorboard/        loss and mIoU over the steps
+    curves.csv, curves.png, tensorboard/        loss and mIoU over the steps
+    panels/                         images, truth and predictions after each round
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-import pickle
-import shutil
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, TensorDataset
 
-from factory.dataset import sweep_temporaries, write_json
+from factory.dataset import default_palette, write_bytes
 from train_seg.augment import Augment
 from train_seg.config import SegmenterConfig
 from train_seg.data import LabeledImages, Rounds, TrainingData, open_training_data
-from train_seg.model import ABOUT_NAME, Segmenter, build, pick_device
-from train_seg.module import LAST_NAME, LOG_EVERY, KeepLast, SegmenterModule
+from train_seg.model import Segmenter, build, check_sizes, pick_device
+from train_seg.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
+from train_seg.panel import PANELS_DIR, Panels
+from train_seg.parallel import barrier, rank, synchronise, world_size
+from train_seg.plots import draw_curves
+from train_seg.pretrained import settle_encoder_weights
+from train_seg.record import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.samples import check_ids
 
-TRAINING_NAME = "training.json"
-CHECKPOINTS_DIR = "checkpoints"
-DAMAGE = (  # what zipfile and torch make of an archive with wrong bytes
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
+CURVES_PLOT_NAME = "curves.png"
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
+
+
+@dataclass(frozen=True)
+class Together:
+    """How Lightning joins this process with others that call `train` with the same arguments.
+
+    Their process group exists already; they see the same `out` and data.
+    """
+
+    strategy: Strategy
+    environment: ClusterEnvironment
 
 
 def train(
@@ -55,21 +62,40 @@ def train(
     config: SegmenterConfig,
     val: LabeledImages | None = None,
     *,
+    mix: Sequence[float] | None = None,
     device: str = "auto",
+    wandb: bool = False,
     callbacks: Sequence[Callback] = (),
+    together: Together | None = None,
 ) -> Segmenter:
     """Train on dataset folders and annotated images, joined; write the result to `out`.
 
     With `val` the weights of the best validation mIoU are kept, else the last. A run that was
     interrupted goes on from its last checkpoint and ends with the weights that an undisturbed one
-    gives. `callbacks` watch (a progress bar): they find `loss`, `images/s` and `miou` among
+    gives. `mix` is the share of each of `data` in the samples; without it each sample comes once
+    an epoch. `callbacks` watch (a progress bar): they find `loss`, `images/s` and `miou` among
     Lightning's progress bar metrics.
 
     Raises:
         FileNotFoundError: a dataset or one of its shards is missing.
-        ValueError: the data are damaged or disagree, the encoder cannot be built, `out` holds
+        ImportError: `wandb` without its package.
+        ValueError: the data are damaged or disagree, the network cannot be built, `out` holds
             a training with other settings or data or a damaged one, or the training diverged.
     """
+    config = settle_encoder_weights(config)
+    training_data = open_segmenter_data(data, config, val, mix)
+    with _quiet(), torch.random.fork_rng():
+        job = _Job(training_data, Path(out), config, val, mix, device)
+        return job.run(_loggers(Path(out), wandb), callbacks, together)
+
+
+def open_segmenter_data(
+    data: Sequence[str | Path | LabeledImages],
+    config: SegmenterConfig,
+    val: LabeledImages | None,
+    mix: Sequence[float] | None,
+) -> TrainingData:
+    """What `train` learns from; refuses what does not go together, as `train` does."""
     training_data = open_training_data(
         data,
         lambda size: Augment(config.augment, size),
@@ -78,11 +104,14 @@ def train(
         config.num_workers,
         config.shuffle_buffer,
         config.ignore_above_quantile,
+        mix=mix,
+        skip_damaged=config.skip_damaged,
     )
     if val is not None:
         _check_validation(val, training_data.classes)
-    with _quiet(), torch.random.fork_rng():
-        return _train(training_data, Path(out), config, val, device, callbacks)
+    elif config.patience is not None:
+        raise ValueError("patience counts validations: give --val too, or leave it out")
+    return training_data
 
 
 def total_steps(config: SegmenterConfig, samples: int) -> int:
@@ -112,56 +141,137 @@ def pick_precision(config: SegmenterConfig, device: torch.device) -> str:
     return "32-true"
 
 
-def _train(
-    data: TrainingData,
-    out: Path,
-    config: SegmenterConfig,
-    val: LabeledImages | None,
-    device: str,
-    callbacks: Sequence[Callback],
-) -> Segmenter:
-    torch.manual_seed(config.seed)
-    network = build(config, len(data.classes), data.image_size)
-    identity = _identity(data, config, val)
-    checkpoint = _prepare_folder(out, identity)
-    samples = data.source.samples
-    total, steps = total_steps(config, samples), round_steps(config, samples)
-    module = SegmenterModule(network, config, data.classes, total, out / CHECKPOINTS_DIR)
-    where = pick_device(device)
-    trainer = lightning.Trainer(
-        accelerator="gpu" if where.type == "cuda" else where.type,
-        devices=[where.index] if where.index is not None else 1,
-        precision=pick_precision(config, where),  # type: ignore[arg-type]
-        max_steps=total,
-        limit_val_batches=0.0 if val is None else 1.0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=LOG_EVERY,
-        logger=TensorBoardLogger(out, name="", version="tensorboard"),
-        callbacks=[KeepLast(), *callbacks],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    rounds = Rounds(data.source, config.batch_size, steps, total, lambda: trainer.global_step)
-    loader = None
-    if val is not None:
-        loader = DataLoader(TensorDataset(val.images, val.masks), batch_size=config.batch_size)
+@dataclass(frozen=True)
+class _Job:
+    """What `train` was asked for, checked."""
+
+    data: TrainingData
+    out: Path
+    config: SegmenterConfig
+    val: LabeledImages | None
+    mix: Sequence[float] | None
+    device: str
+
+    def run(
+        self, loggers: list[Logger], callbacks: Sequence[Callback], together: Together | None
+    ) -> Segmenter:
+        config, data, where = self.config, self.data, pick_device(self.device)
+        torch.manual_seed(config.seed)
+        network = build(config, len(data.classes), data.image_size)
+        check_sizes(network, data.image_size)
+        synchronise(network, where)
+        palette = data.palette or default_palette(len(data.classes))
+        if rank() == 0:
+            prepare_folder(self.out, self._identity())
+        barrier()
+        samples = data.source.samples
+        total, steps = total_steps(config, samples), round_steps(config, samples)
+        module = SegmenterModule(network, config, data.classes, total, self.out / CHECKPOINTS_DIR)
+        shown = None if self.val is None else (self.val.images, self.val.masks)
+        panels = Panels(self.out / PANELS_DIR, data.classes, palette, shown)
+        trainer = self._trainer(
+            total, loggers, [Skips(data.source), KeepLast(), panels, *callbacks], together
+        )
+        rounds = Rounds(
+            data.source,
+            config.batch_size,
+            steps,
+            total,
+            lambda: trainer.global_step,
+            rank(),
+            world_size(),
+        )
+        checkpoint = last_checkpoint(self.out)
+        try:
+            trainer.fit(module, rounds, self._val_loader(), ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from None
+        network = module.restore_best().to(where)
+        module.to(where).check_weights()
+        segmenter = Segmenter.create(
+            network,
+            config,
+            data.classes,
+            palette,
+            data.image_size,
+            data.digest,
+            module.best,
+            dict(data.source.skipped),
+        )
+        if rank() == 0:
+            segmenter.save(self.out)
+            _draw_curves(self.out, module.history)
+        return segmenter
+
+    def _trainer(
+        self,
+        steps: int,
+        loggers: list[Logger],
+        callbacks: list[Callback],
+        together: Together | None,
+    ) -> lightning.Trainer:
+        where = pick_device(self.device)
+        return lightning.Trainer(
+            accelerator="gpu" if where.type == "cuda" else where.type,
+            precision=pick_precision(self.config, where),  # type: ignore[arg-type]
+            max_steps=steps,
+            limit_val_batches=0.0 if self.val is None else 1.0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=LOG_EVERY,
+            logger=loggers,
+            callbacks=callbacks,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # each process reads its own rows
+            **_devices(where, together),
+        )
+
+    def _val_loader(self) -> DataLoader | None:
+        """This process's rows of the validation images."""
+        if self.val is None:
+            return None
+        rows = slice(rank(), None, world_size())
+        pairs = TensorDataset(self.val.images[rows], self.val.masks[rows])
+        return DataLoader(pairs, batch_size=self.config.batch_size)
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the result, apart from the machine and the number of processes."""
+        return {
+            **self.config.model_dump(mode="json", exclude={"num_workers"}),
+            "data": self.data.digest,
+            "mix": None if self.mix is None else list(self.mix),
+            "validation": None if self.val is None else _digest(self.val),
+        }
+
+
+def _devices(device: torch.device, together: Together | None) -> dict[str, Any]:
+    """Lightning's settings for one device here, or one of a process of several."""
+    if together is not None:
+        return {
+            "devices": "auto",
+            "strategy": together.strategy,
+            "plugins": [together.environment],
+        }
+    return {"devices": 1 if device.index is None else [device.index]}
+
+
+def _loggers(out: Path, wandb: bool) -> list[Logger]:
+    loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
+    if wandb:
+        if find_spec("wandb") is None:
+            raise ImportError("--wandb needs Weights & Biases: pip install wandb")
+        if rank() == 0:
+            loggers.append(WandbLogger(name=out.name, save_dir=out, project="dataset-factory"))
+    return loggers
+
+
+def _draw_curves(out: Path, history: Sequence[dict[str, float]]) -> None:
+    """curves.png where matplotlib is installed; curves.csv says the same."""
     try:
-        trainer.fit(module, rounds, loader, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
-    network = module.restore_best().to(where)
-    module.to(where).check_weights()
-    segmenter = Segmenter.create(
-        network,
-        config,
-        data.classes,
-        data.palette,
-        data.image_size,
-        data.digest,
-        module.best,
-    )
-    segmenter.save(out)
-    return segmenter
+        picture = draw_curves(history)
+    except ImportError:
+        return
+    write_bytes(out / CURVES_PLOT_NAME, picture)
 
 
 def _check_validation(val: LabeledImages, classes: Sequence[str]) -> None:
@@ -173,69 +283,10 @@ def _check_validation(val: LabeledImages, classes: Sequence[str]) -> None:
     check_ids(val.masks, len(classes), val.name)
 
 
-def _identity(
-    data: TrainingData, config: SegmenterConfig, val: LabeledImages | None
-) -> dict[str, Any]:
-    """What decides the result, apart from the machine; `num_workers` orders the samples."""
-    identity = {**config.model_dump(mode="json"), "data": data.digest, "validation": None}
-    if val is not None:
-        identity["validation"] = _digest(val)
-    return identity
-
-
 def _digest(val: LabeledImages) -> str:
     h = hashlib.sha256(val.images.numpy().tobytes())
     h.update(val.masks.numpy().tobytes())
     return h.hexdigest()
-
-
-def _prepare_folder(out: Path, identity: dict[str, Any]) -> Path | None:
-    """Make `out` ready and return the checkpoint to go on from, if there is one."""
-    record, checkpoints = out / TRAINING_NAME, out / CHECKPOINTS_DIR
-    last = checkpoints / LAST_NAME
-    # A training that failed before its first checkpoint leaves nothing that binds the next one.
-    if record.is_file() and (last.is_file() or (out / ABOUT_NAME).is_file()):
-        _check_same(record, identity)
-        _check_archive(last)
-    elif checkpoints.is_dir():
-        shutil.rmtree(checkpoints)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    for folder in (out, checkpoints):
-        sweep_temporaries(folder)
-    write_json(record, identity)
-    return last if last.is_file() else None
-
-
-def _check_same(record: Path, identity: dict[str, Any]) -> None:
-    """Refuse to go on with other settings or data than those of `record`."""
-    try:
-        found = dict(json.loads(record.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{record} is damaged: delete it to start anew") from None
-    names = {"data": "other data", "validation": "other validation data"}
-    differing = [
-        names.get(key) or f"{key} ({found.get(key)}, now {value})"
-        for key, value in identity.items()
-        if found.get(key) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"{record.parent} holds another training: {', '.join(differing)}; use another --out"
-        )
-
-
-def _check_archive(last: Path) -> None:
-    """Refuse a damaged checkpoint: a zip archive, whose checksums torch does not look at."""
-    if not last.is_file():
-        return
-    with open(last, "rb") as file:  # outside: a file that may not be read is not damaged
-        try:
-            damaged = zipfile.ZipFile(file).testzip() is not None
-            torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        except DAMAGE:
-            damaged = True
-    if damaged:
-        raise ValueError(f"{last} is damaged: delete it to start anew")
 
 
 @contextmanager

@@ -43,6 +43,22 @@ def test_crop_keeps_size_and_classes(pair):
     assert not torch.equal(mask, pair[1])
 
 
+def test_zoom_crops_what_is_enlarged_and_pads_what_is_shrunk(pair):
+    image, mask = pair
+    image = mask.expand(3, -1, -1).clone()  # an image that shows its own mask
+    large, small = (Augment(AugmentConfig(zoom=(z, z)), (32, 32)) for z in (2, 0.5))
+    enlarged = [large(image, mask, seed) for seed in range(4)]
+    shrunk = [small(image, mask, seed) for seed in range(4)]
+    assert {i.shape for i, _ in enlarged + shrunk} == {(3, 32, 32)}
+    assert len({tuple(m.flatten().tolist()) for _, m in enlarged}) > 1
+    assert all((m != 255).all() and set(m.unique().tolist()) <= {0, 1, 2} for _, m in enlarged)
+    for moved, ids in shrunk:
+        assert int((ids != 255).sum()) == 16 * 16
+        assert (moved[:, ids == 255] == 128).all()
+        assert (moved[:, ids != 255] <= 2).all()
+    assert len({tuple((m == 255).flatten().tolist()) for _, m in shrunk}) > 1  # somewhere
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.9}, {"hue": 0.4}, {"blur": 2.0}],
@@ -70,7 +86,7 @@ def test_quarter_turns_want_squares():
 
 
 def test_configs_refuse_nonsense():
-    for wrong in ({"scale": (0.8, 0.5)}, {"hue": 0.7}, {"flip": True}):
+    for wrong in ({"scale": (0.8, 0.5)}, {"zoom": (0, 2)}, {"hue": 0.7}, {"flip": True}):
         with pytest.raises(ValidationError):
             AugmentConfig(**wrong)
     for wrong in (

@@ -7,9 +7,10 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
 from train_seg.config import SegmenterConfig
-from train_seg.model import Segmenter, build
+from train_seg.model import Segmenter, build, check_sizes
 
 CLASSES = ["ground", "red", "blue"]
 
@@ -91,3 +92,42 @@ def test_refuses_weights_of_another_model(segmenter, tmp_path):
 def test_one_class_is_none():
     with pytest.raises(ValueError, match="found 1 class, expected at least 2"):
         build(SegmenterConfig(encoder="resnet18"), 1, (32, 32))
+
+
+@pytest.mark.parametrize(
+    "name", ["DeepLabV3Plus", "unet", "UnetPlusPlus", "FPN", "PSPNet", "UPerNet", "Segformer"]
+)
+def test_other_architectures(name):
+    config = SegmenterConfig(architecture=name, encoder="resnet18", encoder_depth=4)
+    network = build(config, 3, (24, 40), pretrained=False)
+    check_sizes(network, (24, 40))
+    assert network.training
+    assert network.eval()(torch.zeros(1, 3, 24, 40, dtype=torch.uint8)).shape == (1, 3, 24, 40)
+
+
+def test_dropout_reaches_the_decoder():
+    config = SegmenterConfig(encoder="resnet18", encoder_depth=3, dropout=0.25)
+    dropouts = [m.p for m in build(config, 2, (32, 32)).modules() if isinstance(m, nn.Dropout)]
+    assert dropouts == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"architecture": "DeepLab"}, "none so called: did you mean 'DeepLabV3'?"),
+        ({"architecture": "?"}, "none so called: expected one of Unet, .*, DeepLabV3, "),
+        ({"architecture": "Unet", "dropout": 0.1}, "it has no dropout: leave that setting out"),
+        ({"architecture": "DPT"}, "Only Timm encoders are supported for DPT"),
+    ],
+)
+def test_refused_architectures(settings, expected):
+    with pytest.raises(ValueError, match=expected) as error:
+        build(SegmenterConfig(encoder="resnet18", **settings), 3, (32, 32))
+    assert "\n" not in str(error.value)
+
+
+def test_an_architecture_that_cannot_take_the_size():
+    config = SegmenterConfig(architecture="FPN", encoder="resnet18", encoder_depth=3)
+    network = build(config, 3, (40, 40))
+    with pytest.raises(ValueError, match=r"cannot take images of 40x40: .*160x160.*set image_size"):
+        check_sizes(network, (40, 40))

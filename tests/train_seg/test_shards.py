@@ -1,7 +1,11 @@
-"""Learning around uncertain pixels: which become 255, and what is refused."""
+"""Reading shards: uncertain pixels, what is read and when, damaged and vanished shards, buckets."""
 
 from __future__ import annotations
 
+import io
+import itertools
+import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from factory.dataset import location, open_dataset
 from train_seg.augment import Augment
 from train_seg.config import AugmentConfig, SegmenterConfig
-from train_seg.data import TrainingData, open_training_data
+from train_seg.data import TrainingData, batches, open_training_data
+from train_seg.shards import ShardSource
 from train_seg.train import train
 
 RED, BLUE = 1, 2
@@ -119,3 +125,168 @@ def test_what_is_ignored_changes_the_training(
     assert weights[0] != weights[1]
     with pytest.raises(ValueError, match=r"ignore_above_quantile \(None, now 0\.8\)"):
         train([maps], tmp_path / "all", ignoring, device="cpu")
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+def keys(source: ShardSource, places: range) -> list[str]:
+    return [item.content.key for item in source.read(places)]
+
+
+def open_source(folder: Path, **settings) -> ShardSource:
+    augment = Augment(AugmentConfig(), (32, 32))
+    return ShardSource(open_dataset(folder), (32, 32), augment, 0, **settings)
+
+
+def test_samples_are_shuffled_within_windows_of_the_row(tmp_path: Path, write_dataset) -> None:
+    folder = write_dataset(tmp_path / "long", shards=(40,))
+    windows = np.array(keys(open_source(folder, shuffle_buffer=10), range(40)), int).reshape(4, 10)
+    for number, window in enumerate(windows):
+        assert sorted(window) == list(range(10 * number, 10 * number + 10))
+        assert list(window) != sorted(window)
+    assert len({tuple(window % 10) for window in windows}) == 4
+
+
+def test_any_places_are_those_of_the_whole_row(dataset: Path) -> None:
+    source = open_source(dataset, shuffle_buffer=5)
+    whole = keys(source, range(36))
+    for places in (range(3, 36), range(1, 36, 3), range(35, 36)):
+        assert keys(source, places) == [whole[place] for place in places]
+
+
+def test_only_the_shards_of_a_window_are_read(dataset: Path) -> None:
+    source = open_source(dataset, shuffle_buffer=1)
+    whole = keys(source, range(12))
+    (dataset / "shards/squares-000001.tar").unlink()
+    readable = [place for place, key in enumerate(whole) if not 5 <= int(key) < 9]
+    assert [item.content.key for item in source.read(readable)] == [whole[p] for p in readable]
+
+
+def test_a_bucket_gives_what_a_folder_gives(dataset: Path) -> None:
+    bucket = location("memory://segmenter-shards/data")
+    for file in dataset.rglob("*"):
+        if file.is_file():
+            target = bucket / str(file.relative_to(dataset))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    local, remote = (open_data(folder, shuffle_buffer=5) for folder in (dataset, str(bucket)))
+    assert local.digest == remote.digest
+    streams = (itertools.islice(batches(d.source, 4), 7) for d in (local, remote))
+    for here, there in zip(*streams, strict=True):
+        assert torch.equal(here[0], there[0])
+        assert torch.equal(here[1], there[1])
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+def cut_off(shard: Path) -> None:
+    os.truncate(shard, shard.stat().st_size // 2)
+
+
+def remove(shard: Path) -> None:
+    shard.unlink()
+
+
+def overwrite_header(shard: Path) -> None:
+    with tarfile.open(shard) as tar:
+        at = tar.getmembers()[3].offset
+    with open(shard, "r+b") as file:
+        file.seek(at)
+        file.write(b"?" * 512)
+
+
+def spoil_picture(shard: Path) -> None:
+    with tarfile.open(shard) as tar:
+        member = next(m for m in tar.getmembers() if m.name == "000000006.png")
+    with open(shard, "r+b") as file:
+        file.seek(member.offset_data + member.size // 2)
+        file.write(b"?" * 20)
+
+
+def remove_mask(shard: Path) -> None:
+    with tarfile.open(shard) as tar:
+        members = [(m, tar.extractfile(m)) for m in tar.getmembers()]
+        kept = [(m, f.read()) for m, f in members if f and m.name != "000000006.seg.png"]
+    with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member, data in kept:
+            tar.addfile(member, io.BytesIO(data))
+
+
+DAMAGES = [
+    (cut_off, r"sample \d of 4: cannot be read \(.*\): copy the shard again", 1),
+    (remove, r"sample \d of 4: cannot be read \(.*No such file.*\): copy the shard again", 4),
+    (overwrite_header, r"sample \d of 4: cannot be read \(it ends after 1 samples, .* 4\)", 3),
+    (spoil_picture, r"sample 000000006: png cannot be decoded \(.*\)", 1),
+    (remove_mask, r"sample 000000006: found members json, png, expected seg\.png too", 1),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("damage", "message", "_"), DAMAGES)
+def test_damage_while_training_is_told_in_a_line(
+    dataset: Path, damage: Callable, message: str, _: int, workers: int
+) -> None:
+    data = open_data(dataset, num_workers=workers)
+    damage(dataset / "shards/squares-000001.tar")
+    with pytest.raises(ValueError, match=rf"squares-000001\.tar: {message}") as caught:
+        list(data.source.epoch(0))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("opened", ["before", "after"])
+@pytest.mark.parametrize(("damage", "_", "lost"), DAMAGES)
+@pytest.mark.parametrize("buffer", [2, 1000])
+def test_damage_is_skipped_if_asked(
+    dataset: Path, damage: Callable, _: str, lost: int, opened: str, buffer: int
+) -> None:
+    settings = {"skip_damaged": True, "shuffle_buffer": buffer}
+    whole = {image.numpy().tobytes() for image, _ in open_data(dataset).source.epoch(0)}
+    data = open_data(dataset, **settings) if opened == "before" else None
+    damage(dataset / "shards/squares-000001.tar")
+    data = data or open_data(dataset, **settings)
+    found = list(itertools.islice(batches(data.source, 4), 6))
+    assert sum(data.source.skipped.values()) == lost
+    assert len(data.source.skipped) == 1
+    learned = {image.numpy().tobytes() for images, _ in found for image in images}
+    assert learned < whole
+    assert len(learned) == 12 - lost
+    for start in range(6):
+        images, _ = next(batches(open_data(dataset, **settings).source, 4, start))
+        assert torch.equal(images, found[start][0])
+
+
+def test_no_shard_can_be_read(dataset: Path) -> None:
+    data = open_data(dataset, skip_damaged=True, shuffle_buffer=2)
+    for shard in (dataset / "shards").iterdir():
+        shard.unlink()
+    with pytest.raises(ValueError, match=r"\.tar: .* \(and no other sample can be read\)"):
+        next(batches(data.source, 4))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (4, r"sample \d of 4: cannot be read \(it ends after 3 samples, dataset.json lists 4\)"),
+        (2, r"sample \d of 2: cannot be read \(it holds more than the 2 samples"),
+    ],
+)
+def test_other_samples_than_listed(
+    tmp_path: Path, write_dataset: Callable[..., Path], declared: int, message: str
+) -> None:
+    folder = write_dataset(tmp_path / "other", shards=(3,), declared=declared)
+    with pytest.raises(ValueError, match=message):
+        list(open_data(folder).source.epoch(0))
+
+
+def test_a_shard_that_comes_back_is_read_again(dataset: Path) -> None:
+    shard = dataset / "shards/squares-000001.tar"
+    content = shard.read_bytes()
+    source = open_source(dataset)
+    shard.unlink()
+    row = source.read(range(24))
+    first = [next(row) for _ in range(12)]
+    assert sum(item.content is None for item in first) == 4
+    shard.write_bytes(content)
+    assert all(item.content is not None for item in source.read(range(24)))

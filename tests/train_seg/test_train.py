@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data import LabeledImages
 from train_seg.evaluate import evaluate
-from train_seg.model import Segmenter
-from train_seg.module import pixel_loss
+from train_seg.model import Segmenter, build
+from train_seg.module import SegmenterModule
 from train_seg.train import pick_precision, round_steps, total_steps, train
 
 
@@ -240,9 +240,54 @@ def test_auto_precision_asks_the_hardware(monkeypatch):
     assert pick_precision(SegmenterConfig(precision="bfloat16"), cpu) == "bf16-mixed"
 
 
-def test_loss_ignores_255():
-    logits = torch.randn(1, 3, 2, 2)
-    masks = torch.tensor([[[0, 255], [2, 255]]], dtype=torch.uint8)
-    labelled = pixel_loss(logits[..., :1], masks[..., :1])
-    assert pixel_loss(logits, masks) == pytest.approx(labelled.item())
-    assert pixel_loss(logits, torch.full_like(masks, 255)) == 0
+def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
+    given = {"max_steps": 20, "validate_every": 1, "patience": 2, "optimizer": "sgd", "lr": 1e-12}
+    data, out = [make_labeled(4)], tmp_path / "out"
+    frozen = config.model_copy(update={**given, "precision": "float32"})
+    trained = train(data, out, frozen, make_labeled(2), device="cpu")
+    rows = list(csv.DictReader((out / "curves.csv").open()))
+    assert len(rows) == int(trained.scores["step"]) + 2 < 20
+    before = weights(out)
+    (out / "model.safetensors").unlink()
+    train(data, out, frozen, make_labeled(2), device="cpu")
+    assert len(list(csv.DictReader((out / "curves.csv").open()))) == len(rows)
+    assert weights(out) == before
+
+
+def test_patience_without_validation_is_refused(config, tmp_path, make_labeled):
+    impatient = config.model_copy(update={"patience": 2})
+    with pytest.raises(ValueError, match="patience counts validations: give --val too"):
+        train([make_labeled(4)], tmp_path / "out", impatient, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_norms_and_biases_do_not_decay(config, tmp_path):
+    decaying = config.model_copy(update={"optimizer": "adamw", "weight_decay": 0.1})
+    module = SegmenterModule(build(decaying, 2, (32, 32)), decaying, ["a", "b"], 100, tmp_path)
+    matrices, vectors = module.configure_optimizers()["optimizer"].param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0)
+    assert {p.ndim for p in vectors["params"]} == {1}
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(module.parameters()))
+
+
+def test_warmup_takes_at_most_a_tenth_of_the_run(config, tmp_path):
+    warm = config.model_copy(update={"warmup_steps": 500})
+    module = SegmenterModule(build(warm, 2, (32, 32)), warm, ["a", "b"], 100, tmp_path)
+    factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [factor(step) for step in (0, 9, 10, 99)] == pytest.approx([1 / 11, 10 / 11, 1, 1])
+
+
+def test_weights_and_biases_offline(config, tmp_path, make_labeled, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    short = config.model_copy(update={"max_steps": 1})
+    train([make_labeled(4)], tmp_path / "out", short, device="cpu", wandb=True)
+    assert list((tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_weights_and_biases_without_the_package(config, tmp_path, make_labeled, monkeypatch):
+    monkeypatch.setattr("train_seg.train.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install wandb"):
+        train([make_labeled(4)], tmp_path / "out", config, device="cpu", wandb=True)
+    assert not (tmp_path / "out").exists()
