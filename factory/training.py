@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from factory.dataset import MANIFEST_NAME, default_palette, open_dataset
+from factory.dataset import (
+    CANDIDATES_DIR,
+    JOB_NAME,
+    MANIFEST_NAME,
+    SAMPLES_NAME,
+    default_palette,
+    read_manifest,
+)
 from factory.progress import ProgressLine, TrainingProgress, quiet_libraries
 
 if TYPE_CHECKING:
     from generators import FeatureMaps, Generator
     from generators.training_config import TrainingConfig
+    from factory.ray_training import Crew
     from train_seg.config import SegmenterConfig
     from train_seg.data import LabeledImages
+    from train_seg.model import Segmenter
 
 ENCODE_BATCH = 8
 
@@ -70,56 +80,66 @@ def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
     raise ValueError(f"--kind {kind}: expected ddpm or stylegan2")
 
 
-def encode_batches(
-    generator: Generator, images: Any, console: Console, starts: range | None = None
-) -> Iterator[FeatureMaps]:
-    """Features of images uint8 `[N, 3, H, W]` at native size, a batch at a time.
-
-    `starts` holds the first image of each batch; by default all images, ENCODE_BATCH at a time.
-    """
-    starts = starts or range(0, len(images), ENCODE_BATCH)
+def encode_batches(generator: Generator, images: Any, console: Console) -> Iterator[FeatureMaps]:
+    """Features of images uint8 `[N, 3, H, W]` at native size, a batch at a time."""
     with ProgressLine("encoding", "images", len(images), console) as line:
-        for start in starts:
-            rows = range(start, min(start + starts.step, len(images)))
+        for start in range(0, len(images), ENCODE_BATCH):
+            rows = range(start, min(start + ENCODE_BATCH, len(images)))
             yield generator.encode(images[rows.start : rows.stop], rows)
             line.update(rows.stop)
 
 
 @dataclass(frozen=True)
 class SegmenterJob:
-    """What `train-deeplab` was given: dataset or annotated folders, and settings."""
+    """What `train-deeplab` was given: dataset or annotated folders, and settings.
+
+    `mix` is the share of each of `data` in the samples.
+    """
 
     data: Sequence[Path]
     out: Path
     val: Path | None
     config: SegmenterConfig
     device: str
+    mix: Sequence[float] | None = None
+    wandb: bool = False
+
+    def read(self) -> tuple[list[Path | LabeledImages], LabeledImages | None]:
+        """Training data and validation images as `train_seg.train` takes them."""
+        dataset = next((read_manifest(d) for d in self.data if is_dataset(d)), None)
+        size, classes = self.config.image_size, None
+        if dataset is not None:
+            size, classes = size or dataset.image_size, dataset.classes
+        data = [d if is_dataset(d) else labeled_images(d, size, classes) for d in self.data]
+        return data, None if self.val is None else labeled_images(self.val, size, classes)
 
 
-def train_deeplab(job: SegmenterJob, console: Console) -> dict[str, Any]:
-    """Train DeepLabV3 on datasets and annotated folders; the scores that chose the weights."""
+def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> Segmenter:
+    """Train a segmenter on datasets and annotated folders: in this process, or by a crew."""
+    quiet_libraries()
+    if crew is not None:
+        from factory.ray_training import train_on_ray
+
+        return train_on_ray(job, crew, console)
     from train_seg.train import train
 
-    quiet_libraries()
-    dataset = next((open_dataset(d).manifest for d in job.data if is_dataset(d)), None)
-    size, classes = job.config.image_size, None
-    if dataset is not None:
-        size, classes = size or dataset.image_size, dataset.classes
-    data = [d if is_dataset(d) else labeled_images(d, size, classes) for d in job.data]
-    segmenter = train(
+    data, val = job.read()
+    return train(
         data,
         job.out,
         job.config,
-        None if job.val is None else labeled_images(job.val, size, classes),
+        val,
+        mix=job.mix,
         device=job.device,
+        wandb=job.wandb,
         callbacks=[TrainingProgress("training", console)],
     )
-    return segmenter.scores
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether `folder` is a dataset rather than an annotated folder."""
-    return (folder / MANIFEST_NAME).is_file()
+    """Whether `folder` is a dataset, finished or not, rather than an annotated folder."""
+    names = (MANIFEST_NAME, SAMPLES_NAME, f"{CANDIDATES_DIR}/{JOB_NAME}")
+    return any((folder / name).is_file() for name in names)
 
 
 def labeled_images(
@@ -143,20 +163,31 @@ def labeled_images(
 
 
 def segmenter_config(
-    data: Sequence[Path], recipe: str | None, given: dict[str, Any], overrides: Sequence[str]
+    data: Sequence[Path],
+    recipe: str | None,
+    preset: str | None,
+    given: dict[str, Any],
+    overrides: Sequence[str],
 ) -> SegmenterConfig:
-    """Settings of the segmenter: of `recipe`, else of the recipe that made the first dataset.
+    """Settings of the segmenter: of `preset`, of `recipe`, else of what made the first dataset.
 
-    `given` (None = not given) and `overrides` (`KEY=VALUE`, e.g. `augment.hue=0.05`) win.
+    `given` (None = not given) and `overrides` (`KEY=VALUE`, e.g. `augment.hue=0.05`) win. Raises
+    ValueError for an unknown preset, or a preset and a recipe.
     """
     from factory.recipe import build_settings, load_recipe
-    from train_seg.config import SegmenterConfig
+    from train_seg.config import PRESETS, SegmenterConfig
 
     content: dict[str, Any] = {}
     made = [d for d in data if is_dataset(d)]
-    if recipe is not None:
+    if preset is not None:
+        if recipe is not None:
+            raise ValueError("found --preset and --recipe: each is a whole set of settings")
+        if preset not in PRESETS:
+            raise ValueError(f"--preset {preset}: expected {' or '.join(PRESETS)}")
+        content = copy.deepcopy(PRESETS[preset])
+    elif recipe is not None:
         content = load_recipe(recipe).segmenter.model_dump(mode="json")
     elif made:
-        content = dict(open_dataset(made[0]).manifest.recipe.get("segmenter", {}))
+        content = dict(read_manifest(made[0]).recipe.get("segmenter", {}))
     content |= {key: value for key, value in given.items() if value is not None}
     return build_settings(SegmenterConfig, content, overrides, "segmenter settings")

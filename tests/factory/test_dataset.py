@@ -266,7 +266,7 @@ def test_a_dataset_of_before_uncertainty_maps_opens(folder: Path) -> None:
     ("content", "message"),
     [
         ("{", "damaged, not JSON"),
-        ("[]", "format version None, expected 1"),
+        ("[]", "damaged, it has no format version"),
         ('{"format_version": 2}', "format version 2, expected 1"),
         ('{"format_version": 1}', "'name': Field required"),
     ],

@@ -110,13 +110,6 @@ def test_a_job_of_a_version_with_fewer_settings(recipe: ResolvedRecipe, tmp_path
     refused(ValueError, message, lambda: run(recipe, 9, tmp_path / "out"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_a_damaged_job_file(recipe: ResolvedRecipe, tmp_path: Path, content: str) -> None:
-    job = begun(recipe, tmp_path / "out")
-    (job.candidates / "job.json").write_text(content)
-    refused(ValueError, r"job\.json is damaged", lambda: run(recipe, 9, job.out))
-
-
 @both
 def test_a_finished_dataset_that_is_damaged(
     recipe: ResolvedRecipe, tmp_path: Path, start: Start

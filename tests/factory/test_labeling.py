@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from factory.demo.render import render_folder
+from factory.labeling import Preparation
 from labelers.trainer import Trainer
 
 DEMO = "package:factory.demo/generator"
@@ -96,12 +97,12 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     refused = train(*FAST, "--seed", 1)
     assert "other settings (labeler.seed)" in refused.err
 
-    def encode(*_, **__):
+    def features(*_, **__):
         raise AssertionError("the features are there")
 
     steps = []
     learn = Trainer._learn
-    monkeypatch.setattr("factory.labeling.encode_batches", encode)
+    monkeypatch.setattr(Preparation, "features", features)
     monkeypatch.setattr(Trainer, "_learn", lambda s, p: (steps.append(s.step), learn(s, p))[1])
     assert train(*FAST).code == 0
     assert steps[0] == 50
@@ -112,21 +113,20 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
 def test_encoding_goes_on_too(train: Callable, monkeypatch) -> None:
     from factory import labeling
 
-    assert train(*FAST, out="whole").code == 0
     monkeypatch.setattr(labeling, "ENCODE_BATCH", 1)
-    encode, calls = labeling.encode_batches, []
+    features, made = Preparation.features, []
 
-    def one(generator, images, console, starts):
-        calls.append(starts)
-        for number, features in enumerate(encode(generator, images, console, starts)):
-            if len(calls) == 1 and number == 2:
-                raise KeyboardInterrupt
-            yield features
+    def one(self: Preparation, rows: range, *more):
+        if len(made) == 2:
+            made.append("interrupted")
+            raise KeyboardInterrupt
+        made.append(rows)
+        return features(self, rows, *more)
 
-    monkeypatch.setattr(labeling, "encode_batches", one)
+    monkeypatch.setattr(Preparation, "features", one)
     assert train(*FAST).code == 130
     assert train(*FAST).code == 0
-    assert calls == [range(3), range(2, 3)]
+    assert made == [range(1), range(1, 2), "interrupted", range(2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_a_finished_labeler_is_not_taken_for_another(train: Callable, change, fi
 
 
 def test_what_teaches_nothing_is_told_before_encoding(train: Callable, monkeypatch) -> None:
-    def encode(*_, **__):
+    def features(*_, **__):
         raise AssertionError("too late")
 
-    monkeypatch.setattr("factory.labeling.encode_batches", encode)
+    monkeypatch.setattr(Preparation, "features", features)
     narrow = train(*FAST, "--set", "labeler.etf_weight=0.4", "--set", "labeler.hidden=[16, 4]")
     assert "found 4 units for 5 classes" in narrow.err
     none = train(*FAST, "--set", "labeler.min_class_pixels=5000")

@@ -76,6 +76,38 @@ def test_a_bad_override_is_named_in_one_line(mine: str, override: str, message: 
     assert "\n" not in str(caught.value)
 
 
+def test_the_kind_of_a_generator_is_that_of_its_weights(mine: str, tmp_path: Path) -> None:
+    assert load_recipe(mine).generator.kind == "ddpm"
+    gan = tmp_path / "gan"
+    gan.mkdir()
+    (gan / "generator.json").write_text("{}")
+    (tmp_path / "own.yaml").write_text(
+        f"name: own\ngenerator: {{weights: {gan}, truncation: 0.5}}\n"
+    )
+    own = str(tmp_path / "own.yaml")
+    generator = load_recipe(own).generator
+    assert (generator.kind, generator.truncation) == ("stylegan2", 0.5)
+    missing = load_recipe(own, ["generator.weights=not/there.pkl"]).generator
+    assert missing.kind == "stylegan2"  # so that what is told is that the file is missing
+    for override, message in {
+        "generator.steps=10": "'generator.steps' is not a setting of kind 'stylegan2': did you",
+        "generator.sampler=ddim": "'generator.sampler' is not a setting of kind 'stylegan2': "
+        "expected one of generator.kind, generator.weights, generator.truncation",
+        "generator.features.timesteps=[50]": "of kind 'stylegan2': expected one of "
+        "generator.features.layers, generator.features.constant",
+        "generator.trunc=1": "unknown key 'generator.trunc': did you mean 'generator.truncation'?",
+        "generator.kind=ddpm": f"'generator.kind' is 'ddpm', but {gan} holds a stylegan2 network",
+        "generator.kind=vae": "'generator.kind' is 'vae': expected 'ddpm', 'stylegan2'",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)) as caught:
+            load_recipe(own, [override])
+        assert "\n" not in str(caught.value)
+
+
+def test_presets_may_be_written_with_hyphens() -> None:
+    assert load_recipe("horse-21") == load_recipe("horse_21")
+
+
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"unknown recipe 'dmeo': .*\bdemo\b"):
         load_recipe("dmeo")

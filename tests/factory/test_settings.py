@@ -15,12 +15,14 @@ class Slow(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kind: Literal["slow"] = "slow"
     epochs: int = 4
+    patience: int = 2
 
 
 class Fast(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kind: Literal["fast"]
     steps: int = Field(default=9, ge=1)
+    zoom: int = 3
 
 
 class Training(BaseModel):
@@ -49,8 +51,10 @@ def test_a_mapping_of_values_is_no_section() -> None:
         ("way.step=3", "training settings: unknown key 'way.step': did you mean 'way.steps'?"),
         ("steps=3", "unknown key 'steps': did you mean 'way.steps'?"),
         ("zzz=3", "unknown key 'zzz': expected one of way, colours"),
-        ("way.steps=3", "training settings: 'way.steps' is not a setting of kind 'slow'"),
+        ("way.steps=3", "'way.steps' is not a setting of kind 'slow': did you mean 'way.epochs'?"),
+        ("way.patients=3", "unknown key 'way.patients': did you mean 'way.patience'?"),
         ("way.epochs=x", "training settings: 'way.epochs' is 'x': input should be a valid integer"),
+        ("way.zoom=3", "of kind 'slow': expected one of way.kind, way.epochs, way.patience"),
         ("way.kind=lazy", "training settings: 'way.kind' is 'lazy': expected 'slow', 'fast'"),
     ],
 )

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,16 @@ from factory.lock import exclusive
 
 SECONDS = 120  # to wait, instead of for ever
 COMMAND = (
-    *(sys.executable, "-m", "factory", "generate", "--n", "200", "--executor", "local"),
-    *("--set", "generator.steps=2", "--set", "dataset.shard_size=2", "--out"),
+    *(sys.executable, "-m", "factory", "generate", "--n", "200"),
+    *("--set", "generator.steps=2", "--set", "dataset.shard_size=2"),
 )
+LOCAL, RAY = ("--executor", "local"), ("--workers", "1")
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def start(out: Path, executor: Sequence[str] = LOCAL) -> subprocess.Popen[str]:
     """The command, once it has finished a shard."""
     process = subprocess.Popen(
-        [*COMMAND, str(out)],
+        [*COMMAND, *executor, "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -39,12 +40,15 @@ def start(out: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("executor", "number", "code"),
+    [(LOCAL, signal.SIGINT, 130), (LOCAL, signal.SIGTERM, 143), (RAY, signal.SIGTERM, 143)],
+)
 def test_it_stops_clean_and_says_how_to_go_on(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, executor: Sequence[str], number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "out"
-    process = start(out)
+    process = start(out, executor)
     process.send_signal(number)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == code
@@ -63,7 +67,7 @@ def test_a_second_one_is_refused_until_the_first_is_killed(
     out = tmp_path / "out"
     first = start(out)
     try:
-        second = factory(*COMMAND[3:], out)
+        second = factory(*COMMAND[3:], *LOCAL, "--out", out)
         assert second.code == 1
         assert f"in use by another job (host {os.uname().nodename}, pid {first.pid})" in second.err
         assert len(second.err.strip().splitlines()) == 1

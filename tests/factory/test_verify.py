@@ -28,8 +28,8 @@ def out(tiny: Any, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def found(out: Path) -> list[tuple[str, bool]]:
-    return [(str(problem), problem.redo) for problem in verify(out)]
+def found(out: Path) -> list[tuple[str, str]]:
+    return [(str(problem), problem.remedy) for problem in verify(out)]
 
 
 def rewrite(out: Path, change: Callable[[list[Member]], list[Member]]) -> None:
@@ -82,12 +82,12 @@ def test_damaged_files_are_to_be_made_anew(tiny: Any, out: Path) -> None:
     (shards / "tiny-000001.tar").unlink()
     (shards / "tiny-000002.tar").write_bytes(b"short")
     shutil.copy(shards / "tiny-000003.tar", shards / "copy.tar")
-    reasons = ("another sha256", "is missing", "has 5 bytes", "is not in dataset.json")
+    reasons = ("another sha256", "is missing", "has 5 bytes", "is no part of the dataset")
     problems = found(out)
     assert len(problems) == 4
     for (text, _), reason in zip(problems, reasons, strict=True):
         assert reason in text
-    assert [redo for _, redo in problems] == [True, True, True, False]
+    assert [remedy for _, remedy in problems] == ["redo", "redo", "redo", "move"]
     (shards / "copy.tar").unlink()
     tiny.make(out, overrides=MAPS)
     assert verify(out) == []
@@ -96,7 +96,7 @@ def test_damaged_files_are_to_be_made_anew(tiny: Any, out: Path) -> None:
 def test_damaged_rows(tiny: Any, out: Path) -> None:
     (out / "samples.parquet").write_bytes(b"no rows")
     assert found(out) == [
-        (f"samples.parquet: has 7 bytes, expected {read_manifest(out).samples.bytes}", True)
+        (f"samples.parquet: has 7 bytes, expected {read_manifest(out).samples.bytes}", "redo")
     ]
 
 
@@ -120,16 +120,16 @@ MASK = np.zeros((16, 16), np.uint8)
 )
 def test_wrong_samples_are_named(out: Path, change: Any, reason: str) -> None:
     rewrite(out, change)
-    text, redo = found(out)[-1 if "samples" in reason else 0]
+    text, remedy = found(out)[-1 if "samples" in reason else 0]
     assert text.startswith("shards/tiny-000000.tar: ")
     assert reason in text
-    assert not redo
+    assert remedy == "none"
 
 
 def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
     rewrite(out, lambda members: replaced(members, "unc.png", png(MASK)))
     assert found(out) == [
-        ("dataset.json: has another uncertainty_histogram than the shards' maps", False)
+        ("dataset.json: has another uncertainty_histogram than the shards' maps", "none")
     ]
 
 
@@ -138,6 +138,8 @@ def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
     [
         ("kept", pa.array([False] * 2 + [True] * 23), "other candidates than the least uncertain"),
         ("index", pa.array([0] * 25), "other indices"),
+        ("shard", pa.array(["tiny-000001.tar"] * 25), "where those of tiny-000000.tar should be"),
+        ("shard", pa.array([f"tiny-{i // 2:06d}.tar" for i in range(25)]), "does not list"),
     ],
 )
 def test_wrong_rows(out: Path, column: str, value: pa.Array, reason: str) -> None:
@@ -156,9 +158,9 @@ def test_wrong_totals(out: Path, field: str, value: Any) -> None:
     manifest = read_manifest(out)
     totals = manifest.totals.model_copy(update={field: value})
     manifest.model_copy(update={"totals": totals}).write(out)
-    text, redo = found(out)[0]
+    text, remedy = found(out)[0]
     assert re.match("dataset.json: has (other totals|another total of bytes)", text)
-    assert not redo
+    assert remedy == "none"
 
 
 def test_what_is_no_finished_dataset(tiny: Any, tmp_path: Path) -> None:
@@ -167,6 +169,35 @@ def test_what_is_no_finished_dataset(tiny: Any, tmp_path: Path) -> None:
         verify(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         verify(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", None])
+def test_a_damaged_dataset_json(tiny: Any, out: Path, content: bytes | None) -> None:
+    """The rest is checked all the same, by what the footer of samples.parquet says."""
+    file = out / "dataset.json"
+    file.unlink()
+    reason = "is missing"
+    if content is not None:
+        file.write_bytes(content)
+        reason = "cannot be read"
+    (out / "shards/tiny-000001.tar").unlink()
+    assert found(out) == [
+        (f"dataset.json: {reason}", "redo"),
+        ("shards/tiny-000001.tar: is missing", "redo"),
+    ]
+    (out / "samples.parquet").write_bytes(b"no rows")
+    with pytest.raises((ValueError, FileNotFoundError), match=r"dataset\.json"):
+        verify(out)
+
+
+def test_the_preview(tiny: Any, out: Path) -> None:
+    preview = out / "preview.png"
+    preview.write_bytes(preview.read_bytes()[:999])
+    assert found(out) == [("preview.png: cannot be read", "redo")]
+    preview.unlink()
+    assert found(out) == [("preview.png: is missing", "redo")]
+    tiny.make(out, overrides=MAPS)
+    assert verify(out) == []
 
 
 def test_the_command(factory: Callable, out: Path) -> None:
@@ -178,4 +209,25 @@ def test_the_command(factory: Callable, out: Path) -> None:
     assert result.code == 1
     assert result.out == "shards/tiny-000001.tar: is missing\n"
     assert "run the command that made it again, which makes shards/tiny-000001.tar" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_the_command_on_what_is_not_its_own(factory: Callable, out: Path) -> None:
+    shutil.copy(out / "shards/tiny-000003.tar", out / "shards/copy.tar")
+    rewrite(out, lambda members: replaced(members, "json", b"{}"))
+    result = factory("verify", out)
+    assert result.code == 1
+    assert "move shards/copy.tar elsewhere" in result.err
+    assert "do not rely on shards/tiny-000000.tar" in result.err
+    assert "run the command" not in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_an_unfinished_dataset_is_no_annotated_folder(
+    tiny: Any, factory: Callable, tmp_path: Path
+) -> None:
+    tiny.begin(tmp_path / "out", 1)
+    result = factory("train-deeplab", "--data", tmp_path / "out", "--out", tmp_path / "model")
+    assert result.code == 1
+    assert "its job is not finished: run the same command again" in result.err
     assert len(result.err.strip().splitlines()) == 1

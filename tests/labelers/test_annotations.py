@@ -71,6 +71,18 @@ def test_side_by_side(tmp_path, picture, labels):
     assert np.array_equal(found.masks[0], IDS)
 
 
+def test_samples_are_annotated_one_by_one(tmp_path):
+    for i, stem in enumerate(("a", "b", "c")):
+        image(tmp_path / "images" / f"{stem}.png", value=i)
+    mask(tmp_path / "masks" / "b.png")
+    refused(tmp_path, r"images/a\.png has no mask")
+    (tmp_path / "samples.json").write_text("{}")
+    found = read_annotations(tmp_path)
+    assert (found.stems, found.images.unique().tolist()) == (["b"], [1])
+    mask(tmp_path / "masks" / "d.png")
+    refused(tmp_path, r"mask .*d\.png has no image named d")
+
+
 def test_colours_through_the_palette(tmp_path):
     image(tmp_path / "images" / "a.png")
     colours(tmp_path / "masks" / "a.png")
