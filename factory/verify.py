@@ -91,7 +91,7 @@ def verify(folder: Path) -> list[Problem]:
     except (FileNotFoundError, DamagedManifest) as error:
         recovered = recover_manifest(folder)
         if recovered is None or (folder / CANDIDATES_DIR).is_dir():
-            open_dataset(folder)  # says what the folder is instead
+            open_dataset(folder)  # says if there is no such folder
             raise
         manifest = recovered
         reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"

@@ -147,11 +147,6 @@ def open_dataset(folder: str | Path) -> Dataset:
     file = path / MANIFEST_NAME
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder, expected a dataset")
-    if not file.is_file():
-        hint = "its job is not finished: run the same command again to resume it"
-        if not (path / CANDIDATES_DIR).is_dir():
-            hint = "expected a folder written by `factory generate` or `factory label`"
-        raise FileNotFoundError(f"{path} holds no {MANIFEST_NAME}: {hint}")
     dataset = Dataset(path, read_manifest(path))
     infos = [*dataset.manifest.shards, dataset.manifest.samples]
     files = [*list_files(path / SHARDS_DIR), *list_files(path)]
@@ -170,14 +165,19 @@ def open_dataset(folder: str | Path) -> Dataset:
 def read_manifest(folder: Path) -> Manifest:
     """Contents of `folder`/dataset.json, whatever else is there.
 
-    Raises OSError if it cannot be opened, DamagedManifest if it is damaged, ValueError if it is of
-    another version.
+    Raises FileNotFoundError, saying what the folder is, if there is none, OSError if it cannot be
+    opened, DamagedManifest if it is damaged, ValueError if it is of another version.
     """
     file = folder / MANIFEST_NAME
     hint = "copy it again, or run the command that made it, which brings it back"
     try:
         with one_line(file):
             content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        what = "its job is not finished: run the same command again to resume it"
+        if not (folder / CANDIDATES_DIR).is_dir():
+            what = "expected a folder written by `factory generate` or `factory label`"
+        raise FileNotFoundError(f"{folder} holds no {MANIFEST_NAME}: {what}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedManifest(f"{file} is damaged, not JSON ({error}): {hint}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
@@ -190,9 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise DamagedManifest(
-            f"{file} is damaged, '{where}': {first['msg']}: {hint}"
-        ) from None
+        raise DamagedManifest(f"{file} is damaged, '{where}': {first['msg']}: {hint}") from None
 
 
 def read_samples(folder: str | Path) -> Iterator[Sample]:
