@@ -125,7 +125,8 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str((job.out / RAY_DIR).absolute()),
-            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
+            # mypy sees the types of the first Ray Train, which `ray.train` replaces on import.
+            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
         ),
     )
     attempts, reached = 0, None

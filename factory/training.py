@@ -21,9 +21,9 @@ from factory.dataset import (
 from factory.progress import ProgressLine, TrainingProgress, quiet_libraries
 
 if TYPE_CHECKING:
+    from factory.ray_training import Crew
     from generators import FeatureMaps, Generator
     from generators.training_config import TrainingConfig
-    from factory.ray_training import Crew
     from train_seg.config import SegmenterConfig
     from train_seg.data import LabeledImages
     from train_seg.model import Segmenter

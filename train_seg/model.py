@@ -86,7 +86,7 @@ def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
         raise ValueError(f"segmentation-models-pytorch has none so called: {hint}")
     kind = kinds[config.architecture.lower()]
     parameters = inspect.signature(kind).parameters
-    settings = {
+    settings: dict[str, Any] = {
         "encoder_output_stride": config.output_stride,
         "decoder_atrous_rates": config.atrous_rates,
     }

@@ -118,7 +118,7 @@ def draw_panel(
         "prediction": colours[predictions.masked_fill(ignored, IGNORE).numpy()],
     }
     count, height, width = masks.shape
-    scale = max(1, -(-MIN_SIDE_PX // min(height, width)))
+    scale: float = max(1, -(-MIN_SIDE_PX // min(height, width)))
     if scale == 1:
         scale = min(1.0, MAX_SIDE_PX / max(height, width))
     cell = (round(width * scale), round(height * scale))
