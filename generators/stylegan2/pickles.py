@@ -29,6 +29,8 @@ SYNTHESIS = {
 FIXED = {"img_channels": 3, "activation": "lrelu", "resample_filter": [1, 3, 3, 1]}
 FIXED |= {"use_noise": True, "embed_features": None, "layer_features": None, "kernel_size": 3}
 MAX_DEPTH = 8  # of modules in modules: the networks have 4
+MAX_MEMBERS = 10_000  # of all modules together: the networks have some hundreds
+MAX_FILE_BYTES = 2**32  # ten times the largest network that was published
 # Arguments that decide memory layout, speed or training only.
 IDLE = ("fp16_channels_last", "fused_modconv_default", "w_avg_beta")
 
@@ -41,6 +43,8 @@ def read_generator(path: Path) -> StyleGAN2:
         ValueError: the file contains what no such pickle has, is damaged, or is another network;
             one line that begins with the path.
     """
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {size} bytes: expected at most {MAX_FILE_BYTES}")
     content = path.read_bytes()
     try:
         module = _find(read_pickle(content))
@@ -101,26 +105,33 @@ def _translate(arguments: Mapping[Any, Any], names: Mapping[str, str]) -> dict[s
 
 
 def _shorten(name: Any) -> str:
-    return name[:60] if isinstance(name, str) else f"a {type(name).__name__}"
+    """A name from the file as it may be printed: on one line, without control characters."""
+    return ascii(name[:60])[1:-1] if isinstance(name, str) else f"a {type(name).__name__}"
 
 
 def _stored_tensors(module: PersistentObject) -> Iterator[tuple[str, StoredTensor]]:
     """Parameters and buffers of a module and of those inside it, by dotted name."""
     waiting = [("", module)]
     seen: set[int] = set()
+    members_seen = 0
     while waiting:
         prefix, current = waiting.pop()
         if id(current) in seen or prefix.count(".") > MAX_DEPTH:
-            raise ValueError(f"{NETWORK} contains the module {_shorten(prefix)} twice or too deep")
+            raise ValueError(f"{NETWORK} contains the module {prefix} twice or too deep")
         seen.add(id(current))
         for kind in ("_parameters", "_buffers", "_modules"):
             members = current.state.get(kind)
             if not isinstance(members, dict):
-                raise ValueError(f"the module {_shorten(prefix) or NETWORK} has no {kind}")
+                raise ValueError(f"the module {prefix or NETWORK} has no {kind}")
+            # Modules that share one long dictionary are a small file and a long list of tensors.
+            members_seen += len(members)
+            if members_seen > MAX_MEMBERS:
+                raise ValueError(f"{NETWORK} has more than {MAX_MEMBERS} parts")
             for name, value in members.items():
+                path = prefix + _shorten(name)
                 if isinstance(value, PersistentObject) and kind == "_modules":
-                    waiting.append((f"{prefix}{_shorten(name)}.", value))
+                    waiting.append((f"{path}.", value))
                 elif isinstance(value, StoredTensor) and kind != "_modules":
-                    yield f"{prefix}{_shorten(name)}", value
+                    yield path, value
                 elif value is not None:
-                    raise ValueError(f"{prefix}{_shorten(name)} is not what {kind} hold")
+                    raise ValueError(f"{path} is not what {kind} hold")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,7 +23,7 @@ from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 
 WEIGHTS_FILE = "generator.safetensors"
-FILTER_SUFFIX = "resample_filter"
+FILTER = "resample_filter"  # beside the weights of a layer
 
 
 class GeneratorFile(BaseModel):
@@ -43,26 +43,22 @@ def check_shapes(config: NetworkConfig, found: Mapping[str, Sequence[int]], sour
     Resampling filters, which published files carry with every layer, may be there or not.
     """
     with torch.device("meta"):
-        expected = StyleGAN2(config).state_dict()
-    found = _without_filters(found)
+        network = StyleGAN2(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    filters = {f"{name}.{FILTER}": tuple(fir_filter().shape) for name, _ in network.named_modules()}
     if missing := [name for name in expected if name not in found]:
         raise ValueError(f"{source}: found no tensor {missing[0]} ({len(missing)} are missing)")
-    if unknown := [name for name in found if name not in expected]:
-        raise ValueError(f"{source}: found {len(unknown)} unknown tensors, such as {unknown[0]}")
-    for name, tensor in expected.items():
-        if tuple(found[name]) != tuple(tensor.shape):
-            raise ValueError(
-                f"{source}: {name} is {list(found[name])}, expected {list(tensor.shape)}"
-            )
+    for name, shape in found.items():
+        wanted = expected.get(name, filters.get(name))
+        if wanted is None:
+            unknown = [name for name in found if name not in expected | filters]
+            raise ValueError(f"{source}: found {len(unknown)} unknown tensors, such as {name}")
+        if tuple(shape) != wanted:
+            raise ValueError(f"{source}: {name} is {list(shape)}, expected {list(wanted)}")
 
 
-def _without_filters(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: entry for name, entry in entries.items() if not name.endswith(FILTER_SUFFIX)}
-
-
-def _is_our_filter(tensor: Tensor) -> bool:
-    fir = fir_filter()
-    return tensor.shape == fir.shape and torch.allclose(tensor.float(), fir)
+def _is_filter(name: str) -> bool:
+    return name.endswith(f".{FILTER}")
 
 
 def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> StyleGAN2:
@@ -76,11 +72,11 @@ def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) 
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ValueError(f"{source}: {name} is {tensor.dtype}, expected finite floats")
-        if name.endswith(FILTER_SUFFIX) and not _is_our_filter(tensor):
+        if _is_filter(name) and not torch.allclose(tensor.float(), fir_filter()):
             raise ValueError(f"{source}: {name} is not the filter [1, 3, 3, 1] of StyleGAN2")
     with torch.device("meta"):
         network = StyleGAN2(config)
-    state = {name: t.float() for name, t in _without_filters(tensors).items()}
+    state = {name: t.float() for name, t in tensors.items() if not _is_filter(name)}
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False).eval()
 

@@ -265,6 +265,44 @@ class TestWrongContent:
 
         assert "twice or too deep" in read(change)
 
+    def test_modules_that_share_a_long_dictionary(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            long = dict.fromkeys(map(str, range(1000)))
+            children = {
+                str(i): PersistentObject("", {"_parameters": long, "_buffers": {}, "_modules": {}})
+                for i in range(100)
+            }
+            g.state["_modules"]["mapping"].state["_modules"] |= children
+
+        assert "more than 10000 parts" in read(change)
+
+    def test_names_are_printed_on_one_line(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            g.state["_modules"]["mapping"].state["_buffers"]["a\n\x1b[2J"] = 1
+
+        assert r"mapping.a\n\x1b[2J is not what _buffers hold" in read(change)
+
+    def test_filters_where_there_are_none(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            buffers = g.state["_modules"]["mapping"].state["_buffers"]
+            for i in range(3):
+                buffers[f"{i}resample_filter"] = buffers["w_avg"]
+
+        assert "3 unknown tensors, such as mapping.0resample_filter" in read(change)
+
+    def test_a_filter_of_another_shape(self, read: Callable) -> None:
+        def change(g: PersistentObject) -> None:
+            buffers = g.state["_modules"]["synthesis"].state["_modules"]["b8"].state["_buffers"]
+            buffers["resample_filter"] = buffers["resample_filter"]._replace(size=(16,))
+
+        assert "b8.resample_filter is [16], expected [4, 4]" in read(change)
+
+    def test_a_file_too_large_is_not_read(self, tmp_path: Path) -> None:
+        with (tmp_path / "x.pkl").open("wb") as file:
+            file.truncate(2**33)
+        with pytest.raises(ValueError, match=r"x\.pkl has 8589934592 bytes: expected at most"):
+            read_generator(tmp_path / "x.pkl")
+
     def test_one_storage_for_tensors_larger_than_the_file(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             wide = 65536
