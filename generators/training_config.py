@@ -21,6 +21,6 @@ class TrainingConfig(BaseModel):
     flips: bool = Field(default=False, description="random left-right and top-bottom flips")
     quarter_turns: bool = Field(default=False, description="random turns by 90 degrees")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     preview_every: int = Field(default=500, ge=1, description="steps between sample grids")

@@ -22,6 +22,9 @@ def _power_of_two(resolution: int) -> int:
 
 
 Resolution = Annotated[int, Field(ge=8, le=4096), AfterValidator(_power_of_two)]
+Width = Annotated[int, Field(ge=1, le=65536)]  # of latents and layers
+ChannelBase = Annotated[int, Field(ge=1, le=2**24)]
+MappingLayers = Annotated[int, Field(ge=1, le=64)]
 
 
 class NetworkConfig(BaseModel):
@@ -30,17 +33,17 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     resolution: Resolution = Field(description="pixels a side, a power of two")
-    z_dim: int = Field(default=512, ge=1, le=65536, description="width of the latent z")
-    w_dim: int = Field(default=512, ge=1, le=65536, description="width of the latent w")
+    z_dim: Width = Field(default=512, description="width of the latent z")
+    w_dim: Width = Field(default=512, description="width of the latent w")
     c_dim: int = Field(default=0, ge=0, le=65536, description="number of classes; 0: no condition")
-    mapping_layers: int = Field(default=8, ge=1, le=64, description="layers from z to w")
+    mapping_layers: MappingLayers = Field(default=8, description="layers from z to w")
     mapping_lr: float = Field(
         default=0.01, gt=0, allow_inf_nan=False, description="learning rate of those layers, scaled"
     )
-    channel_base: int = Field(
-        default=32768, ge=1, le=2**24, description="channels at resolution R are this / R, or ..."
+    channel_base: ChannelBase = Field(
+        default=32768, description="channels at resolution R are this / R, or ..."
     )
-    channel_max: int = Field(default=512, ge=1, le=65536, description="... this, the smaller one")
+    channel_max: Width = Field(default=512, description="... this, the smaller one")
     architecture: Literal["skip", "resnet", "orig"] = "skip"
     conv_clamp: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="convolutions' output is within ± this"
@@ -188,12 +191,12 @@ class StyleGAN2TrainingConfig(TrainingConfig):
     lr: float = Field(
         default=2.5e-3, gt=0, allow_inf_nan=False, description="learning rate of both networks"
     )
-    channel_base: int = Field(
-        default=4096, ge=1, description="channels at resolution R are this / R, or channel_max"
+    channel_base: ChannelBase = Field(
+        default=4096, description="channels at resolution R are this / R, or channel_max"
     )
-    channel_max: int = Field(default=128, ge=1, description="channels of the coarse blocks")
-    latent_dim: int = Field(default=128, ge=1, description="width of z and w")
-    mapping_layers: int = Field(default=2, ge=1, description="layers from z to w")
+    channel_max: Width = Field(default=128, description="channels of the coarse blocks")
+    latent_dim: Width = Field(default=128, description="width of z and w")
+    mapping_layers: MappingLayers = Field(default=2, description="layers from z to w")
     style_mixing: float = Field(
         default=0.9, ge=0, le=1, description="share of images made from two latents"
     )
@@ -212,9 +215,14 @@ class StyleGAN2TrainingConfig(TrainingConfig):
         default=0.6, ge=0, lt=1, description="of E[sign D(real)] in augmentation; 0: none"
     )
     ada_kimg: float = Field(
-        default=100.0, gt=0, description="thousand images that p needs from 0 to 1 at most"
+        default=100.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="thousand images that p needs from 0 to 1 at most",
     )
-    ema_kimg: float = Field(default=5.0, gt=0, description="half-life of the EMA in 1000 images")
+    ema_kimg: float = Field(
+        default=5.0, gt=0, allow_inf_nan=False, description="half-life of the EMA in 1000 images"
+    )
 
     @model_validator(mode="after")
     def _has_a_network(self) -> StyleGAN2TrainingConfig:

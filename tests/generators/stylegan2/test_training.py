@@ -212,6 +212,24 @@ def test_settings_that_make_no_network_are_refused() -> None:
         config(channel_base=8)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latent_dim": 2**17},
+        {"channel_max": 0},
+        {"channel_base": 2**25},
+        {"mapping_layers": 65},
+        {"ada_kimg": float("inf")},
+        {"ema_kimg": float("inf")},
+        {"seed": 2**64},
+    ],
+)
+def test_settings_out_of_range_are_named_as_they_were_given(wrong: dict[str, Any]) -> None:
+    [name] = wrong
+    with pytest.raises(ValueError, match=rf"TrainingConfig\n{name}\n"):
+        config(**wrong)
+
+
 def test_a_network_of_classes_is_no_start(tmp_path: Path) -> None:
     network = config().network().model_copy(update={"c_dim": 3})
     save(training.StyleGAN2(network), tmp_path)
