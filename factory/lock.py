@@ -69,18 +69,18 @@ def exclusive(folder: Path) -> Iterator[None]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:
             continue  # the last holder has just removed the empty folder
+        is_ours = False
         try:
             _lock(descriptor, folder)
-            if _is(path, descriptor):
+            is_ours = _is(path, descriptor)
+            if is_ours:
                 os.ftruncate(descriptor, 0)
                 holder = Holder(socket.gethostname(), os.getpid())
                 os.write(descriptor, json.dumps(asdict(holder)).encode())
                 break
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
         except BaseException:
-            _remove(path)
+            if is_ours:  # without another's file, a third job would make and lock one of its own
+                _remove(path)
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder removed it between our opening and locking it
@@ -107,6 +107,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        _remove(folder / LOCK_NAME)
         raise OSError(
             f"{folder} lies on a file system without locks ({os.strerror(error.errno)}), which"
             " keep two jobs apart: mount it with them, or give --out on another disk"

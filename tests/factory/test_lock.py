@@ -82,6 +82,20 @@ def test_a_lock_file_removed_while_it_was_opened_does_not_count(
         assert json.loads(path.read_bytes())["host"] == socket.gethostname()
 
 
+def test_one_that_is_interrupted_leaves_the_holders_file(
+    tmp_path: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, a third job would make and lock a file of its own, and run beside the holder."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("factory.lock.read_holder", interrupt)
+    with pytest.raises(KeyboardInterrupt), exclusive(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / LOCK_NAME).exists()
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*_: Any) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
