@@ -74,7 +74,7 @@ def make_up(folder: Path, shards: int) -> None:
 def measure(folder: Path, shards: int) -> dict[str, float]:
     """Seconds of each part, peak memory of the process, and bytes written."""
     times = [time.perf_counter()]
-    stats = [finished_shard(folder, shard_at(number)) for number in range(shards)]
+    stats = [finished_shard(folder, shard_at(number), job="") for number in range(shards)]
     times.append(time.perf_counter())
     rows = [folder / found.rows.name for found in stats if found is not None]
     assert len(rows) == shards

@@ -12,7 +12,6 @@ the job checks every file and makes what is damaged anew.
 
 from __future__ import annotations
 
-import errno
 import resource
 import shutil
 import sys
@@ -26,6 +25,7 @@ from typing import Any, Literal
 
 from factory.commit import commit
 from factory.dataset import (
+    DISK_FULL,
     Manifest,
     is_remote,
     is_shared,
@@ -139,7 +139,7 @@ def _run(job: Job, executor: Executor, keep_candidates: bool, on_progress: OnPro
             manifest = _finish(job, executor, description, manifest, on_progress)
             _draw_preview(job.out)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in DISK_FULL:
                 raise
             done, total = len(markers(job.candidates)), job.shard_count
             # What goes to a bucket is written here first.
@@ -202,7 +202,7 @@ def _run_missing(
     started = time.perf_counter()
     sweep_temporaries(job.candidates)
     sweep_failures(job.candidates)
-    stats = finished_shards(job.candidates, shards)
+    stats = finished_shards(job.candidates, shards, spec.job)
     failures: list[ShardFailure] = []
     tally = _Tally()
     for found in stats.values():

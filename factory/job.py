@@ -218,14 +218,17 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def finished_shards(candidates: Path, shards: Sequence[Shard]) -> dict[int, ShardStats]:
+def finished_shards(candidates: Path, shards: Sequence[Shard], job: str) -> dict[int, ShardStats]:
     """Stats by number of those shards that are there and intact; the others must be made.
+
+    Shards of another job than `job` (see `identity`) do not count: a worker that outlived its
+    driver may have left one.
 
     On a disk that is size and sha256. A store shows whole objects only and checks them itself, so
     in a bucket one listing gives the sizes, and `commit` checks the sha256 of what it reads.
     """
     if not is_remote(candidates):
-        found = (finished_shard(candidates, shard) for shard in shards)
+        found = (finished_shard(candidates, shard, job) for shard in shards)
         return {stats.number: stats for stats in found if stats is not None}
     entries = {entry.name: entry for entry in list_files(candidates)}
     sizes = {name: entry.size for name, entry in entries.items()}
@@ -233,24 +236,25 @@ def finished_shards(candidates: Path, shards: Sequence[Shard]) -> dict[int, Shar
     finished = {}
     for name, content in read_many(candidates, [entries[name] for name in marked]).items():
         stats = _parse_marker(content)
-        if stats is not None and _is_of(stats, marked[name]):
+        if stats is not None and _is_of(stats, marked[name], job):
             files = (stats.tar, stats.rows)
             if all(sizes.get(info.name) == info.bytes for info in files):
                 finished[stats.number] = stats
     return finished
 
 
-def finished_shard(candidates: Path, shard: Shard) -> ShardStats | None:
+def finished_shard(candidates: Path, shard: Shard, job: str) -> ShardStats | None:
     """Stats of a shard that is there and intact, by size and sha256; None if it must be made."""
     stats = _read_marker(candidates / shard.marker)
-    if stats is None or not _is_of(stats, shard):
+    if stats is None or not _is_of(stats, shard, job):
         return None
     files = (stats.tar, stats.rows)
     return stats if all(info.matches(candidates / info.name) for info in files) else None
 
 
-def _is_of(stats: ShardStats, shard: Shard) -> bool:
-    return (stats.number, stats.start, stats.stop) == (shard.number, shard.start, shard.stop)
+def _is_of(stats: ShardStats, shard: Shard, job: str) -> bool:
+    found = (stats.job, stats.number, stats.start, stats.stop)
+    return found == (job, shard.number, shard.start, shard.stop)
 
 
 def _read_marker(path: Path) -> ShardStats | None:

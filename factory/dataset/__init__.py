@@ -54,6 +54,7 @@ from factory.dataset.sample import (
     uncertainty_levels,
 )
 from factory.dataset.storage import (
+    DISK_FULL,
     TEMPORARY_PREFIX,
     Entry,
     MeasuredFile,
@@ -77,6 +78,7 @@ from factory.dataset.storage import (
 
 __all__ = [
     "CANDIDATES_DIR",
+    "DISK_FULL",
     "FORMAT_VERSION",
     "IGNORE",
     "JOB_NAME",

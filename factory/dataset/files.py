@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ CANDIDATES_DIR = "candidates"  # while the job runs
 JOB_NAME = "job.json"  # in it: what is being made
 PREVIEW_NAME = "preview.png"
 MARKER_SUFFIX = "_stats.json"  # of a finished candidate shard
+MARKER_NAME = re.compile(rf"\d{{6,}}{re.escape(MARKER_SUFFIX)}")
 
 Member = tuple[str, bytes]
 
@@ -90,7 +92,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def markers(candidates: Path) -> list[Entry]:
     """Completion markers of the shards in a folder of candidates, by number."""
-    return [entry for entry in list_files(candidates) if entry.name.endswith(MARKER_SUFFIX)]
+    return [entry for entry in list_files(candidates) if MARKER_NAME.fullmatch(entry.name)]
 
 
 def sweep_temporaries(folder: Path) -> None:

@@ -36,6 +36,7 @@ TEMPORARY_PREFIX = ".tmp-"
 SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "memory": ("fsspec", "")}
 CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")  # whose errors are told
 READ_AHEAD = 4  # files fetched while one is used
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # or the user's share of it
 
 
 # --- places ----------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def one_line(path: Path) -> Iterator[None]:
         raise PermissionError(f"{path}: access denied ({reason}): check the credentials") from None
     except Exception as error:
         is_client = type(error).__module__.partition(".")[0] in CLIENTS
-        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # this machine's disk
+        is_full = isinstance(error, OSError) and error.errno in DISK_FULL  # this machine's
         if is_full or not (is_client or isinstance(error, OSError)):
             raise
         raise OSError(

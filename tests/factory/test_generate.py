@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -367,15 +368,16 @@ def test_a_failure_before_the_first_shard_leaves_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_and_resumable(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+    recipe: ResolvedRecipe, tmp_path: Path, reference: str, monkeypatch: Any, number: int
 ) -> None:
     out = tmp_path / "out"
     real = worker.TarWriter.add
 
     def add(self: Any, members: Any) -> None:
         if len(MADE) > 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         real(self, members)
 
     with monkeypatch.context() as patch:

@@ -21,7 +21,7 @@ from factory import lease
 from factory.dataset import location, open_dataset, read_samples, write_bytes
 from factory.executors import RayExecutor
 from factory.generate import estimate
-from factory.job import Job, finished_shards
+from factory.job import Job, describe, finished_shards, identity
 from factory.lease import LOCK_NAME
 from factory.lock import exclusive
 from factory.preview import write_preview
@@ -158,7 +158,7 @@ def test_resuming_asks_for_one_listing(
     monkeypatch.setattr(store, "_call_s3", counted)
     job = Job(tiny.recipe(), 25, s3_out, load=tiny.load)
     before = requests.copy()
-    assert len(finished_shards(job.candidates, job.shards)) == SHARDS
+    assert len(finished_shards(job.candidates, job.shards, identity(describe(job)))) == SHARDS
     assert requests - before == {"get_object": SHARDS, "list_objects_v2": 1}
 
 

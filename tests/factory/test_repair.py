@@ -252,3 +252,18 @@ def test_the_preview_is_drawn_again(tiny: Any, out: Path, damage: Any) -> None:
     assert not tiny.models.made
     with Image.open(out / "preview.png") as picture:
         picture.load()
+
+
+def test_another_jobs_shard_is_not_taken_for_ones_own(
+    tiny: Any, tree: Callable, tmp_path: Path
+) -> None:
+    """A worker that outlived its driver may finish one in a folder that is used anew."""
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    tiny.make(undisturbed)
+    tiny.make(tmp_path / "another", keep_candidates=True, overrides=["generator.seed=1"])
+    tiny.begin(out, 1)
+    for name in ("000002.tar", "000002.parquet", "000002_stats.json"):
+        shutil.copy(tmp_path / "another/candidates" / name, out / "candidates" / name)
+    tiny.make(out)
+    assert sorted(tiny.models.made) == list(range(8, 25))
+    assert tree(out) == tree(undisturbed)
