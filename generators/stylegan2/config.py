@@ -124,13 +124,13 @@ class ProjectionConfig(BaseModel):
         description="learning rate of Adam, in standard deviations of w",
     )
     average_weight: float = Field(
-        default=0.3,
+        default=0.03,
         ge=0,
         allow_inf_nan=False,
         description="of the squared distance from the average w, in its standard deviations",
     )
     layers_weight: float = Field(
-        default=1.0,
+        default=0.3,
         ge=0,
         allow_inf_nan=False,
         description="of the squared distance of the layers' w from their mean, likewise",

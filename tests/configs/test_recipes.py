@@ -35,7 +35,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(preset_names()) == {"demo", *PAPER}
+    assert set(preset_names()) == {"demo", "demo_stylegan2", *PAPER}
 
 
 @every_recipe
