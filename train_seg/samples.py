@@ -35,7 +35,7 @@ class Damage(NamedTuple):
     """Why a sample cannot be learned from; `str` gives the line a user reads."""
 
     shard: str
-    sample: str  # its key, or its number where that is not known
+    sample: str  # its key, and its number where its shard cannot be read
     reason: Reason
     found: str
 
@@ -136,7 +136,7 @@ def sample_seed(seed: int, epoch: int, key: str) -> int:
 def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
     """Pixels of a PNG or JPEG: uint8 `[H, W, 3]`, or as stored (class ids) `[H, W]`.
 
-    Raises OSError or ValueError for what is no whole picture.
+    Raises OSError, ValueError or SyntaxError for what is no whole picture.
     """
     if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
         width, height = struct.unpack(">II", encoded[16:24])
@@ -147,7 +147,8 @@ def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
                 return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "rgb")
             return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "mono")[..., 0]
         except Exception:  # it has no narrower type
-            pass
+            # The checksums: decoding, Pillow gives some damaged pictures as whole.
+            Image.open(io.BytesIO(encoded)).verify()
     picture = Image.open(io.BytesIO(encoded))
     return np.array(picture.convert("RGB") if rgb else picture)
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import cycle, groupby, islice
-from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 from factory.dataset import Dataset, level_at_quantile, one_line
 from train_seg.augment import Augment
@@ -77,7 +78,7 @@ class ShardSource:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _windows(self, places: Iterable[int]) -> Iterator[list[Item]]:
-        tars = _Tars(self._dataset.shard_paths, self._counts.tolist())
+        tars = _Tars(self._dataset)
         row = (divmod(place, self.samples) for place in places)
         try:
             for (epoch, window), group in groupby(row, lambda p: (p[0], p[1] // self._window)):
@@ -162,8 +163,10 @@ def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
 class _Tars:
     """Samples by shard and number; cheap in the order in which they lie in a shard."""
 
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int]):
-        self._paths, self._counts = paths, counts
+    def __init__(self, dataset: Dataset):
+        self._paths = dataset.shard_paths
+        self._counts = [shard.samples for shard in dataset.manifest.shards]
+        self._samples_path, self._keys = dataset.samples_path, dict[int, list[str]]()
         self._files = ExitStack()  # the shard that is open
         self._shard, self._number = -1, 0  # the sample that comes next
         self._broken = ""  # why there is none
@@ -183,10 +186,23 @@ class _Tars:
             said = str(getattr(error, "strerror", None) or error)
             reason = " ".join(said.split()).removeprefix(f"{path}: ")
             self._broken = f"cannot be read ({reason}): copy the shard again or make it anew"
-        return Damage(str(path), f"{number + 1} of {count}", "shard cannot be read", self._broken)
+        sample = " ".join([*self._listed(shard)[number : number + 1], f"({number + 1} of {count})"])
+        return Damage(str(path), sample, "shard cannot be read", self._broken)
 
     def close(self) -> None:
         self._files.close()
+
+    def _listed(self, shard: int) -> list[str]:
+        """Keys of a shard that cannot be read, from samples.parquet; none if that cannot either."""
+        if shard not in self._keys:
+            wanted = [("shard", "==", self._paths[shard].name)]
+            try:
+                with self._samples_path.open("rb") as file:
+                    table = pyarrow.parquet.read_table(file, columns=["key"], filters=wanted)
+                self._keys[shard] = sorted(table["key"].to_pylist())
+            except (OSError, pyarrow.ArrowException):
+                self._keys[shard] = []
+        return self._keys[shard]
 
     def _open(self, shard: int) -> None:
         self.close()

@@ -68,6 +68,15 @@ def test_a_cut_off_picture_is_refused(rgb: bool, length: int) -> None:
         decode_picture(encoded[:length], rgb)
 
 
+@pytest.mark.parametrize(("rgb", "spoilt_bytes"), [(True, 16), (False, 40)])
+def test_wrong_bytes_that_pillow_would_take_are_refused(rgb: bool, spoilt_bytes: int) -> None:
+    encoded = encode_rgb(PIXELS) if rgb else encode_mask(IDS, default_palette(5))
+    spoilt = encoded[:-spoilt_bytes] + bytes(spoilt_bytes)
+    Image.open(io.BytesIO(spoilt)).load()
+    with pytest.raises((OSError, ValueError, SyntaxError)):
+        decode_picture(spoilt, rgb)
+
+
 @pytest.mark.parametrize("largest", [2, 3, 254])
 def test_ids_beyond_the_list(largest: int) -> None:
     mask = torch.tensor([[0, 255], [largest, 255]], dtype=torch.uint8)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -215,9 +217,9 @@ def remove_mask(shard: Path) -> None:
 
 
 DAMAGES = [
-    (cut_off, r"sample \d of 4: cannot be read \(.*\): copy the shard again", 1),
-    (remove, r"sample \d of 4: cannot be read \(.*No such file.*\): copy the shard again", 4),
-    (overwrite_header, r"sample \d of 4: cannot be read \(it ends after 1 samples, .* 4\)", 3),
+    (cut_off, r"sample \(\d of 4\): cannot be read \(.*\): copy the shard again", 1),
+    (remove, r"sample \(\d of 4\): cannot be read \(.*No such file.*\): copy the shard again", 4),
+    (overwrite_header, r"sample \(\d of 4\): cannot be read \(it ends after 1 samples, .* 4\)", 3),
     (spoil_picture, r"sample 000000006: png cannot be decoded \(.*\)", 1),
     (remove_mask, r"sample 000000006: found members json, png, expected seg\.png too", 1),
 ]
@@ -233,6 +235,22 @@ def test_damage_while_training_is_told_in_a_line(
     with pytest.raises(ValueError, match=rf"squares-000001\.tar: {message}") as caught:
         list(data.source.epoch(0))
     assert "\n" not in str(caught.value)
+
+
+def test_a_sample_that_cannot_be_read_has_its_key_from_the_table(dataset: Path) -> None:
+    table = {
+        "key": [f"{i:09d}" for i in (3, 1, 0, 2, 9, 8)],
+        "shard": ["other.tar", *["squares-000001.tar"] * 4, None],
+    }
+    data, source = open_data(dataset), open_source(dataset)
+    pyarrow.parquet.write_table(pyarrow.table(table), dataset / "samples.parquet")
+    remove(dataset / "shards/squares-000001.tar")
+    items = list(source.read(range(12)))
+    named = sorted(item.damage.sample for item in items if item.damage is not None)
+    expected = ["000000000 (1 of 4)", "000000001 (2 of 4)", "000000002 (3 of 4)"]
+    assert named == [*expected, "000000009 (4 of 4)"]
+    with pytest.raises(ValueError, match=r"squares-000001\.tar: sample 00000000\d \("):
+        list(data.source.epoch(0))
 
 
 @pytest.mark.parametrize("opened", ["before", "after"])
@@ -268,8 +286,8 @@ def test_no_shard_can_be_read(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        (4, r"sample \d of 4: cannot be read \(it ends after 3 samples, dataset.json lists 4\)"),
-        (2, r"sample \d of 2: cannot be read \(it holds more than the 2 samples"),
+        (4, r"sample \(\d of 4\): cannot be read \(it ends after 3 samples, .* lists 4\)"),
+        (2, r"sample \(\d of 2\): cannot be read \(it holds more than the 2 samples"),
     ],
 )
 def test_other_samples_than_listed(
