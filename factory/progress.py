@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 LOG_EVERY_SEC = 30.0
+SHOW_EVERY_SEC = 0.5
 
 
 class ProgressLine:
@@ -38,7 +39,7 @@ class ProgressLine:
             TextColumn("< {task.fields[left]}"),
             TextColumn("{task.fields[status]}"),
             console=console,
-            refresh_per_second=2,
+            refresh_per_second=1 / SHOW_EVERY_SEC,
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(description, total=total, status="", left="-:--")
@@ -86,12 +87,19 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(lightning|diffusers|torch|webdataset)(\.|$)")
 
 
+def training_status(trainer: Any) -> str:
+    """What the module logs for the progress line. Not for each step: it waits for the GPU."""
+    shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
+    return "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
+
+
 class TrainingProgress(Callback):
     """One line over all optimiser steps of a Lightning training, with what the module logs."""
 
     def __init__(self, description: str, console: Console):
         self.description, self.console = description, console
         self.line: ProgressLine | None = None
+        self.shown = -SHOW_EVERY_SEC
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
@@ -100,8 +108,10 @@ class TrainingProgress(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         assert self.line is not None
-        shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
-        self.line.update(trainer.global_step, "  ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+        now = time.monotonic()
+        if now - self.shown > SHOW_EVERY_SEC or trainer.global_step == trainer.max_steps:
+            self.shown = now
+            self.line.update(trainer.global_step, training_status(trainer))
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         if self.line is not None:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from factory.executors.cluster import available_cpus, cluster
-from factory.progress import ProgressLine, quiet_libraries
+from factory.progress import ProgressLine, quiet_libraries, training_status
 from factory.training import SegmenterJob
 from train_seg.data import LabeledImages
 from train_seg.model import Segmenter
@@ -162,6 +162,7 @@ def _fit(trainer: TorchTrainer, mail: _Mail) -> None:
     while thread.is_alive():
         thread.join(REPORT_SEC)
         mail.read()
+    mail.read()  # what came after the last look
     if errors:
         raise errors[0]
 
@@ -209,9 +210,7 @@ class _Reports(Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         if trainer.is_global_zero and time.monotonic() - self._reported > REPORT_SEC:
             self._reported = time.monotonic()
-            shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
-            status = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
-            self._queue.put((trainer.global_step, status))
+            self._queue.put((trainer.global_step, training_status(trainer)))
 
 
 class _Mail:

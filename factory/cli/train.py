@@ -173,6 +173,8 @@ def train_deeplab(
     config = segmenter_config(data, recipe, preset, given, settings or [])
     shares = None if mix is None else _shares(mix)
     crew = None
+    if workers is None and (cpus_per_worker is not None or address is not None):
+        raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
     if workers is not None:
         from factory.ray_training import Crew
 

@@ -59,6 +59,14 @@ def test_a_mixture_by_the_command(factory: Callable) -> None:
     assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
 
 
+def test_options_of_a_crew_want_a_crew(factory: Callable) -> None:
+    render_folder(Path("few"), range(2), size=32)
+    command = ("train-deeplab", "--data", "few", "--out", "model")
+    for option in (("--address", "auto"), ("--cpus-per-worker", 2)):
+        assert "without --workers" in factory(*command, *option).err
+    assert not Path("model").exists()
+
+
 def test_damaged_samples_are_counted(factory: Callable, tiny) -> None:
     shards = tiny.make(Path("data")).shards
     path = Path("data/shards") / shards[0].name
