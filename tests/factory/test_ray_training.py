@@ -28,7 +28,7 @@ CONFIG = SegmenterConfig(
     encoder_depth=3,
     dropout=0.0,  # drawn by each process for itself
     optimizer="sgd",
-    lr=0.01,
+    lr=1e-4,  # rounding grows a hundredfold a step at 1e-2: batch norm over four pooled values
     dice=1.0,
     ema=0.9,
     batch_size=4,
@@ -100,7 +100,7 @@ def test_two_take_the_steps_of_one_and_one_may_die(two_cores, labeled, alone, tm
     assert len(found) == len(expected)
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
     for name, tensor in safetensors.torch.load_file(alone / "model.safetensors").items():
-        torch.testing.assert_close(weights[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
     assert trained.scores["images"] == 9  # each counted once
 
 
