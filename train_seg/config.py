@@ -26,11 +26,11 @@ class AugmentConfig(BaseModel):
         default=False, description="rotate by 0, 90, 180 or 270 degrees (square images)"
     )
     scale: tuple[float, float] | None = Field(
-        default=None, description="crop this range of the area, e.g. 0.5,1, and enlarge it again"
+        default=None, description="crop this range of the area, e.g. [0.5,1], and enlarge it again"
     )
     zoom: tuple[float, float] | None = Field(
         default=None,
-        description="resize by a factor of this range, e.g. 0.5,2, then crop or pad (padding is "
+        description="resize by a factor of this range, e.g. [0.5,2], then crop or pad (padding is "
         "ignored)",
     )
     brightness: float = Field(default=0.0, ge=0, description="factor from 1 - x to 1 + x")
@@ -134,11 +134,17 @@ class SegmenterConfig(BaseModel):
         default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
     )
     seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation, dropout")
-    num_workers: int = Field(
-        default=0, ge=0, description="loader processes; 0 decodes in the training process"
+    num_workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="loader processes; 0 decodes in the training process; none: 0 beside a CPU, "
+        "which trains on all cores, else one a core, at most 8",
     )
     shuffle_buffer: int = Field(
-        default=1000, ge=1, description="samples among which a loader process draws the next one"
+        default=1000,
+        ge=1,
+        description="samples read ahead and shuffled among each other; two such windows are held "
+        "in memory",
     )
     skip_damaged: bool = Field(
         default=False, description="leave out and count damaged samples and shards, not stop"

@@ -42,6 +42,7 @@ from train_seg.record import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.samples import check_ids
 
 CURVES_PLOT_NAME = "curves.png"
+MAX_LOADERS = 8
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
 
 
@@ -83,7 +84,8 @@ def train(
             a training with other settings or data or a damaged one, or the training diverged.
     """
     config = settle_encoder_weights(config)
-    training_data = open_segmenter_data(data, config, val, mix)
+    num_workers = pick_num_workers(config, pick_device(device))
+    training_data = open_segmenter_data(data, config, val, mix, num_workers)
     with _quiet(), torch.random.fork_rng():
         job = _Job(training_data, Path(out), config, val, mix, device)
         return job.run(_loggers(Path(out), wandb), callbacks, together)
@@ -94,6 +96,7 @@ def open_segmenter_data(
     config: SegmenterConfig,
     val: LabeledImages | None,
     mix: Sequence[float] | None,
+    num_workers: int = 0,
 ) -> TrainingData:
     """What `train` learns from; refuses what does not go together, as `train` does."""
     training_data = open_training_data(
@@ -101,7 +104,7 @@ def open_segmenter_data(
         lambda size: Augment(config.augment, size),
         config.image_size,
         config.seed,
-        config.num_workers,
+        num_workers,
         config.shuffle_buffer,
         config.ignore_above_quantile,
         mix=mix,
@@ -139,6 +142,15 @@ def pick_precision(config: SegmenterConfig, device: torch.device) -> str:
         if any(getattr(torch.cpu, name, lambda: False)() for name in probes):
             return "bf16-mixed"
     return "32-true"
+
+
+def pick_num_workers(config: SegmenterConfig, device: torch.device) -> int:
+    """Loader processes; by default as many as keep a GPU fed, and none beside a training CPU."""
+    if config.num_workers is not None:
+        return config.num_workers
+    if device.type == "cpu":
+        return 0
+    return min(MAX_LOADERS, torch.get_num_threads())  # this process's share of the cores
 
 
 @dataclass(frozen=True)

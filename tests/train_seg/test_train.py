@@ -15,7 +15,7 @@ from train_seg.data import LabeledImages
 from train_seg.evaluate import evaluate
 from train_seg.model import Segmenter, build
 from train_seg.module import SegmenterModule
-from train_seg.train import pick_precision, round_steps, total_steps, train
+from train_seg.train import pick_num_workers, pick_precision, round_steps, total_steps, train
 
 
 class Stop(Exception):
@@ -238,6 +238,17 @@ def test_auto_precision_asks_the_hardware(monkeypatch):
             monkeypatch.setattr(torch.cpu, name, lambda s=supported: s, raising=False)
         assert pick_precision(SegmenterConfig(), cpu) == expected
     assert pick_precision(SegmenterConfig(precision="bfloat16"), cpu) == "bf16-mixed"
+
+
+def test_loader_processes_as_the_device_wants_them():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert torch.get_num_threads() == 1
+    assert pick_num_workers(SegmenterConfig(), cpu) == 0
+    assert pick_num_workers(SegmenterConfig(), gpu) == 1
+    torch.set_num_threads(20)
+    assert pick_num_workers(SegmenterConfig(), gpu) == 8
+    assert pick_num_workers(SegmenterConfig(num_workers=0), gpu) == 0
+    assert pick_num_workers(SegmenterConfig(num_workers=3), cpu) == 3
 
 
 def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
