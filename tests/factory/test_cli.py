@@ -1,6 +1,5 @@
 """What a user's mistakes look like: one line, exit code 1, nothing left behind."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from factory.dataset import storage
 from factory.demo.render import render_folder
 
 
@@ -109,15 +109,13 @@ def test_a_folder_of_another_recipe(factory: Callable) -> None:
 
 def test_a_full_disk(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/full refuses every write with the error of a full disk."""
-    real_open = open
-    monkeypatch.setattr(
-        "builtins.open",
-        lambda path, mode="r", *a, **k: real_open(
-            "/dev/full" if "w" in mode and ".parquet" in str(path) else path, mode, *a, **k
-        ),
-    )
+
+    class FullDisk(storage.MeasuredFile):
+        def __init__(self, path: Path):
+            super().__init__(Path("/dev/full") if ".parquet" in path.name else path)
+
+    monkeypatch.setattr(storage, "MeasuredFile", FullDisk)
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     command = ("generate", "--n", 2, "--out", "out", "--executor", "local")
     refused(factory(*command, "--set", "generator.steps=2"), "disk full", "run the same command")
-    shutil.rmtree("out", ignore_errors=True)
