@@ -7,21 +7,25 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 # A machine's setting, if there is one, is meant for one process; without it, Ray gives each worker
 # as many threads as it has cores.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OBJECT_STORE_BYTES = 128 * 2**20  # only shards' numbers and statistics travel through Ray here
+STARTS = 2  # Ray allows 30 s, too little for a busy machine that has to read it from disk
+HANDLER_SEC = 0.05  # for so long at most, a SIGTERM would end the process Ray's way
 
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[None]:
     """Join the cluster at `address`, or start one here of `cpus` cores; leave as found afterwards.
 
-    Raises ValueError if nothing answers.
+    Raises OSError if nothing answers, or Ray does not start.
     """
     _quiet()
     import ray
@@ -29,23 +33,63 @@ def cluster(address: str | None, cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"address": address}
+    options: dict[str, Any] = {
+        "address": address,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+    }
     if address is None:
-        options = {
+        options |= {
             "address": "local",
             "num_cpus": cpus,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-    try:
+    # This thread must live as long as the cluster: the processes it starts end with it.
+    with ThreadPoolExecutor(1) as aside:
         try:
-            with _no_stderr(), _without(THREAD_SETTINGS), _own_sigterm():
-                ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-        except ConnectionError as error:
-            raise ValueError(f"--address {address}: no Ray cluster answers: {error}") from None
-        yield
-    finally:
-        ray.shutdown()  # also after Ctrl-C in the middle of starting
+            with _no_stderr(), _without(THREAD_SETTINGS):
+                error = _start(partial(aside.submit, ray.init, **options))
+            if error is not None:
+                raise OSError(_explain(address, error))
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
+    """Wait for `ray.init`, which `begin` runs aside, once more if it fails; what it raised then.
+
+    In the main thread it would replace this process's way to be terminated; what Ray's core sets,
+    which dumps its stack, is undone here.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    error: BaseException | None = None
+    for _ in range(STARTS):
+        starting = begin()
+        try:
+            while not starting.done():
+                wait([starting], HANDLER_SEC)
+                if handler is not None and is_main:
+                    signal.signal(signal.SIGTERM, handler)
+        finally:
+            wait([starting])  # also after Ctrl-C: stopped half-way, Ray would leave processes
+        error = starting.exception()
+        if error is None:
+            break
+    return error
+
+
+def _explain(address: str | None, error: BaseException) -> str:
+    """One line about what `ray.init` raised, which is of any kind and may be of several lines."""
+    reason = " ".join(str(error).split())
+    if address is not None:
+        return f"--address {address}: found no Ray cluster to join there: {reason}"
+    return (
+        f"Ray did not start on this machine ({reason}): run the same command again when it is less"
+        " busy, or give --executor local"
+    )
 
 
 def available_cpus() -> int:
@@ -68,17 +112,6 @@ def _without(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep this process's way to be terminated: Ray's core sets one that aborts with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

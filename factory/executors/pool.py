@@ -26,7 +26,7 @@ from factory.executors.base import Outcome
 from factory.failures import ShardFailure
 from factory.worker import Shard
 
-LOST_WORKERS = 5  # that die over the same shard, or in succession at the start: it is not chance
+LOST_WORKERS = 5  # that die over the same shard, or loading while none works: it is not chance
 PATIENCE_SEC = 30.0  # before the user is told that no worker can be placed
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Pool:
         reason = _last_line(error)
         if worker.shard is None:
             self.lost_loading += 1
-            if self.lost_loading == LOST_WORKERS:
+            if self.lost_loading >= LOST_WORKERS and not self.making:
                 raise ValueError(f"{LOST_WORKERS} workers died as they started, the last: {reason}")
             return None
         shard = worker.shard

@@ -102,6 +102,47 @@ def test_how_many_workers(
     assert executor._share(resources, shards) == share
 
 
+# --- starting Ray ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception | None]:
+    """What `ray.init` raises, in turn, instead of starting anything."""
+    import ray
+
+    outcomes: list[Exception | None] = []
+
+    def init(**_: Any) -> None:
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return outcomes
+
+
+def test_ray_may_take_two_attempts_to_start(starts: list[Exception | None]) -> None:
+    starts += [Exception("timed out"), None]
+    with start_ray(None, 1):
+        assert not starts
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        (None, r"Ray did not start on this machine \(it was too slow\): .* --executor local"),
+        ("ray:1", "--address ray:1: found no Ray cluster to join there: it was too slow"),
+    ],
+)
+def test_where_ray_does_not_start(
+    starts: list[Exception | None], address: str | None, line: str
+) -> None:
+    starts += [Exception("it was\ntoo slow")] * 2
+    with pytest.raises(OSError, match=line), start_ray(address, 1):
+        raise AssertionError("it did")
+
+
 # --- mistakes and bugs -----------------------------------------------------------------------
 
 
@@ -208,6 +249,32 @@ def test_workers_that_cannot_start_end_the_job(
     monkeypatch.setattr(pool, "LOST_WORKERS", 2)
     with pytest.raises(ValueError, match="2 workers died as they started, the last: The actor"):
         shippable.make(tmp_path / "out", executor=RayExecutor(1))
+
+
+def test_workers_that_cannot_start_beside_one_that_works(
+    shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when machines are taken away again before the models are loaded."""
+    from factory.executors import pool
+
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def load(*_: Any) -> Any:
+        (pids / str(os.getpid())).touch()
+        if len(list(pids.iterdir())) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return shippable.models, shippable.models
+
+    def disturb(_: Sequence[int]) -> None:
+        until = time.monotonic() + SECONDS
+        while len(list(pids.iterdir())) < 4:
+            assert time.monotonic() < until, "no others were started"
+            time.sleep(0.02)
+
+    shippable.load, shippable.models.disturb = load, disturb
+    monkeypatch.setattr(pool, "LOST_WORKERS", 2)
+    assert shippable.make(tmp_path / "out", executor=RayExecutor(1, max_workers=2)).totals.kept
 
 
 def test_the_pool_grows_as_long_as_all_are_at_work(shippable: Any, tmp_path: Path) -> None:
