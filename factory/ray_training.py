@@ -64,7 +64,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
 
     Raises:
         ValueError, OSError: as `train`, or batch and validation images are too few for the crew.
-        RuntimeError: workers were lost ATTEMPTS times in a row without any progress.
+        ChildProcessError: workers were lost ATTEMPTS times in a row without any progress.
     """
     # Here, because what is at hand may differ between nodes.
     job = replace(job, config=settle_encoder_weights(job.config))
@@ -142,7 +142,7 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
                 before, reached = reached, _stamp(job.out)
                 attempts = attempts + 1 if reached == before else 1
                 if attempts == ATTEMPTS:
-                    raise RuntimeError(f"the workers failed {ATTEMPTS} times: {error}") from None
+                    raise ChildProcessError(f"the workers failed {ATTEMPTS} times: {error}") from None
     finally:
         shutil.rmtree(job.out / RAY_DIR, ignore_errors=True)
 

@@ -190,6 +190,9 @@ class Stream:
             batch_size=None,
             sampler=batches,
             num_workers=self._num_workers,
+            # Children of this process, that end with it even if it is killed; those of a fork
+            # server (torch's default) would stay.
+            multiprocessing_context="spawn" if self._num_workers else None,
             collate_fn=_as_is,
             generator=torch.Generator(),  # not the global one, which trainings are seeded with
         )
