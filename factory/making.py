@@ -165,6 +165,7 @@ def check_fidelity(making: Making, real: Path) -> None:
     import generators
     from factory import fidelity
     from factory.training import encode_batches
+    from generators.base import Projecting
     from labelers import ImageFolder
 
     resolved = resolve(making.recipe)
@@ -179,8 +180,13 @@ def check_fidelity(making: Making, real: Path) -> None:
         batches = encode_batches(generator, images, making.console)
         return np.concatenate([fidelity.pool(features) for features in batches])
 
-    result = fidelity.compare(
-        synthetic, real_images, features=(pooled(synthetic), pooled(real_images))
-    )
+    if isinstance(generator, Projecting):
+        making.console.print(
+            "no Fréchet distance: a GAN has no features but those of its own images"
+        )
+        features = None
+    else:
+        features = (pooled(synthetic), pooled(real_images))
+    result = fidelity.compare(synthetic, real_images, features)
     making.console.print(fidelity.render_table(result))
     write_json(making.out / FIDELITY_NAME, result.to_dict())

@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from factory.executors.cluster import available_cpus, cluster
-from factory.progress import ProgressLine, quiet_libraries, training_status
+from factory.progress import ProgressLine, quiet_libraries
 from factory.training import SegmenterJob
+from factory.training_progress import training_status
 from train_seg.data import LabeledImages
 from train_seg.model import Segmenter
 from train_seg.pretrained import settle_encoder_weights
@@ -66,6 +67,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
         ValueError, OSError: as `train`, or batch and validation images are too few for the crew.
         ChildProcessError: workers were lost ATTEMPTS times in a row without any progress.
     """
+    quiet_libraries()
     # Here, because what is at hand may differ between nodes.
     job = replace(job, config=settle_encoder_weights(job.config))
     data, val = job.read()
@@ -142,7 +144,9 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
                 before, reached = reached, _stamp(job.out)
                 attempts = attempts + 1 if reached == before else 1
                 if attempts == ATTEMPTS:
-                    raise ChildProcessError(f"the workers failed {ATTEMPTS} times: {error}") from None
+                    raise ChildProcessError(
+                        f"the workers failed {ATTEMPTS} times: {error}"
+                    ) from None
     finally:
         shutil.rmtree(job.out / RAY_DIR, ignore_errors=True)
 

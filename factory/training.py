@@ -18,10 +18,9 @@ from factory.dataset import (
     default_palette,
     read_manifest,
 )
-from factory.progress import ProgressLine, TrainingProgress, quiet_libraries
+from factory.progress import ProgressLine, quiet_libraries
 
 if TYPE_CHECKING:
-    from factory.ray_training import Crew
     from generators import FeatureMaps, Generator
     from generators.training_config import TrainingConfig
     from train_seg.config import SegmenterConfig
@@ -43,6 +42,7 @@ def train_generator(
 ) -> None:
     """Train a generator of `kind` on the images of a folder and write it to `out`."""
     from factory.recipe import build_settings
+    from factory.training_progress import TrainingProgress
     from factory.weights import find_weights
     from labelers import ImageFolder
 
@@ -114,14 +114,12 @@ class SegmenterJob:
         return data, None if self.val is None else labeled_images(self.val, size, classes)
 
 
-def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> Segmenter:
-    """Train a segmenter on datasets and annotated folders: in this process, or by a crew."""
-    quiet_libraries()
-    if crew is not None:
-        from factory.ray_training import train_on_ray
-
-        return train_on_ray(job, crew, console)
+def train_deeplab(job: SegmenterJob, console: Console) -> Segmenter:
+    """Train a segmenter in this process; `ray_training` shares the work among several."""
+    from factory.training_progress import TrainingProgress
     from train_seg.train import train
+
+    quiet_libraries()
 
     data, val = job.read()
     return train(

@@ -169,18 +169,18 @@ def train_deeplab(
     from factory.training import SegmenterJob, segmenter_config
     from factory.training import train_deeplab as run
 
+    if workers is None and (cpus_per_worker is not None or address is not None):
+        raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
     config = segmenter_config(data, recipe, preset, given, settings or [])
     shares = None if mix is None else _shares(mix)
-    crew = None
-    if workers is None and (cpus_per_worker is not None or address is not None):
-        raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
-    if workers is not None:
-        from factory.ray_training import Crew
-
-        crew = Crew(workers, cpus_per_worker, address)
     job = SegmenterJob(data, out, val, config, device, shares, wandb)
-    segmenter = run(job, crew, console)
+    if workers is None:
+        segmenter = run(job, console)
+    else:
+        from factory.ray_training import Crew, train_on_ray
+
+        segmenter = train_on_ray(job, Crew(workers, cpus_per_worker, address), console)
     scores, skipped = segmenter.scores, segmenter.skipped
     if skipped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))

@@ -76,7 +76,7 @@ def alone(labeled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training in this process."""
     out = tmp_path_factory.mktemp("alone")
     torch.set_num_threads(1)
-    train_deeplab(job(labeled, out), None, Console(quiet=True))
+    train_deeplab(job(labeled, out), Console(quiet=True))
     return out
 
 

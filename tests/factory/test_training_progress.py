@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from factory import progress
-from factory.progress import TrainingProgress
+from factory import progress, training_progress
+from factory.training_progress import TrainingProgress
 
 
 class Trainer:
@@ -25,7 +25,7 @@ class Trainer:
 
 
 def test_numbers_are_asked_for_at_times_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SHOW_EVERY_SEC", 1e6)
+    monkeypatch.setattr(training_progress, "SHOW_EVERY_SEC", 1e6)
     monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()
     line = TrainingProgress("training", Console(file=text, width=100))
