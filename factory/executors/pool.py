@@ -4,9 +4,9 @@
        ▲              │
        └── lost with its actor or node
 
-Plain actors, not Ray Data: its streaming executor takes ten times the driver's time a shard and
-several seconds more to start, and an actor that it restarts keeps its shard while others idle
-(`python -m benchmarks.executors` has the figures).
+Plain actors, not Ray Data: its streaming executor (Ray 2.60) took ten times the driver's time a
+shard and several seconds more to start, and an actor that it restarts keeps its shard while others
+idle. `python -m benchmarks.executors` measures what these cost.
 """
 
 from __future__ import annotations
