@@ -122,7 +122,7 @@ def render(folder: Path) -> list[str]:
         totals = manifest.totals
         return [
             f"finished: {totals.candidates} candidates, {totals.kept} kept in"
-            f" {len(manifest.shards)} shards"
+            f" {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
         ]
     status = read_status(folder)
     share = status.samples_done / status.samples_total

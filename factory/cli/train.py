@@ -121,6 +121,7 @@ def train_labeler(
 
 @app.command(rich_help_panel=TRAINING)
 def train_deeplab(
+    context: typer.Context,
     data: Annotated[
         list[Path],
         typer.Option(
@@ -169,7 +170,10 @@ def train_deeplab(
     from factory.training import SegmenterJob, segmenter_config
     from factory.training import train_deeplab as run
 
-    if workers is None and (cpus_per_worker is not None or address is not None):
+    # Jobs that Ray starts find RAY_ADDRESS set, and may train in one process all the same.
+    source = context.get_parameter_source("address")
+    is_address_given = source is not None and source.name == "COMMANDLINE"
+    if workers is None and (cpus_per_worker is not None or is_address_given):
         raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
     config = segmenter_config(data, recipe, preset, given, settings or [])

@@ -59,11 +59,13 @@ def test_a_mixture_by_the_command(factory: Callable) -> None:
     assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
 
 
-def test_options_of_a_crew_want_a_crew(factory: Callable) -> None:
+def test_options_of_a_crew_want_a_crew(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     render_folder(Path("few"), range(2), size=32)
     command = ("train-deeplab", "--data", "few", "--out", "model")
     for option in (("--address", "auto"), ("--cpus-per-worker", 2)):
         assert "without --workers" in factory(*command, *option).err
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # as in every job that Ray starts
+    assert "--mix 1,2" in factory(*command, "--mix", "1,2").err
     assert not Path("model").exists()
 
 
