@@ -139,7 +139,7 @@ def require_onnx() -> tuple[Any, Any]:
         import onnxscript  # noqa: F401 - torch's exporter writes with it
     except ImportError as error:
         raise ImportError(
-            f"ONNX export needs more packages ({error}): pip install onnx onnxruntime onnxscript"
+            f"ONNX export needs more packages ({error}): pip install 'dataset-factory[export]'"
         ) from None
     return onnx, onnxruntime
 

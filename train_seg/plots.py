@@ -67,7 +67,7 @@ def figure_type() -> Callable[..., Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from None
+        raise ImportError("plots need matplotlib: pip install 'dataset-factory[plots]'") from None
     return Figure
 
 

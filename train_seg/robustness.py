@@ -211,6 +211,6 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"corruptions need the package imagecorruptions-imaug ({error}): "
-            "pip install imagecorruptions-imaug"
+            "pip install 'dataset-factory[robustness]'"
         ) from None
     return imagecorruptions

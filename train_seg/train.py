@@ -271,7 +271,9 @@ def _loggers(out: Path, wandb: bool) -> list[Logger]:
     loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
     if wandb:
         if find_spec("wandb") is None:
-            raise ImportError("--wandb needs Weights & Biases: pip install wandb")
+            raise ImportError(
+                "--wandb needs Weights & Biases: pip install 'dataset-factory[wandb]'"
+            )
         if rank() == 0:
             loggers.append(WandbLogger(name=out.name, save_dir=out, project="dataset-factory"))
     return loggers

@@ -29,7 +29,7 @@ from factory.cli.options import (
 @app.command(rich_help_panel=MAKING)
 def generate(
     out: DatasetOut,
-    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth is dropped again.")],
+    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them is dropped.")],
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
     labeler: LabelerDir = None,

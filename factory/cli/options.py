@@ -88,13 +88,16 @@ Settings = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Preset or YAML file.")]
 GeneratorDir = Annotated[
-    str | None, typer.Option("--generator", help="Generator: folder, hub id or `package:`.")
+    str | None,
+    typer.Option("--generator", help="Generator: folder, .pt or .pkl file, hub id or `package:`."),
 ]
 LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Labeler's folder.")]
 ExecutorName = Annotated[str, typer.Option("--executor", help="`ray`, or `local`: in-process.")]
 Workers = Annotated[
     str | None,
-    typer.Option(metavar="N|MIN-MAX", help="Ray actors; by default one a GPU, or else a core."),
+    typer.Option(
+        metavar="N|MIN-MAX", help="Ray actors; by default one per GPU or, without, per core."
+    ),
 ]
 CpusPerWorker = Annotated[int, typer.Option(min=1, help="Threads of a worker.")]
 GpusPerWorker = Annotated[

@@ -140,7 +140,8 @@ def train_deeplab(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="`paper` (as without), or `modern`: better in equal steps.")
+        str | None,
+        typer.Option(help="`paper` (the default), or `modern`: better in as many steps."),
     ] = None,
     mix: Annotated[
         str | None,

@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(help="Folder of `train-deeplab`; several (seeds, splits) are averaged."),
     ] = None,
     labeler: Annotated[
-        str | None, typer.Option(help="Folder of `train-labeler`: the direct method.")
+        str | None, typer.Option(help="Folder of `train-labeler`, scored without a segmenter.")
     ] = None,
     labeled: Annotated[
         list[Path] | None, typer.Option(help="Annotated folder, or one for each model.")
@@ -85,7 +85,9 @@ def predict(
     tile: Annotated[
         int | None, typer.Option(min=8, help="Height of tiles in pixels, for large images.")
     ] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Part that tiles share.")] = 0.25,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a tile that overlaps the next.")
+    ] = 0.25,
     overlays: Annotated[
         bool, typer.Option("--overlays/--no-overlays", help="Whether to paint overlays.")
     ] = True,
@@ -138,13 +140,14 @@ def convert(
         Path, typer.Argument(metavar="OUT", help="Folder to write.", callback=writable_folder)
     ],
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="Pixels; else the coarsest level has 8 x 8.")
+        int | None, typer.Option(min=8, help="In pixels; by default the coarsest level has 8 x 8.")
     ] = None,
     channels_per_head: Annotated[
-        int | None, typer.Option(min=1, help="Of attention; else 64.")
+        int | None, typer.Option(min=1, help="Channels of a head; by default 64.")
     ] = None,
     attention_order: Annotated[
-        Literal["legacy", "new"] | None, typer.Option(help="Of q, k and v; else legacy.")
+        Literal["legacy", "new"] | None,
+        typer.Option(help="Order of q, k and v; by default legacy."),
     ] = None,
 ) -> None:
     """Turn a published checkpoint into safetensors and JSON; what it is, is read from the file.

@@ -112,5 +112,5 @@ def test_pictures(report):
 
 def test_plots_without_matplotlib_say_what_to_install(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[plots\]'"):
         draw(report)

@@ -113,5 +113,5 @@ def test_small_images_are_refused(make_labeled, by_colour):
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
-    with pytest.raises(ImportError, match="pip install imagecorruptions-imaug"):
+    with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[robustness\]'"):
         corruption_names("all")

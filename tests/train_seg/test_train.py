@@ -299,6 +299,6 @@ def test_weights_and_biases_offline(config, tmp_path, make_labeled, monkeypatch)
 
 def test_weights_and_biases_without_the_package(config, tmp_path, make_labeled, monkeypatch):
     monkeypatch.setattr("train_seg.train.find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="pip install wandb"):
+    with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[wandb\]'"):
         train([make_labeled(4)], tmp_path / "out", config, device="cpu", wandb=True)
     assert not (tmp_path / "out").exists()

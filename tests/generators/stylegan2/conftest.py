@@ -14,7 +14,6 @@ from generators.stylegan2.pickles import network_config
 from generators.stylegan2.storage import assemble
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "stylegan2"
-GOLDEN_NAMES = ("net_b_map2_r32", "net_c_cond3_map2_r32", "net_d_clamp1p5_r32")
 
 
 @pytest.fixture
