@@ -37,8 +37,8 @@ from benchmarks.disturbances import (
     small_disk,
     tells,
 )
-from factory.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR, file_sha256
-from factory.verify import verify
+from factory.pipeline.verify import verify
+from factory_core.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR, file_sha256
 
 SHARD_SIZE = 2
 ATTEMPTS = 6  # of a resumed job that nobody disturbs any more

@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from factory.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR
-from factory.dataset.recovery import recover_manifest
+from factory_core.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR
+from factory_core.dataset.recovery import recover_manifest
 
 MARK = "DATASET_FACTORY_CHAOS"
 LONGEST_SEC = 300  # of a command: then it is taken to hang, and killed

@@ -30,9 +30,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from factory.executors import Executor, LocalExecutor, RayExecutor
-from factory.generate import Progress, generate
-from factory.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
+from factory.pipeline.run import Progress, generate
+from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from generators.base import FeatureMaps, sample_seed
 
 SIZE = (16, 16)  # of the stub's images

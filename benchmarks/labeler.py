@@ -26,11 +26,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import plain_labeler as plain
-from factory.weights import find_weights
+from factory.recipe.weights import find_weights
+from factory_core.device import pick_dtype
 from generators.base import FeatureMaps
-from generators.hardware import pick_dtype
 from labelers.config import LabelerConfig
-from labelers.ensemble import Ensemble
+from labelers.ensemble.classifiers import Ensemble
 from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
 
 CLASSES = 21

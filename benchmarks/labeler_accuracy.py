@@ -23,17 +23,18 @@ from rich.table import Table
 
 import generators
 from benchmarks import plain_labeler as plain
-from factory.training import encode_batches
-from factory.weights import find_weights
+from factory.commands.train_deeplab.job import encode_batches
+from factory.recipe.weights import find_weights
+from factory_core.annotated.annotations import Annotations, read_annotations
+from factory_core.device import pick_dtype
+from factory_core.images import IGNORE
 from generators.base import FeatureMaps
 from generators.config import DDPMConfig
-from generators.hardware import pick_dtype
-from labelers import Annotations, GeneratorInfo, LabelerConfig, read_annotations
-from labelers.config import FastTraining, ReferenceTraining
-from labelers.fit import fit
-from labelers.images import IGNORE
-from labelers.store import FeatureStore
-from train_seg.metrics import POLICY_MIOU, Confusion, scores
+from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
+from labelers.labeler import GeneratorInfo
+from labelers.training.feature_store import FeatureStore
+from labelers.training.fit import fit
+from train_seg.evaluation.metrics import POLICY_MIOU, Confusion, scores
 
 WAYS: dict[str, ReferenceTraining | FastTraining | None] = {
     "plain": None,

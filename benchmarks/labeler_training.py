@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import plain_labeler as plain
-from generators.hardware import pick_dtype
-from labelers.budget import budget
+from factory_core.device import pick_dtype
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
-from labelers.fit import fit
 from labelers.labeler import GeneratorInfo
-from labelers.store import FeatureStore
-from labelers.trainer import Report
+from labelers.training.budget import budget
+from labelers.training.feature_store import FeatureStore
+from labelers.training.fit import fit
+from labelers.training.trainer import Report
 
 IMAGES = 50
 PLAIN_IMAGES = 2  # 4.4 GB of float32 vectors

@@ -34,19 +34,19 @@ from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from factory.dataset import (
+from factory_core.dataset import (
     FileInfo,
     Manifest,
     TarWriter,
     Totals,
-    atomic_file,
     default_palette,
     encode_sample,
     sample_key,
 )
-from train_seg.augment import Augment
+from factory_core.storage import atomic_file
 from train_seg.config import AugmentConfig
-from train_seg.data import batches, open_training_data
+from train_seg.data.augment import Augment
+from train_seg.data.training_data import batches, open_training_data
 
 SIZE, CLASSES, SHARD_SAMPLES = 256, 8, 1000
 WARM_BATCHES, REPEATS = 4, 3

@@ -2,8 +2,9 @@
 
     python -m benchmarks.regeneration --recipe demo --generator DIR [--n 24] [--json FILE]
 
-The tolerance of `factory.pairing` lies between the two. The same samples are made in float32 and
-bfloat16, in batches of several sizes; JPEG, which must be told from a sample, is given beside.
+The tolerance of `factory.annotation.sample_features` lies between the two. The same samples are
+made in float32 and bfloat16, in batches of several sizes; JPEG, which must be told from a sample,
+is given beside.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 import generators
-from factory.making import generator_recipe
-from factory.pairing import TOLERANCE_LEVELS, difference
-from factory.weights import find_weights
+from factory.annotation.sample_features import TOLERANCE_LEVELS, difference
+from factory.commands.generate import generator_recipe
+from factory.recipe.weights import find_weights
 from generators.config import GeneratorConfig
 
 BATCHES = (8, 5, 1)

@@ -38,7 +38,7 @@ from benchmarks.contenders import (
     results_table,
     summary,
 )
-from generators.hardware import pick_device
+from factory_core.device import pick_device
 
 STYLEGAN2 = "stylegan2"
 OF_DDPM = {"reduced": False, "steps": 25, "compile": "off"}  # options and their defaults

@@ -16,7 +16,7 @@ from benchmarks.plain_stylegan2 import (
     modulate_weights,
     synthesise,
 )
-from generators.hardware import pick_dtype
+from factory_core.device import pick_dtype
 from generators.stylegan2.config import NetworkConfig, StyleGAN2Config
 from generators.stylegan2.model import StyleGAN2Generator, to_uint8
 from generators.stylegan2.network import StyleGAN2

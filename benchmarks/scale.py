@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from factory.commit import select_rows, write_samples
-from factory.dataset import FileInfo, sample_key
-from factory.job import finished_shard
-from factory.worker import Shard, ShardStats, rows_schema
+from factory.pipeline.commit import select_rows, write_samples
+from factory.pipeline.job import finished_shard
+from factory.pipeline.worker import Shard, ShardStats, rows_schema
+from factory_core.dataset import FileInfo, sample_key
 
 SHARD_SIZE = 1000
 CLASSES = 5

@@ -29,15 +29,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from factory.dataset import (
+from factory_core.dataset import (
     FileInfo,
     ImageFormat,
     TarWriter,
-    atomic_file,
     default_palette,
     encode_sample,
     sample_key,
 )
+from factory_core.storage import atomic_file
 
 SIZE = 256
 CLASSES = 5

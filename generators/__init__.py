@@ -1,18 +1,13 @@
-"""How to make images and the activations behind them.
-
-Names resolve on first use, so that `generators.config` can be imported without torch.
-"""
+"""Generators: how to make images and the activations behind them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from generators.config import GeneratorConfig
 
 if TYPE_CHECKING:
-    from generators.base import FeatureMaps, FeatureMapSpec, Generator
-
-__all__ = ["FeatureMapSpec", "FeatureMaps", "Generator", "GeneratorConfig", "load"]
+    from generators.base import Generator
 
 
 def load(config: GeneratorConfig, device: str = "auto") -> Generator:
@@ -24,11 +19,3 @@ def load(config: GeneratorConfig, device: str = "auto") -> Generator:
     from generators.ddpm.model import DDPMGenerator
 
     return DDPMGenerator.load(config, device)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from generators import base
-
-    return getattr(base, name)

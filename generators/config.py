@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from generators.stylegan2.config import StyleGAN2Config
-from generators.training_config import TrainingConfig
+from generators.training.config import TrainingConfig
 
 
 class FeatureConfig(BaseModel):

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load, save
 
 from generators.base import FeatureMaps, FeatureMapSpec, Generator
-from labelers.checkpoint import write_atomically
 from labelers.config import LabelerConfig, Uncertainty, Vote
-from labelers.ensemble import Ensemble
-from labelers.inference import FoldedEnsemble
-from labelers.uncertainty import image_score, pixel_uncertainty
-from labelers.vote import elect
+from labelers.ensemble.classifiers import Ensemble
+from labelers.ensemble.inference import FoldedEnsemble
+from labelers.ensemble.uncertainty import image_score, pixel_uncertainty
+from labelers.ensemble.vote import elect
+from labelers.training.checkpoint import write_atomically
 
 FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
 WEIGHTS_FILE = "labeler.safetensors"

@@ -30,7 +30,7 @@ def main() -> None:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
         # What is interrupted may raise something else: an import, say, an ImportError. But that
-        # another job holds the folder is news: an interruption tells it (`factory.lease`).
+        # another job holds the folder is news: an interruption tells it (`factory.locking.lease`).
         is_stopped = stopping.code is not None and not isinstance(error, BlockingIOError)
         if is_stopped or isinstance(error, KeyboardInterrupt | SystemExit):
             print("\ninterrupted: run the same command again to go on", file=sys.stderr)
@@ -55,7 +55,7 @@ def _line_for(error: BaseException) -> str | None:
     if not isinstance(error, OSError | ValueError | ImportError):
         return None
     if isinstance(error, OSError) and error.errno:
-        from factory.dataset import DISK_FULL
+        from factory_core.storage import DISK_FULL
 
         if error.errno in DISK_FULL and error.strerror == os.strerror(error.errno):
             where = f" while writing {error.filename}" if error.filename else ""

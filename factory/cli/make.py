@@ -55,7 +55,7 @@ def generate(
 
     `factory generate --n 64 --out smears`
     """
-    from factory import making
+    from factory.commands import generate as making
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     job = making.Making(
@@ -89,7 +89,7 @@ def label(
     device: Device = "auto",
 ) -> None:
     """Make the same kind of dataset from real photographs: encode, label, drop, write shards."""
-    from factory import making
+    from factory.commands import generate as making
 
     job = making.Making(
         making.choose_recipe(recipe, generator, labeler, settings or []),
@@ -116,7 +116,7 @@ def status(folder: Made) -> None:
 
     `factory status smears`
     """
-    from factory.status import render
+    from factory.commands.status import render
 
     console.print("\n".join(render(folder)))
 
@@ -127,7 +127,7 @@ def verify(folder: Made) -> None:
 
     `factory verify smears`
     """
-    from factory.verify import report
+    from factory.pipeline.verify import report
 
     report(folder, console)
 
@@ -135,7 +135,7 @@ def verify(folder: Made) -> None:
 def _executor(
     kind: str, workers: str | None, cpus: int, gpus: float | None, address: str | None
 ) -> Any:
-    from factory.executors import make_executor
+    from factory.pipeline.executors import make_executor
 
     return make_executor(
         kind, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address

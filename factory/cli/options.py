@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from factory.folders import refuse_file, refuse_folder
+from factory_core.output_folder import refuse_file, refuse_folder
 
 
 def refuse_url(param: typer.CallbackParam, path: Path) -> None:
@@ -40,7 +40,7 @@ def as_given(text: str) -> str:
 
 def dataset_folder(text: str) -> Path:
     """A folder of this machine, or of a bucket that can be reached."""
-    from factory.dataset import check_reachable, location
+    from factory_core.storage import check_reachable, location
 
     folder = location(text)
     check_reachable(folder)
@@ -49,7 +49,8 @@ def dataset_folder(text: str) -> Path:
 
 def dataset_folders(texts: list[str]) -> list[Path]:
     """Folders of this machine, or finished datasets in buckets."""
-    from factory.dataset import is_remote, open_dataset
+    from factory_core.dataset import open_dataset
+    from factory_core.storage import is_remote
 
     folders = [dataset_folder(text) for text in texts]
     for folder in filter(is_remote, folders):

@@ -25,8 +25,8 @@ def sample(
 
     `factory sample --generator generator --n 24 --out annotated`
     """
-    from factory import sampling
-    from factory.making import generator_recipe
+    from factory.annotation import samples as sampling
+    from factory.commands.generate import generator_recipe
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     config = generator_recipe(recipe, generator, overrides).generator

@@ -51,7 +51,7 @@ def train_generator(
 
     `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
     """
-    from factory.training import train_generator as run
+    from factory.commands.train_deeplab.job import train_generator as run
 
     given = {
         "image_size": image_size,
@@ -98,9 +98,9 @@ def train_labeler(
 
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
     """
-    from factory import folds as splitting
-    from factory import labeling
-    from factory.making import generator_recipe
+    from factory.commands.generate import generator_recipe
+    from factory.commands.train_labeler import folds as splitting
+    from factory.commands.train_labeler import preparation as labeling
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
@@ -168,8 +168,8 @@ def train_deeplab(
 
     Any other architecture: `--set architecture=Unet`.
     """
-    from factory.training import SegmenterJob, segmenter_config
-    from factory.training import train_deeplab as run
+    from factory.commands.train_deeplab.job import SegmenterJob, segmenter_config
+    from factory.commands.train_deeplab.job import train_deeplab as run
 
     # Jobs that Ray starts find RAY_ADDRESS set, and may train in one process all the same.
     source = context.get_parameter_source("address")
@@ -183,7 +183,7 @@ def train_deeplab(
     if workers is None:
         segmenter = run(job, console)
     else:
-        from factory.ray_training import Crew, train_on_ray
+        from factory.commands.train_deeplab.on_ray import Crew, train_on_ray
 
         segmenter = train_on_ray(job, Crew(workers, cpus_per_worker, address), console)
     scores, skipped = segmenter.scores, segmenter.skipped

@@ -58,7 +58,7 @@ def evaluate(
 
     `factory evaluate --model seed_0 --model seed_1 --labeled test --splits 5 --corruptions all`
     """
-    from factory import scoring
+    from factory.commands import evaluate as scoring
 
     if bool(model) == bool(labeler):
         raise ValueError("found both or none of --model and --labeler, expected exactly one")
@@ -101,7 +101,7 @@ def predict(
 
     `factory predict --model model --images "scans/**/*.tif" --tile 256 --out segmented`
     """
-    from factory import predicting
+    from factory.commands import predict as predicting
 
     job = predicting.Prediction(model, device, batch_size, tile, overlap, overlays)
     predicting.predict(job, [*images, *(more or [])], out, console)
@@ -126,7 +126,7 @@ def export(
 
     `factory export --model model --out model.onnx --images photos`
     """
-    from factory import predicting
+    from factory.commands import predict as predicting
 
     predicting.export(model, out, format, images or [], console)
 
@@ -156,7 +156,7 @@ def convert(
 
     `factory convert lsun_horse.pt horse`
     """
-    from factory.converting import convert as run
+    from factory.commands.convert import convert as run
 
     given = {
         "image_size": image_size,

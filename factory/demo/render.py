@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.folders import contents, refuse_file
+from factory_core.output_folder import contents, refuse_file
 
 CLASSES = ("background", "red cell", "cytoplasm", "nucleus", "platelet")
 PALETTE = ((0, 0, 0), (226, 74, 66), (88, 180, 232), (104, 52, 190), (250, 204, 60))

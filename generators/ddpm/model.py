@@ -18,6 +18,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from factory_core.device import pick_device, pick_dtype, send
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
 from generators.config import DDPMConfig
 from generators.ddpm import samplers
@@ -25,7 +26,6 @@ from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
-from generators.hardware import pick_device, pick_dtype, send
 
 # Feature noise and class of image i are streams of their own: sampling must not shift them.
 FEATURE_STREAM = 1

@@ -9,8 +9,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from factory_core.device import send
 from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
-from generators.hardware import send
 
 
 class Network:

@@ -18,14 +18,14 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
+from factory_core.device import pick_device, pick_dtype
 from generators.base import sample_generators, sample_seed
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
-from generators.hardware import pick_device, pick_dtype
-from generators.training import GRID_SAMPLES, GeneratorTraining, augment, run
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
 
 NUM_TIMESTEPS = 1000
 
@@ -190,8 +190,8 @@ def train(
 ) -> None:
     """Train on `images` (uint8 `[3, H, W]` each, at `config.image_size`) and write `out`.
 
-    `out` gets a diffusers pipeline folder and what `generators.training.run` adds; see there for
-    resumption.
+    `out` gets a diffusers pipeline folder and what `generators.training.loop.run` adds; see
+    there for resumption.
     """
 
     def build() -> DDPMTraining:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from generators.training_config import TrainingConfig
+from generators.training.config import TrainingConfig
 
 INFO_FILE = "generator.json"  # in a folder of weights: the shape of the network
 Noise = Literal["const", "random", "none"]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factory_core.device import pick_device, pick_dtype, send
 from generators.base import FeatureMaps, FeatureMapSpec, Projection, sample_generators
-from generators.hardware import pick_device, pick_dtype, send
 from generators.stylegan2 import storage
 from generators.stylegan2.config import Noise, StyleGAN2Config
 from generators.stylegan2.network import CONST, StyleGAN2

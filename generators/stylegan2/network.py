@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generators.hardware import send
+from factory_core.device import send
 from generators.stylegan2.config import NetworkConfig, Noise
 from generators.stylegan2.resample import blur, upsample
 

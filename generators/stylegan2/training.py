@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
+from factory_core.device import pick_device, pick_dtype
 from generators.base import sample_generators, sample_seed
-from generators.hardware import pick_device, pick_dtype
 from generators.stylegan2 import storage
 from generators.stylegan2.augment import AdaptiveAugment
 from generators.stylegan2.config import StyleGAN2TrainingConfig
 from generators.stylegan2.discriminator import Discriminator
 from generators.stylegan2.model import load_network, to_uint8
 from generators.stylegan2.network import StyleGAN2
-from generators.training import (
+from generators.training.loop import (
     CHECKPOINTS,
     GRID_SAMPLES,
     LAST_NAME,
@@ -232,7 +232,7 @@ def train(
 ) -> None:
     """Train on `images` (uint8 `[3, H, W]` each, at `config.image_size`) and write `out`.
 
-    `out` gets the generator and what `generators.training.run` adds; see there for resumption.
+    `out` gets the generator and what `generators.training.loop.run` adds; see there for resumption.
     """
 
     def build() -> StyleGAN2Training:

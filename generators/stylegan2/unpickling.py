@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from generators.stylegan2.machine import Buildable, Inert, Machine, Refused
+from generators.stylegan2.pickle_machine import Buildable, Inert, Machine, Refused
 
 # Three networks of 1024² are about 100 000 opcodes; more only serve to exhaust the memory, of which
 # an opcode of 1 byte takes up to 100. The description of a storage is 60.

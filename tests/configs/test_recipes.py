@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from factory.dataset import open_dataset
-from factory.recipe import load_recipe, preset_names
-from factory.weights import PUBLISHED
-from labelers.annotations import read_annotations
+from factory.recipe.recipe import load_recipe, preset_names
+from factory.recipe.weights import PUBLISHED
+from factory_core.annotated.annotations import read_annotations
+from factory_core.dataset import open_dataset
 
 PAPER = {
     "bedroom_28": "lsun_bedroom.pt",

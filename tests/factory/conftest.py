@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from factory.dataset import Manifest, location
-from factory.generate import generate, label
-from factory.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.pipeline.run import generate, label
+from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory_core.dataset import Manifest
+from factory_core.storage import location
 from generators.base import FeatureMaps, sample_seed
 
 SIZE = (16, 16)

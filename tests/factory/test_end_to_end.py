@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from factory.dataset import open_dataset, read_samples
 from factory.demo.render import CLASSES, render_folder
+from factory_core.dataset import open_dataset, read_samples
 
 FAST = ("--set", "labeler.members=2", "--set", "labeler.training.min_epochs=0")
 TINY = ("--image-size", 16, "--set", "channels=[8,16]", "--steps", 3, "--batch-size", 4)
@@ -104,7 +104,7 @@ def test_evaluate(factory: Callable, what: tuple[str, str]) -> None:
 
 
 def test_evaluate_on_the_demo(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("factory.scoring.DEMO_TEST_INDICES", range(1_000_000, 1_000_003))
+    monkeypatch.setattr("factory.commands.evaluate.DEMO_TEST_INDICES", range(1_000_000, 1_000_003))
     assert "3 unseen renderings" in succeed(factory("evaluate", "--model", "model", "--demo"))
 
 

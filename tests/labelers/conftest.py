@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from generators.base import FeatureMaps
-from labelers.ensemble import Ensemble
+from labelers.ensemble.classifiers import Ensemble
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pixel_classifier" / "expected.safetensors"
 

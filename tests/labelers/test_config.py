@@ -42,11 +42,3 @@ def test_wrong_kinds_of_training_are_refused(wrong):
 def test_importing_the_settings_does_not_import_torch():
     code = "import sys, labelers.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_public_names_resolve():
-    import labelers
-
-    assert all(getattr(labelers, name) for name in labelers.__all__)
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = labelers.nothing

@@ -11,7 +11,7 @@ import torch
 
 from generators.base import FeatureMaps, FeatureMapSpec
 from labelers.config import LabelerConfig
-from labelers.ensemble import Ensemble
+from labelers.ensemble.classifiers import Ensemble
 from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
 
 

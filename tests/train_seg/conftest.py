@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from factory.dataset import (
+from factory_core.dataset import (
     FileInfo,
     Manifest,
     TarWriter,
     Totals,
-    atomic_file,
     default_palette,
     encode_sample,
     sample_key,
 )
+from factory_core.storage import atomic_file
 from train_seg.config import SegmenterConfig
-from train_seg.data import LabeledImages
+from train_seg.data.training_data import LabeledImages
 
 CLASSES = ["ground", "red", "blue"]
 

@@ -1,0 +1,103 @@
+"""Annotated samples: each image must be the very sample whose features its mask will teach.
+
+A mask on another sample's features is the failure that shows up nowhere but in bad labels, so
+every pair is checked twice. The file must have the pixels that were noted when it was written:
+renamed, swapped, re-saved and resized images do not. And the generator must make that image again.
+
+The second check allows for rounding. Of the same sample, made in float32 and in bfloat16 or in
+batches of other sizes, the images differ by a mean of less than one grey level; other samples of
+the same generator differ by ten and more (`python -m benchmarks.regeneration` measures both).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.annotation.samples import IMAGES_DIR, Samples, pixels_sha256
+from factory_core.annotated.layouts import SAMPLES_FILE
+from factory_core.images import list_images
+
+if TYPE_CHECKING:
+    import torch
+
+    from factory_core.annotated.annotations import Annotations
+    from generators.base import FeatureMaps, Generator
+
+TOLERANCE_LEVELS = 3.0  # mean absolute difference, of 0 to 255
+
+
+def pair(
+    annotations: Annotations, folder: Path, samples: Samples, generator: Generator
+) -> Annotations:
+    """`annotations` of `folder` with the sample index of each image.
+
+    Raises ValueError, naming the file, for an image that is not the sample of its name.
+    """
+    for stem, image in zip(annotations.stems, annotations.images, strict=True):
+        if samples.images.get(stem) != pixels_sha256(image):
+            raise ValueError(_mismatch(folder, stem, image, samples, generator))
+    return replace(annotations, indices=tuple(int(stem) for stem in annotations.stems))
+
+
+def features_of_samples(
+    annotations: Annotations, rows: range, generator: Generator, folder: Path
+) -> FeatureMaps:
+    """Features of the annotated samples `rows`, just as `generate` will see them.
+
+    Raises ValueError, naming the file, if the generator does not make an image again.
+    """
+    assert annotations.indices is not None
+    indices = annotations.indices[rows.start : rows.stop]
+    images, features = generator.sample(indices)
+    levels = difference(images, annotations.images[rows.start : rows.stop])
+    for index, stem, found in zip(indices, annotations.stems[rows.start :], levels, strict=False):
+        if found > TOLERANCE_LEVELS:
+            raise ValueError(
+                f"{_file(folder, stem)}: sample {index} is made with a mean difference of "
+                f"{found:.1f} grey levels here, expected at most {TOLERANCE_LEVELS:.0f}: "
+                f"{SAMPLES_FILE} was changed, or this machine computes something else: sample "
+                "into a new folder"
+            )
+    return features
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    """Mean absolute difference in grey levels, image by image, of two uint8 `[N, 3, H, W]`."""
+    levels = (a.int() - b.int()).abs().float().mean(dim=(1, 2, 3))
+    return [float(level) for level in levels]
+
+
+def _mismatch(
+    folder: Path, stem: str, image: torch.Tensor, samples: Samples, generator: Generator
+) -> str:
+    """What is wrong with an image whose pixels are not those noted under its name."""
+    file = _file(folder, stem)
+    found = pixels_sha256(image)
+    other = next((int(key) for key, sha256 in samples.images.items() if sha256 == found), None)
+    if stem not in samples.images:
+        if other is not None:
+            return f"{file} is sample {other}: expected the name {other:09d}, and so of its mask"
+        return (
+            f"{file} is none of the {len(samples.images)} samples in {SAMPLES_FILE}: expected "
+            f"names such as {next(iter(samples.images), '000000000')}; put other annotated images "
+            "into a folder of their own"
+        )
+    index = int(stem)
+    made, _ = generator.sample([index])
+    [levels] = difference(made, image[None])
+    if other is not None:
+        return (
+            f"{file} is sample {other}, not {index} (mean difference {levels:.1f} grey levels): "
+            "it was renamed or swapped; give it and its mask their names back"
+        )
+    return (
+        f"{file} is not sample {index} as it was written (mean difference {levels:.1f} grey "
+        "levels): it was replaced, changed or re-saved; remove it and run `factory sample` again, "
+        "its mask may stay if it was drawn on the sample"
+    )
+
+
+def _file(folder: Path, stem: str) -> Path:
+    return next(path for path in list_images(folder / IMAGES_DIR) if path.stem == stem)

@@ -1,0 +1,133 @@
+"""The conversion job: a published checkpoint becomes a folder of safetensors and JSON.
+
+Diffusion models become what diffusers reads, StyleGAN2 networks what `generators.stylegan2.storage`
+does. What the file holds is read, never run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from safetensors import SafetensorError
+
+from factory.terminal.progress import quiet_libraries
+from generators.kind import kind_of
+
+if TYPE_CHECKING:
+    from generators.ddpm.checkpoints import Checkpoint
+    from generators.stylegan2.network import StyleGAN2
+
+
+def convert(source: Path, out: Path, given: dict[str, Any], console: Console) -> None:
+    """Write the network in file `source` to the new folder `out`, and print what it is.
+
+    `given` is what a diffusion model's file does not say (None: not given), see
+    `generators.ddpm.checkpoints.GivenSettings`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: neither a guided-diffusion network that diffusers can express nor a StyleGAN2
+            snapshot, or `given` for one that says all itself.
+        FileExistsError: something is in `out` already.
+        OSError: the disk is full.
+    """
+    if not source.is_file():
+        found = "a folder" if source.is_dir() else "nothing"
+        raise FileNotFoundError(
+            f"{source}: found {found}, expected a guided-diffusion .pt or StyleGAN2 .pkl file"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: expected a new folder")
+    quiet_libraries()
+    if kind_of(source) == "stylegan2":
+        table = _convert_stylegan2(source, out, given)
+    else:
+        table = _convert_ddpm(source, out, given)
+    console.print(table)
+    console.print(f"network in {out}; use it as --generator {out}")
+
+
+def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
+    from generators.ddpm.checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(source, **given)
+    for name, tensor in checkpoint.unet.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} holds values that are not finite: it is damaged")
+    _write(checkpoint.save, out)
+    return summary(checkpoint)
+
+
+def _convert_stylegan2(source: Path, out: Path, given: dict[str, Any]) -> Table:
+    from generators.stylegan2 import storage
+    from generators.stylegan2.pickles import read_generator
+
+    if needless := [name for name, value in given.items() if value is not None]:
+        option = needless[0].replace("_", "-")
+        raise ValueError(f"--{option} is for diffusion models; {source} says all of itself")
+    network = read_generator(source)
+    _write(partial(storage.save, network), out)
+    return stylegan2_summary(network)
+
+
+def _write(save: Callable[[Path], object], out: Path) -> None:
+    """Make the folder `out` as `save` writes it, whole or not at all; raises OSError."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as folder:
+        complete = Path(folder) / "network"
+        try:
+            save(complete)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(f"cannot write {out}: {error}") from error
+        os.replace(complete, out)
+
+
+def summary(checkpoint: Checkpoint) -> Table:
+    """For the terminal: what was read from the file, then what was given or assumed."""
+    unet, net, settings = checkpoint
+    table = Table("", "", show_header=False)
+    unit = net.time_channels
+    table.add_row("channels", ", ".join(map(str, net.channels)))
+    table.add_row("multipliers", ", ".join(f"{width / unit:g}" for width in net.channels))
+    table.add_row("residual blocks a level", str(net.resnets_per_level))
+    sides = [str(settings.image_size >> level) for level, on in enumerate(net.attends) if on]
+    table.add_row("attention at", ", ".join(f"{side} px" for side in sides) or "the middle alone")
+    table.add_row("down and up by", "residual blocks" if net.resnet_resampling else "convolutions")
+    table.add_row("scale-shift norm", "yes" if net.scale_shift else "no")
+    table.add_row("learned sigma", "yes" if net.learns_sigma else "no")
+    table.add_row("classes", str(net.num_classes or "none"))
+    table.add_row("parameters", f"{unet.num_parameters() / 1e6:.1f} M", end_section=True)
+    table.add_row("image size", f"{settings.image_size} px")
+    table.add_row("channels a head", str(settings.channels_per_head))
+    table.add_row("attention order", settings.attention_order)
+    table.add_row("noise schedule", settings.beta_schedule)
+    return table
+
+
+def stylegan2_summary(network: StyleGAN2) -> Table:
+    """For the terminal: shape of the network, its feature layers, and its digest."""
+    from generators.stylegan2.model import weights_digest
+
+    config, layers = network.config, network.synthesis.layers
+    widths = [config.channels(resolution) for resolution in config.block_resolutions]
+    # Two convolutions a block, one in the first: each gives a feature map of its width.
+    features = 2 * sum(widths) - widths[0]
+    parameters = sum(p.numel() for p in network.parameters())
+    table = Table("", "", show_header=False)
+    table.add_row("resolution", f"{config.resolution} px")
+    table.add_row("architecture", config.architecture)
+    table.add_row("classes", str(config.c_dim or "none"))
+    table.add_row("channels", ", ".join(map(str, widths)))
+    table.add_row("layers", f"{len(layers)} ({layers[0]} to {layers[-1]}), {features} channels")
+    table.add_row("latents z, w", f"{config.z_dim}, {config.w_dim}")
+    table.add_row("mapping layers", str(config.mapping_layers))
+    table.add_row("parameters", f"{parameters / 1e6:.1f} M", end_section=True)
+    table.add_row("digest", weights_digest(network)[:12])
+    return table

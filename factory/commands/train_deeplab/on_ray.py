@@ -1,0 +1,237 @@
+"""Training a segmenter by several processes through Ray Train, here or on a cluster.
+
+Every worker runs `train_seg.training.train.train` on its rows of each batch; the checkpoints in OUT
+are what a lost worker's successors go on from, so OUT and the data must be at the same path on
+every node.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from factory.commands.train_deeplab.job import SegmenterJob
+from factory.pipeline.executors.cluster import available_cpus, cluster
+from factory.terminal.progress import ProgressLine, quiet_libraries
+from factory.terminal.training_progress import training_status
+from train_seg.data.training_data import LabeledImages
+from train_seg.network.pretrained import settle_encoder_weights
+from train_seg.network.segmenter import Segmenter
+from train_seg.training.folder import last_checkpoint
+from train_seg.training.train import Together, open_segmenter_data, total_steps, train
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Queue
+
+RAY_DIR = ".ray"  # in OUT: Ray Train's own notes, while it runs
+ATTEMPTS = 3  # of workers that are lost before they have written another checkpoint
+REPORT_SEC = 1.0
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes that train together.
+
+    `cpus_per_worker` None shares the cores of this machine, on a cluster it means one each.
+    `address` None starts a local cluster for the time of the training.
+    """
+
+    workers: int
+    cpus_per_worker: int | None = None
+    address: str | None = None
+
+    @property
+    def cpus(self) -> int:
+        """Threads of a worker."""
+        if self.cpus_per_worker is not None:
+            return self.cpus_per_worker
+        return 1 if self.address is not None else max(1, available_cpus() // self.workers)
+
+
+def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
+    """Train as `train` does, by the workers of `crew`.
+
+    The batch is divided among them, so a step is the same for any number of workers but for
+    rounding; a crew of one gives the very bytes of a training without Ray. When a worker is lost,
+    all go on from the last checkpoint.
+
+    Raises:
+        ValueError, OSError: as `train`, or batch and validation images are too few for the crew.
+        ChildProcessError: workers were lost ATTEMPTS times in a row without any progress.
+    """
+    quiet_libraries()
+    # Here, because what is at hand may differ between nodes.
+    job = replace(job, config=settle_encoder_weights(job.config))
+    data, val = job.read()
+    _check(job, crew, val)
+    samples = open_segmenter_data(data, job.config, val, job.mix).source.samples
+    total = total_steps(job.config, samples)
+    with cluster(crew.address, max(crew.workers * crew.cpus, available_cpus())):
+        gpus = _use_gpus(job.device, crew)
+        with ProgressLine("training", "steps", total, console) as line:
+            _run(job, crew, gpus, _Mail(line))
+    return Segmenter.load(job.out, device="cpu")
+
+
+def _check(job: SegmenterJob, crew: Crew, val: LabeledImages | None) -> None:
+    if job.config.batch_size % crew.workers:
+        raise ValueError(
+            f"--workers {crew.workers}: a batch of {job.config.batch_size} cannot be divided so: "
+            "set batch_size to a multiple"
+        )
+    if val is not None and len(val.images) < crew.workers:
+        raise ValueError(
+            f"--workers {crew.workers}: {val.name} holds fewer images, {len(val.images)}, than "
+            "there are workers to validate on them"
+        )
+    if job.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device {job.device}: with --workers, expected auto, cpu or cuda")
+
+
+def _use_gpus(device: str, crew: Crew) -> bool:
+    """Whether each worker gets a GPU: as asked for, else if there are enough."""
+    import ray
+
+    found = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and found < crew.workers:
+        raise ValueError(f"--device cuda --workers {crew.workers}: the cluster has {found} GPUs")
+    return device != "cpu" and found >= crew.workers
+
+
+def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
+    """Start the crew, again as long as it is lost and gets on."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "job": job,
+            "device": "cuda" if gpus else "cpu",
+            "threads": crew.cpus,
+            "queue": mail.queue,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=crew.workers,
+            use_gpu=gpus,
+            resources_per_worker={"CPU": crew.cpus, **({"GPU": 1} if gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=str((job.out / RAY_DIR).absolute()),
+            # mypy sees the types of the first Ray Train, which `ray.train` replaces on import.
+            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
+        ),
+    )
+    attempts, reached = 0, None
+    try:
+        while True:
+            try:
+                _fit(trainer, mail)
+                return
+            except ray.train.TrainingFailedError as error:
+                # Ray's own retries (FailureConfig) would repeat a user's mistake too.
+                if mail.error is not None:
+                    raise mail.error from None
+                before, reached = reached, _stamp(job.out)
+                attempts = attempts + 1 if reached == before else 1
+                if attempts == ATTEMPTS:
+                    raise ChildProcessError(
+                        f"the workers failed {ATTEMPTS} times: {error}"
+                    ) from None
+    finally:
+        shutil.rmtree(job.out / RAY_DIR, ignore_errors=True)
+
+
+def _fit(trainer: TorchTrainer, mail: _Mail) -> None:
+    """`trainer.fit()` in a thread: it is silent until its end, and takes Ctrl-C for itself."""
+    errors: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(REPORT_SEC)
+        mail.read()
+    mail.read()  # what came after the last look
+    if errors:
+        raise errors[0]
+
+
+def _stamp(out: Path) -> int | None:
+    """Tells one last checkpoint from the next."""
+    last = last_checkpoint(out)
+    return None if last is None else last.stat().st_mtime_ns
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One worker's training; runs in a process of Ray Train."""
+    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+    quiet_libraries()
+    torch.set_num_threads(settings["threads"])
+    job, queue = settings["job"], settings["queue"]
+    # Some encoders have parameters that no output depends on. Buffers need no broadcast: batch
+    # normalisation has seen the same batch everywhere.
+    strategy = RayDDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    try:
+        data, val = job.read()
+        train(
+            data,
+            job.out,
+            job.config,
+            val,
+            mix=job.mix,
+            device=settings["device"],
+            wandb=job.wandb,
+            callbacks=[_Reports(queue)],
+            together=Together(strategy, RayLightningEnvironment()),
+        )
+    except (ValueError, OSError) as error:
+        queue.put(error)
+        raise
+
+
+class _Reports(Callback):
+    """Tells the driver, now and then, where the first worker is."""
+
+    def __init__(self, queue: Queue):
+        self._queue, self._reported = queue, 0.0
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        if trainer.is_global_zero and time.monotonic() - self._reported > REPORT_SEC:
+            self._reported = time.monotonic()
+            self._queue.put((trainer.global_step, training_status(trainer)))
+
+
+class _Mail:
+    """What workers send: (step, status) for the progress line, and a user's mistake."""
+
+    def __init__(self, line: ProgressLine):
+        from ray.util.queue import Queue
+
+        self.queue = Queue(actor_options={"num_cpus": 0})
+        self.error: Exception | None = None
+        self._line = line
+
+    def read(self) -> None:
+        """Take in what has arrived."""
+        for letter in self.queue.get_nowait_batch(self.queue.qsize()):
+            if isinstance(letter, Exception):
+                self.error = letter
+            else:
+                self._line.update(*letter)

@@ -1,0 +1,164 @@
+"""`train-labeler --folds`: the score of a labeler on random splits of the annotated images.
+
+As in the DDPM paper, each split draws its test images anew, trains on the others, and what counts
+is mean and standard deviation of the test mIoU over the splits. The labeler of split i stays in
+`DIR/split_i`, the scores are in `DIR/folds.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from factory.commands.train_labeler.preparation import (
+    CHECKPOINT_NAME,
+    FEATURES_DIR,
+    FOLDS_NAME,
+    LabelerJob,
+    Preparation,
+    begin,
+    clean,
+    read_json,
+    settings_of,
+)
+from factory.locking.lock import exclusive
+from factory_core.dataset import IGNORE, write_json
+from factory_core.storage import write_bytes
+
+if TYPE_CHECKING:
+    from factory_core.annotated.annotations import Annotations
+    from labelers.training.feature_store import FeatureStore
+    from train_seg.evaluation.metrics import Scores
+
+SCORES = ("miou", "miou_reference", "pixel_accuracy")
+
+
+def draw_test_sets(images: int, folds: int, test_images: int, seed: int) -> list[list[int]]:
+    """The test images of each split: random ones, drawn anew for every split."""
+    rng = np.random.default_rng(seed)
+    return [sorted(rng.permutation(images)[:test_images].tolist()) for _ in range(folds)]
+
+
+def cross_validate(
+    job: LabelerJob, folds: int, test_images: int | None = None, json_file: Path | None = None
+) -> None:
+    """Train and score on `folds` random splits, each with `test_images` (by default a third).
+
+    Prints a table, writes JSON; resumes. Raises ValueError if there are too few images, or if the
+    folder is of a run with other settings.
+    """
+    prepared = Preparation(job)
+    stems = prepared.annotations.stems
+    if test_images is None:
+        test_images = max(1, len(stems) // 3)
+    if not test_images < len(stems):
+        raise ValueError(
+            f"found {len(stems)} annotated images, expected more than the {test_images} to test on"
+        )
+    settings = settings_of(prepared.info, {"splits": folds, "test_images": test_images})
+    with exclusive(job.out):
+        begin(job.out, settings)
+        result: dict[str, Any] = {"settings": settings, "splits": []}
+        path = job.out / FOLDS_NAME
+        if path.is_file():
+            result = read_json(path)
+        tests = draw_test_sets(len(stems), folds, test_images, job.recipe.labeler.seed)
+        done = len(result["splits"])
+        if done < folds:
+            store = prepared.encode(job.out / FEATURES_DIR)
+            for number, test in list(enumerate(tests, 1))[done:]:
+                scores = _split(
+                    prepared, store, test, job.out / f"split_{number}", f"split {number}"
+                )
+                about = {"test": [stems[i] for i in test], **scores.to_dict()}
+                result["splits"].append(about)
+                result["summary"] = _summary(result["splits"])
+                write_json(path, result)
+        clean(job.out, prepared)
+    _print(result, len(stems), job.console)
+    job.console.print(f"labelers and {FOLDS_NAME} in {job.out}")
+    if json_file is not None:
+        write_bytes(json_file, (json.dumps(result, indent=1) + "\n").encode())
+        job.console.print(f"JSON in {json_file}")
+
+
+def _split(
+    prepared: Preparation, store: FeatureStore, test: Sequence[int], folder: Path, title: str
+) -> Scores:
+    """Train without the images `test`, write the labeler to `folder`, score it on them."""
+    from train_seg.evaluation.metrics import Confusion, scores
+
+    folder.mkdir(exist_ok=True)
+    checkpoint = folder / CHECKPOINT_NAME
+    labeler = prepared.fit(store, _without(prepared.annotations, test), checkpoint, title)
+    confusion = Confusion(len(labeler.classes))
+    for i in test:
+        mask = labeler.predict(store.features(i)).mask
+        confusion.update(mask, prepared.annotations.masks[i : i + 1])
+    found = scores(confusion, labeler.classes, len(test))
+    measured = {f"test_{name}": float(getattr(found, name)) for name in SCORES}
+    info = labeler.info.model_copy(update={"scores": {**labeler.info.scores, **measured}})
+    replace(labeler, info=info).save(folder)
+    checkpoint.unlink(missing_ok=True)
+    return found
+
+
+def _without(annotations: Annotations, test: Sequence[int]) -> Annotations:
+    """The annotations with the masks of `test` blanked: nothing is learnt where all is ignored."""
+    masks = annotations.masks.clone()
+    masks[list(test)] = IGNORE
+    return replace(annotations, masks=masks)
+
+
+def _summary(splits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation of every score, and of the IoU of every class."""
+    from train_seg.evaluation.evaluate import Spread
+
+    def spread(values: list[float | None]) -> dict[str, float | None]:
+        found = Spread.of(values)
+        return {"mean": found.mean, "std": found.std}
+
+    classes = splits[0]["iou"]
+    return {
+        **{name: spread([split[name] for split in splits]) for name in SCORES},
+        "iou": {name: spread([split["iou"][name] for split in splits]) for name in classes},
+    }
+
+
+def _print(result: dict[str, Any], images: int, console: Console) -> None:
+    splits, summary = result["splits"], result["summary"]
+    table = Table(title=f"{len(splits)} random splits of {images} annotated images")
+    for column in ("split", "training", "test", "mIoU", "mIoU (reference)", "pixel accuracy"):
+        table.add_column(column, justify="right")
+    for number, split in enumerate(splits, 1):
+        tested = len(split["test"])
+        figures = (f"{split[name]:.4f}" for name in SCORES)
+        table.add_row(str(number), str(images - tested), str(tested), *figures)
+    table.add_section()
+    table.add_row("mean ± std", "", "", *(_spread(summary[name]) for name in SCORES))
+    console.print(table)
+    classes = Table(title="IoU on the test images, mean ± std")
+    for name in ("class", "IoU"):
+        classes.add_column(name)
+    for name, spread in summary["iou"].items():
+        classes.add_row(name, _spread(spread))
+    console.print(classes)
+    console.print(
+        f"mIoU: {splits[0]['miou_policy']}\n"
+        f"mIoU (reference): {splits[0]['miou_reference_policy']}\n"
+        "std: over the splits, n - 1"
+    )
+
+
+def _spread(found: dict[str, float | None]) -> str:
+    if found["mean"] is None:
+        return "-"
+    std = "" if found["std"] is None else f" ± {found['std']:.4f}"
+    return f"{found['mean']:.4f}{std}"

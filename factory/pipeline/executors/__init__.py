@@ -1,0 +1,42 @@
+"""Run a worker over shards: in this process, or on Ray actors. Both give the same bytes."""
+
+from __future__ import annotations
+
+from factory.pipeline.executors.base import Executor, LocalExecutor, Results, attempt
+from factory.pipeline.executors.on_ray import RayExecutor
+
+__all__ = ["Executor", "LocalExecutor", "RayExecutor", "Results", "attempt", "make_executor"]
+
+
+def make_executor(
+    kind: str,
+    *,
+    workers: str | int | None = None,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+) -> Executor:
+    """The executor `kind`: `ray`, or `local` (which has exactly one worker).
+
+    `workers` is a number or `MIN-MAX`. Raises ValueError for what does not go together.
+    """
+    least, most = (None, None) if workers is None else _bounds(str(workers))
+    if kind == "ray":
+        return RayExecutor(least, cpus_per_worker, gpus_per_worker, address, most)
+    if kind != "local":
+        raise ValueError(f"--executor {kind}: expected ray or local")
+    if (least, most) not in ((None, None), (1, None)):
+        raise ValueError(f"--workers {workers}: the local executor has one; use --executor ray")
+    return LocalExecutor(cpus_per_worker)
+
+
+def _bounds(text: str) -> tuple[int, int | None]:
+    """`2` is (2, None), a pool of fixed size; `2-8` is (2, 8)."""
+    least, separator, most = text.partition("-")
+    try:
+        bounds = int(least), int(most) if separator else None
+    except ValueError:
+        bounds = 0, None
+    if bounds[0] < 1 or (bounds[1] is not None and bounds[1] < bounds[0]):
+        raise ValueError(f"--workers {text}: expected a number such as 4, or bounds such as 2-8")
+    return bounds

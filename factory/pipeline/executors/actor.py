@@ -1,0 +1,89 @@
+"""What runs in a Ray actor: a `ShardWorker` whose mistakes come back as values."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from factory.pipeline.executors.base import Outcome, attempt
+from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy
+from factory.pipeline.worker import Shard, ShardWorker, WorkerSpec
+from factory_core.dataset import CANDIDATES_DIR, JOB_NAME
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """The worker's machine does not have all of the weights."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker, on the node of this id, has loaded its models."""
+
+    node_id: str
+
+
+class ShardActor:
+    """A worker on some machine of the cluster.
+
+    A user's mistake (ValueError, OSError) is returned, not raised: raised, it would come out
+    wrapped in pages of Ray's traceback. What is raised is a bug.
+    """
+
+    def __init__(self, spec: WorkerSpec, threads: int, weights: Sequence[Weights]):
+        self.spec, self.threads, self.weights = spec, threads, weights
+        self.worker: ShardWorker | None = None
+
+    def load(
+        self, shipped: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Ready | Lacking | ValueError | OSError:
+        """Find the weights and load the models; `shipped` has the files of weights, by section.
+
+        Those are Ray references: each file is fetched only where it is missing, and is not
+        copied again by workers that share a machine.
+        """
+        import ray
+
+        try:
+            self._check_folder()
+            spec = self.spec
+            for weights in self.weights:
+                path = find_copy(weights)
+                if path is None and shipped is None:
+                    return Lacking()
+                if path is None:
+                    assert shipped is not None
+                    files = {name: ray.get(f) for name, f in shipped[weights.section].items()}
+                    path = keep_copy(weights, files)
+                section = getattr(spec, weights.section).model_copy(update={"weights": str(path)})
+                spec = replace(spec, **{weights.section: section})
+            self.worker = ShardWorker(spec, self.threads)
+            self.worker.models  # noqa: B018 - loads them, or finds out why not, before any shard
+        except (ValueError, OSError) as error:
+            return plain(error)
+        return Ready(ray.get_runtime_context().get_node_id())
+
+    def make(self, shard: Shard) -> Outcome | ValueError | OSError:
+        """Make a shard (after `load`)."""
+        assert self.worker is not None
+        try:
+            return attempt(self.worker, shard)
+        except (ValueError, OSError) as error:
+            return plain(error)
+
+    def _check_folder(self) -> None:
+        """Raise FileNotFoundError unless the driver's folder is here too."""
+        if not (self.spec.out / CANDIDATES_DIR / JOB_NAME).exists():
+            raise FileNotFoundError(
+                f"{self.spec.out} is not there on {socket.gethostname()}, a machine of the cluster:"
+                " give an --out that all of them share, or a bucket such as s3://BUCKET/FOLDER"
+            )
+
+
+def plain(error: ValueError | OSError) -> ValueError | OSError:
+    """The same mistake as a built-in exception: libraries' own ones need not survive pickling."""
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, error.strerror, error.filename)
+    return OSError(str(error)) if isinstance(error, OSError) else ValueError(str(error))

@@ -1,0 +1,79 @@
+"""The executor on Ray: how many workers, with what, on which cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from factory.pipeline.executors.base import Results
+from factory.pipeline.executors.cluster import available_cpus, cluster
+from factory.pipeline.worker import Shard, WorkerSpec
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """A pool of Ray actors, on a local cluster that is started and stopped, or on `address`.
+
+    Between `workers` and `max_workers` of them: see `factory.pipeline.executors.pool.Pool`; the
+    latter None means exactly `workers`. `workers` None means one a GPU, or one for every
+    `cpus_per_worker` cores where there is no GPU. `gpus_per_worker` (a fraction is fine) None
+    shares the GPUs there are among the workers.
+    """
+
+    workers: int | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: float | None = None
+    address: str | None = None
+    max_workers: int | None = None
+    start_sec: float = 5.0  # measured on two cores, page cache warm
+
+    def expected_workers(self, shards: int) -> int:
+        """As `run` decides on a local cluster."""
+        resources = {"CPU": float(available_cpus()), "GPU": float(torch.cuda.device_count())}
+        return self._share(resources, shards)[1]
+
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
+        """See `Executor`. What is lost with an actor or a node is made by others."""
+        if not shards:
+            return
+        with cluster(self.address, self._local_cpus()):
+            import ray
+
+            from factory.pipeline.executors.actor import ShardActor
+            from factory.pipeline.executors.pool import Pool
+            from factory.pipeline.executors.shipping import put, weights_of
+
+            resources = ray.cluster_resources()
+            least, most, gpus = self._share(resources, len(shards))
+            if self.address is None and gpus > resources.get("GPU", 0.0):
+                found = resources.get("GPU", 0.0)
+                raise ValueError(f"--gpus-per-worker {gpus:g}: this machine has {found:g} GPUs")
+            # On the driver's machine the weights are where it found them.
+            weights = [] if self.address is None else weights_of(spec)
+            # Lost actors are replaced by the pool, which can give their shards to others. Ray
+            # keeps each to its cores (OMP_NUM_THREADS), and the worker tells torch.
+            actor = ray.remote(ShardActor).options(
+                num_cpus=self.cpus_per_worker, num_gpus=gpus, max_restarts=0
+            )
+            start = partial(actor.remote, spec, self.cpus_per_worker, weights)
+            yield from Pool(start, partial(put, weights), shards, least, most).run()
+
+    def _local_cpus(self) -> int:
+        """Cores that a local cluster offers: those of the machine, or more if asked for more."""
+        workers = self.max_workers or self.workers or 1
+        return max(workers * self.cpus_per_worker, available_cpus())
+
+    def _share(self, resources: dict[str, float], shards: int) -> tuple[int, int, float]:
+        """Least and greatest number of workers, and GPUs of each."""
+        total_gpus = resources.get("GPU", 0.0)
+        least = self.workers
+        if least is None:
+            cores = int(resources.get("CPU", 1.0)) // self.cpus_per_worker
+            least = int(total_gpus) or max(1, cores)
+        most = min(max(least, self.max_workers or least), shards)
+        gpus = self.gpus_per_worker
+        gpus = min(1.0, total_gpus / most) if gpus is None else gpus
+        return min(least, shards), most, gpus

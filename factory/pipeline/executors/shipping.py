@@ -1,0 +1,98 @@
+"""Weights for machines that do not share the driver's disk: in the object store, once.
+
+A worker looks for weights where the driver has them. If they are not there, or are others (their
+sha256 says so), the driver puts the files into Ray's object store, once for all workers, and the
+first worker of each machine writes them to that machine's disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from factory.pipeline.worker import WorkerSpec
+from factory.recipe.weights import weight_files, weights_sha256
+
+SECTIONS: tuple[Literal["generator", "labeler"], ...] = ("generator", "labeler")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as the driver has them: the recipe's section, a file or folder, what it holds."""
+
+    section: Literal["generator", "labeler"]
+    path: Path
+    sha256: str
+
+
+def weights_of(spec: WorkerSpec) -> list[Weights]:
+    """What the workers of `spec` load."""
+    paths = {section: Path(getattr(spec, section).weights) for section in SECTIONS}
+    return [Weights(section, path, weights_sha256(path)) for section, path in paths.items()]
+
+
+def put(weights: Sequence[Weights]) -> dict[str, dict[str, Any]]:
+    """References to every file's bytes in Ray's object store, by section and relative name."""
+    import ray
+
+    return {
+        found.section: {
+            _name(file, found.path): ray.put(np.fromfile(file, np.uint8))
+            for file in weight_files(found.path)
+        }
+        for found in weights
+    }
+
+
+def find_copy(weights: Weights) -> Path | None:
+    """Where `weights` are on this machine; None if they are not, or are others."""
+    for path in (weights.path, _copy_of(weights)):
+        if path.exists() and weights_sha256(path) == weights.sha256:
+            return path
+    return None
+
+
+def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
+    """Write files (uint8 arrays, by relative name) to this machine's disk; returns where.
+
+    Raises ValueError if they are not those of `weights`.
+    """
+    copy = _copy_of(weights)
+    copy.parent.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: several workers of a machine may be at it at once, or be killed.
+    folder = Path(tempfile.mkdtemp(dir=copy.parent.parent))
+    try:
+        for name, content in files.items():
+            path = folder / copy.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content.tofile(path)
+        if weights_sha256(folder / copy.name) != weights.sha256:
+            raise ValueError(
+                f"{weights.path} was changed while the job ran: give back what it was started with"
+            )
+        if copy.exists() and weights_sha256(copy) != weights.sha256:
+            shutil.rmtree(copy.parent)  # damaged since
+        with suppress(OSError):  # another worker was first
+            os.rename(folder, copy.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return copy
+
+
+def _name(file: Path, path: Path) -> str:
+    """Of a file within `path`; "." for `path` itself if that is a file."""
+    return file.relative_to(path).as_posix()
+
+
+def _copy_of(weights: Weights) -> Path:
+    """Where a copy is kept on this machine, named by what it holds: later jobs find it there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "dataset-factory" / "weights" / weights.sha256 / weights.path.name

@@ -1,0 +1,89 @@
+"""Shards that could not be made: tried twice, told apart from what stops a job, and listed.
+
+OUT/candidates/NNNNNN_failed.json      until the job is run again
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from factory_core.dataset import write_json
+from factory_core.storage import Entry, list_files, read_many
+
+SUFFIX = "_failed.json"
+HOPELESS = 5  # so many failures before any success: it is not the shards
+
+
+class ShardError(ValueError):
+    """A shard cannot be made, for a reason that need not hold for others; one line."""
+
+
+# What reading, sampling and labelling may meet: an unreadable photograph, no memory for a batch, a
+# numerical failure. Whatever else they raise is a bug, and what writing raises concerns all shards.
+SHARD_ERRORS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
+
+
+@dataclass(frozen=True)
+class ShardFailure:
+    """A shard (candidates `start` to `stop`, exclusive), why it failed, and where in the code."""
+
+    number: int
+    start: int
+    stop: int
+    reason: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"shard {self.number} (samples {self.start} to {self.stop - 1}): {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ShardFailure:
+        """The inverse of `to_json`; raises TypeError for anything else."""
+        return cls(**content)
+
+
+class ShardsFailed(ValueError):
+    """A job could not make some of its shards: `failures`, by number; `hint` says what to do."""
+
+    def __init__(self, failures: Sequence[ShardFailure], done: int, total: int, hint: str):
+        self.failures = sorted(failures, key=lambda failure: failure.number)
+        others = len(failures) - 1
+        more = f" (and {others} other{'s' * (others > 1)})" if others else ""
+        super().__init__(
+            f"failed twice: {self.failures[0]}{more}; {done} of {total} shards are finished and"
+            f" kept: {hint}"
+        )
+
+
+def record(candidates: Path, failure: ShardFailure) -> None:
+    """Leave a failure where `read_failures` finds it, from whichever machine."""
+    write_json(candidates / f"{failure.number:06d}{SUFFIX}", failure.to_json())
+
+
+def read_failures(candidates: Path) -> list[ShardFailure]:
+    """Failures of the run that is going on or was the last, by number."""
+    found = []
+    for content in read_many(candidates, _files(candidates)).values():
+        try:
+            found.append(ShardFailure.from_json(json.loads(content)))
+        except (ValueError, TypeError):
+            continue  # damaged: the shard will be tried again anyhow
+    return found
+
+
+def sweep_failures(candidates: Path) -> None:
+    """Forget failures: their shards are about to be tried again."""
+    for entry in _files(candidates):
+        (candidates / entry.name).unlink(missing_ok=True)
+
+
+def _files(candidates: Path) -> list[Entry]:
+    return [entry for entry in list_files(candidates) if entry.name.endswith(SUFFIX)]

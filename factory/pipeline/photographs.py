@@ -1,0 +1,48 @@
+"""The photographs that `factory label` is given, checked before hours are spent on some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+SHOWN = 5  # names of unreadable ones
+THREADS = 8  # that wait for the disk
+
+
+def list_photographs(folder: Path) -> tuple[str, ...]:
+    """Absolute paths of the images in `folder`, sorted by name.
+
+    Raises ValueError, with their number and the names of the first, if some are no images, and the
+    errors of `labelers.list_images`. Only headers (of PNG also the checksums) are read: an image
+    that breaks off later fails its shard.
+    """
+    from factory_core.images import list_images
+
+    paths = list_images(folder)
+    with ThreadPoolExecutor(THREADS) as pool:
+        readable = pool.map(_is_image, paths)
+    bad = [path.name for path, good in zip(paths, readable, strict=True) if not good]
+    if bad:
+        raise ValueError(_complaint(folder, bad, len(paths)))
+    return tuple(str(path.resolve()) for path in paths)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    # Pillow raises any of them, SyntaxError for a PNG that breaks off.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
+
+
+def _complaint(folder: Path, bad: Sequence[str], total: int) -> str:
+    names = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
+    return (
+        f"{len(bad)} of the {total} images in {folder} cannot be read ({names}): mend them or move"
+        " them elsewhere"
+    )

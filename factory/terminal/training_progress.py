@@ -1,0 +1,43 @@
+"""The progress line of a Lightning training. Apart: importing Lightning takes seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from factory.terminal.progress import SHOW_EVERY_SEC, ProgressLine
+
+
+def training_status(trainer: Any) -> str:
+    """What the module logs for the progress line. Not for each step: it waits for the GPU."""
+    shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
+    return "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
+
+
+class TrainingProgress(Callback):
+    """One line over all optimiser steps of a Lightning training, with what the module logs."""
+
+    def __init__(self, description: str, console: Console):
+        self.description, self.console = description, console
+        self.line: ProgressLine | None = None
+        self.shown = -SHOW_EVERY_SEC
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+        self.line = ProgressLine(self.description, "steps", int(total), self.console)
+        self.line.__enter__()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        assert self.line is not None
+        now = time.monotonic()
+        if now - self.shown > SHOW_EVERY_SEC or trainer.global_step == trainer.max_steps:
+            self.shown = now
+            self.line.update(trainer.global_step, training_status(trainer))
+
+    def teardown(self, trainer: Any, module: Any, stage: str) -> None:
+        if self.line is not None:
+            self.line.__exit__()
+            self.line = None

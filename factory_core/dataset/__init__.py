@@ -1,0 +1,96 @@
+"""The dataset on disk: keys, members of a sample, deterministic tars, the manifest, reading back.
+
+    DIR/dataset.json             the manifest, written last: a folder without it is not finished
+        shards/NAME-000000.tar   KEY.png|jpg, KEY.json, KEY.seg.png of every kept sample, and
+                                 KEY.unc.png of every one if uncertainty maps were asked for
+        samples.parquet          one row a candidate, dropped ones too
+
+The same samples give the same bytes: members are sorted, times and owners are fixed, and nothing
+in a file depends on when, where or by how many workers it was written.
+"""
+
+from factory_core.dataset.files import (
+    CANDIDATES_DIR,
+    JOB_NAME,
+    MANIFEST_NAME,
+    MARKER_SUFFIX,
+    PREVIEW_NAME,
+    SAMPLES_NAME,
+    SHARDS_DIR,
+    Member,
+    TarWriter,
+    canonical_json,
+    file_sha256,
+    markers,
+    read_tar,
+    sweep_temporaries,
+    write_json,
+)
+from factory_core.dataset.manifest import (
+    FORMAT_VERSION,
+    DamagedManifest,
+    Dataset,
+    FileInfo,
+    Manifest,
+    Totals,
+    open_dataset,
+    read_manifest,
+    read_samples,
+)
+from factory_core.dataset.sample import (
+    IGNORE,
+    MAX_SAMPLES,
+    UNCERTAINTY_LEVELS,
+    ImageFormat,
+    Sample,
+    decode_sample,
+    default_palette,
+    encode_mask,
+    encode_rgb,
+    encode_sample,
+    level_at_quantile,
+    overlay,
+    sample_key,
+    uncertainty_levels,
+)
+
+__all__ = [
+    "CANDIDATES_DIR",
+    "FORMAT_VERSION",
+    "IGNORE",
+    "JOB_NAME",
+    "MANIFEST_NAME",
+    "MARKER_SUFFIX",
+    "MAX_SAMPLES",
+    "PREVIEW_NAME",
+    "SAMPLES_NAME",
+    "SHARDS_DIR",
+    "UNCERTAINTY_LEVELS",
+    "DamagedManifest",
+    "Dataset",
+    "FileInfo",
+    "ImageFormat",
+    "Manifest",
+    "Member",
+    "Sample",
+    "TarWriter",
+    "Totals",
+    "canonical_json",
+    "decode_sample",
+    "default_palette",
+    "encode_mask",
+    "encode_rgb",
+    "encode_sample",
+    "file_sha256",
+    "level_at_quantile",
+    "markers",
+    "open_dataset",
+    "overlay",
+    "read_manifest",
+    "read_samples",
+    "read_tar",
+    "sample_key",
+    "sweep_temporaries",
+    "uncertainty_levels",
+    "write_json",
+]

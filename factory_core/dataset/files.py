@@ -1,0 +1,109 @@
+"""Files of a dataset: their names, deterministic tars, JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from factory_core.storage import (
+    TEMPORARY_PREFIX,
+    Entry,
+    is_remote,
+    list_files,
+    one_line,
+    write_bytes,
+)
+
+MANIFEST_NAME = "dataset.json"
+SAMPLES_NAME = "samples.parquet"
+SHARDS_DIR = "shards"
+CANDIDATES_DIR = "candidates"  # while the job runs
+JOB_NAME = "job.json"  # in it: what is being made
+PREVIEW_NAME = "preview.png"
+MARKER_SUFFIX = "_stats.json"  # of a finished candidate shard
+MARKER_NAME = re.compile(rf"\d{{6,}}{re.escape(MARKER_SUFFIX)}")
+
+Member = tuple[str, bytes]
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON of `value` with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class TarWriter:
+    """Writes a byte-reproducible tar to an open binary file: fixed times, owner and mode."""
+
+    def __init__(self, file: BinaryIO):
+        # USTAR: plain 512-byte headers that every reader knows, never PAX records.
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, members: Iterable[Member]) -> None:
+        """Append members (name, bytes) in the order given."""
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(data), 0, 0o644
+            info.uname = info.gname = "root"
+            self._tar.addfile(info, io.BytesIO(data))
+
+    def close(self) -> None:
+        """Write the end of the archive; the file itself stays open."""
+        self._tar.close()
+
+
+def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
+    """Samples (key, members) of a tar; the key is the name up to its first dot.
+
+    Raises ValueError naming a tar that is damaged.
+    """
+    key, members = "", list[Member]()
+    try:
+        with (
+            one_line(path),
+            path.open("rb") as opened,
+            tarfile.open(fileobj=opened, mode="r:") as tar,
+        ):
+            for info in tar:
+                file = tar.extractfile(info)
+                if file is None:
+                    raise tarfile.ReadError(f"{info.name} is not a plain file")
+                data = file.read()
+                if members and info.name.split(".", 1)[0] != key:
+                    yield key, members
+                    members = []
+                key = info.name.split(".", 1)[0]
+                members.append((info.name, data))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is damaged ({error}): copy it again or make it anew") from None
+    if members:
+        yield key, members
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON (keys in the order given) atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def markers(candidates: Path) -> list[Entry]:
+    """Completion markers of the shards in a folder of candidates, by number."""
+    return [entry for entry in list_files(candidates) if MARKER_NAME.fullmatch(entry.name)]
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what interrupted writers left behind in `folder`."""
+    if is_remote(folder):  # they never are in a bucket
+        return
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with one_line(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

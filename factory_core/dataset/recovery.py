@@ -1,0 +1,56 @@
+"""dataset.json a second time, in the footer of samples.parquet: either brings the other back.
+
+samples.parquet is written after the shards, so its footer can hold all of dataset.json but the
+line about samples.parquet itself.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from factory_core.dataset.files import MANIFEST_NAME, SAMPLES_NAME
+from factory_core.dataset.manifest import FORMAT_VERSION, FileInfo, Manifest, read_manifest
+
+# In the key-value metadata of the parquet file:
+KEY = MANIFEST_NAME.encode()
+DIGEST_KEY = b"sha256 of " + KEY
+
+
+def footer(manifest: Manifest) -> dict[bytes, bytes]:
+    """What the footer of samples.parquet says of the dataset."""
+    content = manifest.model_dump(mode="json", exclude={"samples"})
+    text = json.dumps(content, ensure_ascii=False).encode()  # keys in the order of dataset.json
+    return {KEY: text, DIGEST_KEY: sha256(text).hexdigest().encode()}
+
+
+def recover_manifest(folder: Path) -> Manifest | None:
+    """The manifest of `folder` as its samples.parquet has it; None if that is damaged too.
+
+    All rows are read and checked against their CRCs: the sha256 of the file was in dataset.json.
+    None too for another format version.
+    """
+    path = folder / SAMPLES_NAME
+    try:
+        with path.open("rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as rows:
+            metadata = rows.metadata.metadata
+            count = sum(len(batch) for batch in rows.iter_batches())
+        text = metadata[KEY]
+        content = json.loads(text)
+        is_whole = sha256(text).hexdigest().encode() == metadata[DIGEST_KEY]
+        if not is_whole or content["format_version"] != FORMAT_VERSION:
+            return None
+        return Manifest.model_validate({**content, "samples": FileInfo.of(path, count)})
+    except (OSError, ValueError, KeyError, TypeError):  # pyarrow raises the first two
+        return None
+
+
+def restore_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write dataset.json if what is there cannot be read."""
+    try:
+        read_manifest(folder)
+    except (OSError, ValueError):
+        manifest.write(folder)

@@ -1,0 +1,239 @@
+"""What trainings of all kinds of generators share: batches, checkpoints, sample sheets, resumption.
+
+Batches and everything random in step k are pure functions of (seed, k), so a resumed run repeats
+the interrupted one exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.utils import save_image
+
+from factory_core.device import pick_device
+from generators.base import sample_seed
+from generators.training.config import TrainingConfig
+
+GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
+CHECKPOINTS, LAST_NAME = "checkpoints", "last.ckpt"
+RECORD_NAME = "training.json"
+
+
+def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -> Tensor:
+    """Each image of `[N, 3, H, W]` flipped and turned at random."""
+    if not (flips or quarter_turns):
+        return x
+    images = []
+    for image in x:
+        left_right, top_bottom, turns = torch.randint(0, 4, (3,), generator=rng).tolist()
+        if flips and left_right % 2:
+            image = image.flip(-1)
+        if flips and top_bottom % 2:
+            image = image.flip(-2)
+        images.append(image.rot90(turns, (-2, -1)) if quarter_turns else image)
+    return torch.stack(images)
+
+
+class StepBatches(Sampler[list[int]]):
+    """Index batches of the steps `first` .. `first + steps - 1`, each drawn from (seed, step).
+
+    Consecutive batches walk through one permutation of the data after another.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, first: int, steps: int):
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.first, self.steps = first, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        orders: dict[int, list[int]] = {}
+        for step in range(self.first, self.first + self.steps):
+            batch = []
+            for draw in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, position = divmod(draw, self.num_images)
+                if epoch not in orders:
+                    rng = torch.Generator().manual_seed(sample_seed(self.seed, epoch))
+                    orders = {epoch: torch.randperm(self.num_images, generator=rng).tolist()}
+                batch.append(orders[epoch][position])
+            yield batch
+
+
+class GeneratorTraining(lightning.LightningModule):
+    """Trains a generator of which it keeps an EMA, `ema`: the network that is written in the end.
+
+    A round of `checkpoint_every` steps is one epoch of Lightning's.
+    """
+
+    ema: nn.Module
+
+    def __init__(self, config: TrainingConfig, images: Dataset):
+        super().__init__()
+        self.config, self.images = config, images
+        self.started: tuple[float, int] | None = None
+        self.seconds_before = 0.0  # of earlier sessions of a resumed training
+
+    @abstractmethod
+    def sample_grid(self) -> Tensor:
+        """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
+
+    @abstractmethod
+    def write(self, out: Path) -> None:
+        """Save the EMA network into `out` in the format that `generators.load` reads."""
+
+    def train_dataloader(self) -> DataLoader:
+        """The next `checkpoint_every` steps; reloaded each Lightning epoch, so it resumes."""
+        config, first = self.config, self.global_step
+        steps = min(config.checkpoint_every, config.steps - first)
+        batches = StepBatches(
+            len(self.images),  # type: ignore[arg-type]
+            config.batch_size,
+            config.seed,
+            first,
+            steps,
+        )
+        return DataLoader(self.images, batch_sampler=batches)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps, earlier sessions included."""
+        now = 0.0 if self.started is None else time.perf_counter() - self.started[0]
+        return self.seconds_before + now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds_before = checkpoint["seconds"]
+
+    def images_per_sec(self) -> float:
+        """Mean of this session; call it once a step."""
+        if self.started is None:
+            self.started = (time.perf_counter(), self.global_step)
+            return 0.0
+        began, first = self.started
+        return (self.global_step - first) * self.config.batch_size / (time.perf_counter() - began)
+
+
+class KeepLast(Checkpoint):
+    """Replaces the checkpoint after each round of steps, whole or not at all."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not all(p.isfinite().all() for p in module.ema.parameters()):
+            raise ValueError(
+                f"the training diverged before step {trainer.global_step}: the weights are not "
+                f"finite; set a smaller lr (found {module.config.lr}) and another --out"
+            )
+        temporary = self.path.with_name(f".tmp-{self.path.name}")
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)  # of a full disk: it would keep it full
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Raise ValueError if a checkpoint is damaged."""
+    try:
+        torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception as error:  # zip, pickle and OS errors of many types
+        raise ValueError(f"{checkpoint} is damaged: delete it to start anew") from error
+
+
+class SampleGrids(Callback):
+    """Writes a sheet of samples as PNG and to TensorBoard every so many steps."""
+
+    def __init__(self, folder: Path, every: int):
+        self.folder, self.every = folder, every
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.every and step != module.config.steps:
+            return
+        grid = module.sample_grid()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_image(grid, self.folder / f"step_{step:06d}.png")
+        if trainer.logger is not None:
+            trainer.logger.experiment.add_image("samples", grid, step)
+
+
+def _check_resumable(record: Path, ours: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse to go on from a training with other images or settings but `free` ones."""
+    theirs = json.loads(record.read_text())
+    for part in ("config", "provenance"):
+        for key, value in ours[part].items():
+            found = theirs.get(part, {}).get(key)
+            if found != value and key not in free:
+                raise ValueError(
+                    f"{record.parent} holds a training with {key} {found}, not {value}: give what "
+                    f"it was started with to resume it, or another --out"
+                )
+
+
+def run(
+    build: Callable[[], GeneratorTraining],
+    config: TrainingConfig,
+    out: Path,
+    provenance: Mapping[str, Any],
+    device: str = "auto",
+    progress: list[Callback] | None = None,
+    **trainer_settings: Any,
+) -> None:
+    """Train what `build` makes and write the generator into `out`.
+
+    `out` also gets `samples/*.png`, TensorBoard `logs/`, `checkpoints/` and `training.json`
+    (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left
+    alone.
+    """
+    record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
+    record: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "provenance": dict(provenance),
+    }
+    if last.is_file() and record_file.is_file():
+        _check_resumable(record_file, record, config.changeable)
+        if json.loads(record_file.read_text()).get("steps", 0) >= config.steps:
+            return
+        check_readable(last)
+    last.parent.mkdir(parents=True, exist_ok=True)
+    record_file.write_text(json.dumps(record, indent=1) + "\n")
+    module, where = build(), pick_device(device)
+    trainer = lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(where.type, where.type),
+        devices=[where.index] if where.index is not None else 1,
+        max_steps=config.steps,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[
+            KeepLast(last),
+            SampleGrids(out / "samples", config.preview_every),
+            *(progress or []),
+        ],
+        logger=TensorBoardLogger(out, name="logs", version=""),
+        log_every_n_steps=10,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        **trainer_settings,
+    )
+    try:
+        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
+    module.write(out)
+    record |= {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
+    record_file.write_text(json.dumps(record, indent=1) + "\n")

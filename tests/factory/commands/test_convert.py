@@ -1,0 +1,173 @@
+"""The `convert` command on the golden checkpoint and a StyleGAN2 pickle, and what it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+
+from generators.stylegan2.config import StyleGAN2Config
+from generators.stylegan2.model import StyleGAN2Generator
+from generators.stylegan2.storage import load
+
+GOLDEN_FILE = Path(__file__).parents[2] / "golden" / "guided_diffusion" / "tiny_lsun_style.pt"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def names() -> list[str]:
+    """Everything that lies in the working directory, hidden or not."""
+    return sorted(path.name for path in Path().iterdir())
+
+
+def test_convert_writes_a_folder_that_diffusers_reads(factory: Callable) -> None:
+    result = factory("convert", GOLDEN_FILE, "nets/tiny", "--channels-per-head", 16)
+    assert result.code == 0, result.err
+    unet = UNet2DModel.from_pretrained("nets/tiny", low_cpu_mem_usage=False)
+    assert unet.config.sample_size == 32
+    assert unet.config.attention_head_dim == 16
+    state = torch.load(GOLDEN_FILE, weights_only=True)
+    assert torch.equal(unet.conv_out.weight, state["out.2.weight"])
+    schedule = DDPMScheduler.from_pretrained("nets/tiny", subfolder="scheduler")
+    assert schedule.config.variance_type == "learned_range"
+    assert [path.name for path in Path("nets").iterdir()] == ["tiny"]
+
+
+def rows(output: str) -> dict[str, str]:
+    """The two columns of the printed table."""
+    lines = [[cell.strip() for cell in line.split("│")] for line in output.splitlines()]
+    return {cells[1]: cells[2] for cells in lines if len(cells) == 4}
+
+
+def test_convert_prints_what_it_found(factory: Callable) -> None:
+    options = ("--channels-per-head", 8, "--image-size", 64, "--attention-order", "new")
+    assert rows(factory("convert", GOLDEN_FILE, "out", *options).out) == {
+        "channels": "32, 32, 64",
+        "multipliers": "1, 1, 2",
+        "residual blocks a level": "2",
+        "attention at": "32 px, 16 px",
+        "down and up by": "residual blocks",
+        "scale-shift norm": "yes",
+        "learned sigma": "yes",
+        "classes": "none",
+        "parameters": "1.4 M",
+        "image size": "64 px",
+        "channels a head": "8",
+        "attention order": "new",
+        "noise schedule": "linear",
+    }
+
+
+def test_an_empty_folder_is_filled_and_a_full_one_left_alone(factory: Callable) -> None:
+    Path("out").mkdir()
+    command = ("convert", GOLDEN_FILE, "out", "--channels-per-head", 16)
+    assert factory(*command).code == 0
+    before = (Path("out") / "config.json").stat().st_mtime_ns
+    again = factory(*command)
+    assert (again.code, again.err) == (1, "error: out is not empty: expected a new folder\n")
+    assert (Path("out") / "config.json").stat().st_mtime_ns == before
+
+
+def test_mistakes_are_one_line_and_leave_nothing(factory: Callable) -> None:
+    Path("folder").mkdir()
+    Path("file").write_text("no checkpoint")
+
+    def refused(source: object, out: str, *words: str) -> None:
+        result = factory("convert", source, out)
+        assert result.code == 1
+        assert result.err.startswith("error: ")
+        assert len(result.err.splitlines()) == 1
+        for word in words:
+            assert word in result.err
+        assert names() == ["file", "folder"]
+
+    expected = "expected a guided-diffusion .pt or StyleGAN2 .pkl file"
+    refused("nowhere.pt", "out", f"nowhere.pt: found nothing, {expected}")
+    refused("folder", "out", f"folder: found a folder, {expected}")
+    refused("file", "out", "file: damaged, or not a PyTorch file")
+    refused(GOLDEN_FILE, "file", "out file: found a file")
+    refused(GOLDEN_FILE, "out", "multiples of 64", "channels_per_head")
+
+
+# --- StyleGAN2 -------------------------------------------------------------------------------
+
+SHAPE = {
+    "z_dim": 8,
+    "w_dim": 8,
+    "img_resolution": 16,
+    "mapping_kwargs": {"num_layers": 2},
+    "synthesis_kwargs": {"channel_base": 64, "channel_max": 8},
+}
+
+
+@pytest.fixture
+def snapshot(gan: Path, ada_pickle: Callable) -> Path:
+    """A StyleGAN2-ADA pickle of the network in `gan`."""
+    path = Path("net.pkl")
+    path.write_bytes(ada_pickle(load(gan), SHAPE))
+    return path
+
+
+def sample(weights: Path) -> tuple[torch.Tensor, str]:
+    generator = StyleGAN2Generator.load(StyleGAN2Config(weights=str(weights)), "cpu")
+    return generator.sample([0, 1])[0], generator.digest
+
+
+def test_a_pickle_becomes_the_same_generator(factory: Callable, snapshot: Path) -> None:
+    result = factory("convert", snapshot, "nets/tiny")
+    assert result.code == 0, result.err
+    written = sorted(path.name for path in Path("nets/tiny").iterdir())
+    assert written == ["generator.json", "generator.safetensors"]
+    (before, digest), (after, digest_after) = sample(snapshot), sample(Path("nets/tiny"))
+    assert torch.equal(before, after)
+    assert digest == digest_after
+    assert rows(result.out) == {
+        "resolution": "16 px",
+        "architecture": "skip",
+        "classes": "none",
+        "channels": "8, 8, 4",
+        "layers": "5 (b4.conv1 to b16.conv1), 32 channels",
+        "latents z, w": "8, 8",
+        "mapping layers": "2",
+        "parameters": "0.0 M",
+        "digest": digest[:12],
+    }
+    assert names() == ["net.pkl", "nets"]
+
+
+def test_what_it_is_is_in_the_file_not_in_its_name(factory: Callable, snapshot: Path) -> None:
+    snapshot.rename("network.bin")
+    assert factory("convert", "network.bin", "out").code == 0
+    assert Path("out/generator.json").is_file()
+
+
+def test_wrong_pickles_are_one_line_and_leave_nothing(
+    factory: Callable, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = snapshot.read_bytes()
+    hostile = b"\x80\x04cos\nsystem\n(S'touch hacked'\ntR."
+    for damage, word in {
+        hostile: "system",
+        content[: len(content) // 2]: "net.pkl: ",
+        b"no pickle at all": "net.pkl: ",
+        content.replace(b"b16", b"b32"): "net.pkl: ",
+    }.items():
+        snapshot.write_bytes(damage)
+        result = factory("convert", snapshot, "out")
+        assert (result.code, len(result.err.splitlines())) == (1, 1), result.err
+        assert word in result.err
+        assert names() == ["net.pkl"]
+    snapshot.write_bytes(content)
+    refused = factory("convert", snapshot, "out", "--image-size", 64)
+    assert "--image-size is for diffusion models" in refused.err
+
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device", "net")
+
+    monkeypatch.setattr("generators.stylegan2.storage.serialise", full)
+    assert "disk full" in factory("convert", snapshot, "out").err
+    assert names() == ["net.pkl"]

@@ -1,0 +1,171 @@
+"""Training by several processes: the same steps as by one, and nothing lost with a worker."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from rich.console import Console
+
+from factory.commands.train_deeplab.job import SegmenterJob, train_deeplab
+from factory.commands.train_deeplab.on_ray import Crew, train_on_ray
+from factory.demo.render import render_folder
+from factory.pipeline.executors.cluster import cluster
+from train_seg.config import AugmentConfig, SegmenterConfig
+
+CONFIG = SegmenterConfig(
+    encoder="resnet18",
+    encoder_depth=3,
+    dropout=0.0,  # drawn by each process for itself
+    optimizer="sgd",
+    lr=1e-4,  # rounding grows a hundredfold a step at 1e-2: batch norm over four pooled values
+    dice=1.0,
+    ema=0.9,
+    batch_size=4,
+    max_steps=16,
+    validate_every=1,
+    augment=AugmentConfig(horizontal_flip=True),
+    precision="float32",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine annotated images of 32x32."""
+    folder = tmp_path_factory.mktemp("labeled")
+    render_folder(folder, range(9), size=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_cores() -> Iterator[None]:
+    """A cluster that all trainings of this file join."""
+    with cluster(None, 2):
+        yield
+
+
+def job(labeled: Path, out: Path, config: SegmenterConfig = CONFIG, **more: object) -> SegmenterJob:
+    return SegmenterJob([labeled], out, labeled, config, "cpu", **more)  # type: ignore[arg-type]
+
+
+def losses(out: Path) -> list[float]:
+    with (out / "curves.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def alone(labeled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training in this process."""
+    out = tmp_path_factory.mktemp("alone")
+    torch.set_num_threads(1)
+    train_deeplab(job(labeled, out), Console(quiet=True))
+    return out
+
+
+def test_a_crew_of_one_gives_the_same_bytes(two_cores, labeled, alone, tmp_path):
+    train_on_ray(job(labeled, tmp_path), Crew(1, cpus_per_worker=1), Console(quiet=True))
+    for name in ("model.safetensors", "model.json", "panels/step-000016.png"):
+        assert (tmp_path / name).read_bytes() == (alone / name).read_bytes()
+    assert losses(tmp_path) == losses(alone)
+    assert not (tmp_path / ".ray").exists()
+
+
+def test_two_take_the_steps_of_one_and_one_may_die(two_cores, labeled, alone, tmp_path):
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_worker, args=(tmp_path, killed), daemon=True)
+    killer.start()
+    trained = train_on_ray(job(labeled, tmp_path), Crew(2, 1), Console(quiet=True))
+    killer.join()
+    assert killed
+    found, expected = losses(tmp_path), losses(alone)
+    assert found[:5] == pytest.approx(expected[:5], abs=1e-5)
+    assert len(found) == len(expected)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    for name, tensor in safetensors.torch.load_file(alone / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    assert trained.scores["images"] == 9  # each counted once
+
+
+def _kill_a_worker(out: Path, killed: list[int]) -> None:
+    """kill -9 one of this process's Ray workers when there is a checkpoint."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (out / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.01)
+    for pid in _descendants(os.getpid()):
+        command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
+        if b"RayTrainWorker" in command:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+            return
+
+
+def _descendants(parent: int) -> Iterator[int]:
+    for task in (Path("/proc") / str(parent) / "task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from _descendants(child)
+
+
+def test_a_users_mistake_in_a_worker_is_one_line(two_cores, labeled, tmp_path):
+    wild = CONFIG.model_copy(update={"lr": 1e38, "max_steps": 3})
+    with pytest.raises(ValueError, match=r"the training diverged, .* lower lr"):
+        train_on_ray(job(labeled, tmp_path, wild), Crew(1, 1), Console(quiet=True))
+    assert not (tmp_path / "model.json").exists()
+    assert not (tmp_path / ".ray").exists()
+
+
+def test_what_cannot_be_divided_is_refused_before_ray_starts(labeled, tmp_path):
+    for settings, workers, expected in (
+        ({}, 3, "--workers 3: a batch of 4 cannot be divided so: set batch_size to a multiple"),
+        ({"batch_size": 12}, 12, "holds fewer images, 9, than there are workers to validate"),
+    ):
+        config = CONFIG.model_copy(update=settings)
+        with pytest.raises(ValueError, match=expected):
+            train_on_ray(job(labeled, tmp_path / "out", config), Crew(workers), Console(quiet=True))
+    odd = SegmenterJob([labeled], tmp_path / "out", None, CONFIG, "cuda:1")
+    with pytest.raises(ValueError, match="--device cuda:1: with --workers, expected auto, cpu or"):
+        train_on_ray(odd, Crew(2), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_threads_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factory.commands.train_deeplab.on_ray.available_cpus", lambda: 8)
+    assert [Crew(n).cpus for n in (1, 3, 20)] == [8, 2, 1]
+    assert Crew(2, address="auto").cpus == 1
+    assert Crew(2, cpus_per_worker=5).cpus == 5
+
+
+def test_training_alone_imports_no_ray(labeled: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from factory.cli import main; sys.argv[0] = 'factory'\n"
+        "try: main()\n"
+        "finally: print([m for m in sys.modules if m.split('.')[0] == 'ray'])"
+    )
+    options = ["--set", "encoder_depth=3", "--set", "batch_size=2", "--device", "cpu"]
+    command = ["train-deeplab", "--data", labeled, "--out", tmp_path / "out", "--steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, command), "--encoder", "resnet18", *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

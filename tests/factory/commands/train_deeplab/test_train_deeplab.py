@@ -1,0 +1,87 @@
+"""The settings and options of `factory train-deeplab`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from factory.commands.train_deeplab.job import segmenter_config
+from factory.demo.render import render_folder
+from train_seg.config import PRESETS, SegmenterConfig
+
+SMALL = ("--encoder", "resnet18", "--set", "encoder_depth=3", "--set", "batch_size=2")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+
+
+def test_the_paper_is_the_default() -> None:
+    assert SegmenterConfig(**PRESETS["paper"]) == SegmenterConfig()
+
+
+def test_flags_before_preset_before_defaults() -> None:
+    given = {"encoder": "resnet18", "seed": None}
+    config = segmenter_config([], None, "modern", given, ["lr=0.5", "augment.hue=0.1"])
+    assert (config.optimizer, config.encoder, config.lr) == ("adamw", "resnet18", 0.5)
+    assert (config.augment.hue, config.batch_size) == (0.1, 8)
+    again = segmenter_config([], None, "modern", given, [])
+    assert again.augment.hue == PRESETS["modern"]["augment"].get("hue", 0)  # not written to
+
+
+def test_presets_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
+        segmenter_config([], None, "best", {}, [])
+    with pytest.raises(ValueError, match="found --preset and --recipe: each is a whole set"):
+        segmenter_config([], "demo", "paper", {}, [])
+
+
+def test_a_mixture_by_the_command(factory: Callable) -> None:
+    render_folder(Path("many"), range(4), size=32)
+    render_folder(Path("few"), range(4, 6), size=32)
+    command = ("train-deeplab", "--data", "many", "--data", "few", "--out", "model", "--steps", 1)
+    settings = ("--preset", "modern", *SMALL, "--device", "cpu")
+    trained = factory(*command, "--mix", "0.9,0.1", *settings)
+    assert trained.code == 0, trained.err
+    record = json.loads(Path("model/training.json").read_text())
+    assert record["mix"] == [0.9, 0.1]
+    assert record["optimizer"] == "adamw"
+    other = factory(*command, "--mix", "0.5,0.5", *settings)
+    assert "other data, mix ([0.9, 0.1], now [0.5, 0.5]); use another --out" in other.err
+    assert factory(*command, *settings, "--mix", "0.9").err.startswith("error: --mix 0.9: found 1")
+    refused = factory(*command, *settings, "--mix", "most,few").err
+    assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
+
+
+def test_options_of_a_crew_want_a_crew(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    render_folder(Path("few"), range(2), size=32)
+    command = ("train-deeplab", "--data", "few", "--out", "model")
+    for option in (("--address", "auto"), ("--cpus-per-worker", 2)):
+        assert "without --workers" in factory(*command, *option).err
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # as in every job that Ray starts
+    assert "--mix 1,2" in factory(*command, "--mix", "1,2").err
+    assert not Path("model").exists()
+
+
+def test_damaged_samples_are_counted(factory: Callable, tiny) -> None:
+    shards = tiny.make(Path("data")).shards
+    path = Path("data/shards") / shards[0].name
+    path.write_bytes(path.read_bytes()[: shards[0].bytes // 2])
+    command = ("train-deeplab", "--data", "data", "--out", "model", "--steps", 14, *SMALL)
+    assert "it is damaged" in factory(*command, "--device", "cpu").err
+    trained = factory(*command, "--device", "cpu", "--set", "skip_damaged=true")
+    assert trained.code == 0, trained.err
+    skipped = json.loads(Path("model/model.json").read_text())["skipped"]
+    assert list(skipped) == ["shard cannot be read"]
+    assert 0 < skipped["shard cannot be read"] < shards[0].samples
+    again = factory(*command, "--device", "cpu", "--set", "skip_damaged=true")
+    assert again.code == 0, again.err
+    assert json.loads(Path("model/model.json").read_text())["skipped"] == skipped  # kept in mind
+    line = f"skipped {skipped['shard cannot be read']} damaged samples (shard cannot be read: "
+    assert line in trained.out

@@ -1,0 +1,135 @@
+"""A cluster of several nodes on this machine, and the file that starts one in a cloud."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+SECONDS = 900  # to wait, instead of for ever
+ROOT = Path(__file__).parents[4]
+JOB = ("generate", "--n", "120", "--set", "generator.steps=1", "--set", "dataset.shard_size=2")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head that runs drivers and the Jobs API, and two nodes with a core each."""
+    pytest.importorskip("ray.dashboard.optional_deps", reason="needs ray[default]")
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="ray")  # pytest's are too long for the sockets in it
+    head = {"num_cpus": 0, "include_dashboard": True, "temp_dir": folder}
+    head |= {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    # Where Ray's agent looks for the address to give to jobs: there may be other clusters here.
+    Path(folder, "ray_current_cluster").write_text(made.address)
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, wait=False)
+        made.wait_for_nodes()
+        yield made
+    finally:
+        made.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: Callable[[], Any], unless: Callable[[], str | None]) -> Any:
+    """The first true value of `what()`; fails with what `unless()` says."""
+    until = time.monotonic() + SECONDS
+    while not (found := what()):
+        problem = unless()
+        assert problem is None, problem
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.2)
+    return found
+
+
+def submit(client: Any, entrypoint: str) -> str | None:
+    """The job's id; None as long as the agent that starts jobs is still starting itself."""
+    try:
+        return client.submit_job(entrypoint=entrypoint)
+    except RuntimeError as error:
+        if "No available agent" not in str(error):
+            raise
+        return None
+
+
+def test_a_node_is_killed_in_the_middle_of_a_job(
+    cluster: Any, factory: Callable, tmp_path: Path, tree: Callable[[Path], dict[str, str]]
+) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+    from ray.util.state import list_actors
+
+    url = f"http://{cluster.webui_url}"
+    client, out = JobSubmissionClient(url), tmp_path / "out"
+    # Ray tells the driver of a job the cluster's address: it needs no --address.
+    command = (sys.executable, "-m", "factory", *JOB, "--workers", "2", "--out", str(out))
+    job = wait_for(lambda: submit(client, " ".join(command)), unless=lambda: None)
+
+    def ended() -> str | None:
+        is_over = client.get_job_status(job).is_terminal()
+        return client.get_job_logs(job) if is_over else None
+
+    def nodes_at_work() -> set[str]:
+        alive = [("class_name", "=", "ShardActor"), ("state", "=", "ALIVE")]
+        return {actor.node_id for actor in list_actors(address=url, filters=alive)}
+
+    def markers() -> list[Path]:
+        return list(out.glob("candidates/*_stats.json"))
+
+    wait_for(lambda: markers() and len(nodes_at_work()) == 2, unless=ended)
+    victim = next(node for node in cluster.worker_nodes if node.node_id in nodes_at_work())
+    cluster.remove_node(victim, allow_graceful=False)
+    assert 0 < len(markers()) < 60
+    wait_for(lambda: client.get_job_status(job).is_terminal(), unless=lambda: None)
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
+
+    alone = tmp_path / "alone"
+    assert factory(*JOB, "--executor", "local", "--out", alone).code == 0
+    rows = [pq.read_table(path / "samples.parquet").to_pylist() for path in (out, alone)]
+    assert rows[0] == rows[1]  # says what differs, if anything does
+    assert tree(out) == tree(alone)
+
+
+# --- ray_cluster.yaml ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def launcher() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+
+
+def test_ray_accepts_the_cluster_file(launcher: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(launcher)
+    validate_config(config)
+    workers = config["available_node_types"]["gpu_worker"]
+    assert workers["min_workers"] == 0
+    assert workers["max_workers"] == config["max_workers"] > 1
+    assert workers["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert config["available_node_types"][config["head_node_type"]]["max_workers"] == 0
+
+
+def test_the_cluster_file_is_edited_in_three_places() -> None:
+    lines = (ROOT / "ray_cluster.yaml").read_text().splitlines()
+    assert [line.strip() for line in lines if "EDIT" in line] == [
+        "# EDIT 1 of 3: the cloud",
+        "# EDIT 2 of 3: the machines",
+        "# EDIT 3 of 3: the bucket",
+    ]

@@ -1,0 +1,44 @@
+"""Files that are no images are found before anything else is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from factory.pipeline.photographs import list_photographs
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(9):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_absolute_and_sorted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert list_photographs(Path("photos")) == tuple(str(photos / f"{i}.png") for i in range(9))
+
+
+def test_the_unreadable_are_counted_and_the_first_named(photos: Path) -> None:
+    (photos / "0.png").write_bytes(b"")
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
+    (photos / "5.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"3 of the 10 images in .* \(0\.png, 3\.png, 5\.jpg\)"):
+        list_photographs(photos)
+    for i in range(9):
+        (photos / f"{i}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): mend"):
+        list_photographs(photos)
+
+
+def test_nothing_is_begun(tiny: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "8.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1 of the 9 images .* \(8\.png\)"):
+        tiny.label(photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

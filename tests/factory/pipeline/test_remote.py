@@ -1,0 +1,350 @@
+"""Datasets in buckets: a job against a real S3 server on this machine, and in `memory://`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from factory.commands.status import read_status, render
+from factory.locking import lease
+from factory.locking.lease import LOCK_NAME
+from factory.locking.lock import exclusive
+from factory.pipeline.executors import RayExecutor
+from factory.pipeline.job import Job, describe, finished_shards, identity
+from factory.pipeline.run import estimate
+from factory.pipeline.verify import verify
+from factory.reports.preview import write_preview
+from factory_core.dataset import open_dataset, read_samples
+from factory_core.storage import location, write_bytes
+
+SHARDS = 4  # of 25 candidates, 8 a shard
+
+
+@pytest.fixture(params=["s3_out", "memory_out"])
+def out(request: pytest.FixtureRequest) -> Path:
+    """A folder of each kind of store."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases in a hurry: what counts is their order, not their length. No previews: they cost."""
+    monkeypatch.setattr(lease, "BEAT_SEC", 0.1)
+    monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
+    monkeypatch.setattr("factory.pipeline.run._draw_preview", lambda folder: None)
+    monkeypatch.setattr("factory.reports.preview.fault", lambda folder: None)
+
+
+def objects(folder: Any) -> dict[str, bytes]:
+    """Contents of all objects below `folder`, by name."""
+    found = folder.fs.find(folder.path)
+    return {name.split("/out/", 1)[1]: folder.fs.cat_file(name) for name in found}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256(data).hexdigest() for name, data in objects(folder).items()}
+
+
+def flip(path: Path) -> None:
+    """Change a byte in the middle: neither the size nor the structure tells."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    write_bytes(path, bytes(content))
+
+
+# --- the job ---------------------------------------------------------------------------------
+
+
+def test_a_bucket_gets_the_bytes_of_a_folder(tiny: Any, out: Path, tmp_path: Path, tree: Any):
+    remote, local = tiny.make(out), tiny.make(tmp_path / "local")
+    assert remote == local
+    assert hashes(out) == tree(tmp_path / "local")
+    assert len(list(read_samples(str(out)))) == local.totals.kept
+    tiny.models.made.clear()
+    assert tiny.make(out) == local
+    assert not tiny.models.made
+
+
+def test_the_preview_of_a_bucket(tiny: Any, s3_out: Path, tmp_path: Path):
+    pictures = []
+    for folder in (s3_out, tmp_path / "local"):
+        tiny.make(folder, keep_candidates=True)  # the dropped ones are shown too
+        pictures.append(write_preview(folder).read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_only_missing_shards_are_made(tiny: Any, out: Path, tmp_path: Path, tree: Any):
+    tiny.begin(out, 2)
+    names = set(objects(out))
+    assert {"candidates/000001_stats.json", "candidates/000001.tar"} <= names
+    assert not [name for name in names if ".tmp-" in name or name.endswith(LOCK_NAME)]
+    # What has no marker, or not the size that its marker says, is not finished.
+    (out / "candidates/000000_stats.json").unlink()
+    tiny.make(out)
+    assert tiny.models.made == [*range(8), *range(16, 25)]
+    tiny.make(tmp_path / "local")
+    assert hashes(out) == tree(tmp_path / "local")
+
+
+@pytest.mark.parametrize("name", ["000001.tar", "000001.parquet", "000001_stats.json"])
+@pytest.mark.parametrize("kept_bytes", [0, -9])
+def test_what_is_truncated_is_made_again(
+    tiny: Any, memory_out: Path, name: str, kept_bytes: int
+) -> None:
+    tiny.begin(memory_out, 2)
+    path = memory_out / "candidates" / name
+    write_bytes(path, path.read_bytes()[:kept_bytes])
+    tiny.make(memory_out)
+    assert tiny.models.made == list(range(8, 25))
+
+
+@pytest.mark.parametrize("name", ["000001.tar", "000001.parquet"])
+def test_what_is_damaged_is_found_when_it_is_read(tiny: Any, memory_out: Path, name: str):
+    tiny.begin(memory_out, 2)
+    flip(memory_out / "candidates" / name)
+    with pytest.raises(ValueError, match=rf"{name} was damaged after it was finished: run the"):
+        tiny.make(memory_out)
+    tiny.models.made.clear()
+    tiny.make(memory_out)
+    assert tiny.models.made == list(range(8, 16))
+    assert verify(memory_out) == []
+
+
+def test_a_killed_job_is_resumed(tiny: Any, s3_out: Path, tmp_path: Path, tree: Any):
+    def die(indices: Any) -> None:
+        if indices[0] >= 16:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = multiprocessing.get_context("fork").Process(target=disturbed, args=(tiny, s3_out, die))
+    job.start()
+    job.join(60)
+    assert job.exitcode == -signal.SIGKILL
+    assert (s3_out / LOCK_NAME).exists()  # nobody could remove it
+    assert read_status(s3_out).holder is None
+    tiny.make(s3_out)
+    assert tiny.models.made == list(range(16, 25))
+    tiny.make(tmp_path / "local")
+    assert hashes(s3_out) == tree(tmp_path / "local")
+
+
+def disturbed(tiny: Any, out: Path, disturb: Callable[[Any], None]) -> None:
+    tiny.models.disturb = disturb
+    tiny.make(location(str(out)))
+
+
+def test_resuming_asks_for_one_listing(
+    tiny: Any, s3_out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.begin(s3_out, SHARDS)
+    requests = Counter[str]()
+    store = fsspec.get_filesystem_class("s3")
+    call = store._call_s3
+
+    async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        requests[method] += 1
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(store, "_call_s3", counted)
+    job = Job(tiny.recipe(), 25, s3_out, load=tiny.load)
+    before = requests.copy()
+    assert len(finished_shards(job.candidates, job.shards, identity(describe(job)))) == SHARDS
+    assert requests - before == {"get_object": SHARDS, "list_objects_v2": 1}
+
+
+def test_photographs_are_labelled_into_a_bucket(tiny: Any, memory_out: Path, tmp_path: Path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(9):
+        Image.new("RGB", (16, 16), (25 * i, 10, 10)).save(tmp_path / f"photos/{i}.png")
+    assert tiny.label(tmp_path / "photos", memory_out).totals.candidates == 9
+
+
+def test_a_worker_takes_the_place_along(tiny: Any, s3_out: Path):
+    spec = Job(tiny.recipe(), 25, s3_out).spec
+    write_bytes(s3_out.parent / "note", b"here")  # opens the connection, which cannot travel
+    there = pickle.loads(pickle.dumps(spec))
+    assert there == spec
+    assert (there.out.parent / "note").read_bytes() == b"here"
+
+
+# --- status, verify, repair ------------------------------------------------------------------
+
+
+def test_status_of_a_bucket(tiny: Any, out: Path):
+    tiny.begin(out, 2)
+    found = read_status(out)
+    assert (found.shards_done, found.samples_done) == (2, 16)
+    assert found.holder is None
+    with exclusive(out):
+        assert f"running on host {os.uname().nodename}" in "\n".join(render(out))
+    tiny.make(out)
+    assert render(out) == ["finished: 25 candidates, 23 kept in 4 shards"]
+
+
+def test_damage_is_found_and_repaired(tiny: Any, out: Path):
+    tiny.make(out)
+    whole = hashes(out)
+    assert verify(out) == []
+    flip(out / "shards/tiny-000000.tar")
+    (out / "shards/tiny-000001.tar").unlink()
+    assert [problem.file for problem in verify(out)] == [
+        "shards/tiny-000000.tar",
+        "shards/tiny-000001.tar",
+    ]
+    tiny.models.made.clear()
+    tiny.make(out)
+    assert 0 < len(set(tiny.models.made)) < 25
+    assert hashes(out) == whole
+
+
+def test_damaged_rows_are_made_anew(tiny: Any, memory_out: Path):
+    tiny.make(memory_out)
+    whole = hashes(memory_out)
+    flip(memory_out / "samples.parquet")
+    assert [problem.file for problem in verify(memory_out)] == ["samples.parquet"]
+    tiny.make(memory_out)
+    assert hashes(memory_out) == whole
+
+
+def test_nobody_knows_how_much_a_bucket_holds(tiny: Any, memory_out: Path):
+    made = estimate(tiny.recipe(), 25, memory_out, load=tiny.load)
+    assert made.disk_gib > 0
+    assert made.disk_free_gib is None
+
+
+def test_a_dataset_is_opened_with_one_look_at_its_files(tiny: Any, memory_out: Path):
+    out = memory_out
+    tiny.make(out)
+    shard = out / "shards/tiny-000001.tar"
+    write_bytes(shard, shard.read_bytes()[:-512])
+    with pytest.raises(ValueError, match=r"tiny-000001.tar has \d+ bytes, .* it is damaged"):
+        open_dataset(str(out))
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=r"tiny-000001.tar is missing"):
+        open_dataset(str(out))
+
+
+def test_a_forked_loader_opens_the_shards(tiny: Any, s3_out: Path):
+    tiny.make(s3_out)
+    data = open_dataset(str(s3_out))
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.map_async(read, data.shard_paths)
+        digests = [sha256(content).hexdigest() for content in result.get(30)]
+    assert digests == [info.sha256 for info in data.manifest.shards]
+
+
+def read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read()
+
+
+def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Path, tmp_path: Path):
+    from train_seg.config import AugmentConfig
+    from train_seg.data.augment import Augment
+    from train_seg.data.training_data import batches, open_training_data
+
+    def first(folder: str) -> list[bytes]:
+        data = open_training_data([folder], lambda size: Augment(AugmentConfig(), size))
+        return [t.numpy().tobytes() for batch in islice(batches(data.source, 4), 7) for t in batch]
+
+    tiny.make(s3_out)
+    tiny.make(tmp_path / "local")
+    assert first(str(s3_out)) == first(str(tmp_path / "local"))
+
+
+# --- mistakes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "S3://bucket/x", "http:///x"])
+def test_other_places_are_refused(factory: Callable, url: str):
+    result = factory("generate", "--n", 4, "--out", url)
+    assert result.code == 1
+    assert result.err.startswith(f"error: {url}: expected a folder of this machine, s3://BUCKET")
+    assert result.err.count("\n") == 1
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)
+    with pytest.raises(ImportError, match=r"found no package gcsfs: pip install .*\[gcs\]"):
+        location("gs://bucket/x")
+
+
+@pytest.mark.parametrize("command", ["generate", "status", "verify"])
+def test_no_such_bucket(s3: str, factory: Callable, command: str):
+    url = "s3://no-such-bucket/x"
+    result = factory(command, *(["--n", 4, "--out", url] if command == "generate" else [url]))
+    assert result.code == 1
+    assert (
+        result.err
+        == f"error: {url}: there is no bucket no-such-bucket: make it, or correct its name\n"
+    )
+
+
+def test_no_credentials(
+    s3: str, factory: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    result = factory("status", "s3://bucket/x")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "s3://bucket/x" in result.err
+    assert "credentials" in result.err
+
+
+def test_nothing_made_there(out: Path, factory: Callable):
+    result = factory("status", out)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert f"{out} holds no dataset.json and no candidates/job.json" in result.err
+    with pytest.raises(FileNotFoundError, match="no such folder, expected a dataset"):
+        open_dataset(str(out))
+
+
+def test_data_that_is_nothing(s3_out: Path, factory: Callable, tmp_path: Path):
+    result = factory("train-deeplab", "--data", s3_out, "--out", tmp_path / "model")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert str(s3_out) in result.err
+
+
+def test_other_things_in_the_folder(tiny: Any, out: Path):
+    write_bytes(out / "notes.txt", b"mine")
+    with pytest.raises(FileExistsError, match=r"holds no dataset but notes.txt"):
+        tiny.make(out)
+    write_bytes(out.parent / "file", b"mine")
+    with pytest.raises(NotADirectoryError, match="found a file"):
+        tiny.make(out.parent / "file")
+
+
+def test_memory_is_not_shared_with_workers(tiny: Any):
+    with pytest.raises(ValueError, match=r"lies in the memory of this process.*--executor local"):
+        tiny.make(location("memory://alone"), executor=RayExecutor(1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train-labeler", "--labeled", "x", "--generator", "g"),
+        ("train-deeplab", "--data", "x"),
+        ("render-demo",),
+    ],
+)
+def test_commands_that_write_here_only(factory: Callable, command: tuple[str, ...]):
+    result = factory(*command, "--out", "s3://bucket/x")
+    assert result.code == 1
+    assert result.err == "error: --out s3://bucket/x: expected a path on this machine\n"

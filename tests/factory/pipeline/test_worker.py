@@ -1,0 +1,219 @@
+"""A worker: writing beside sampling, what fails in either, and one precision a dataset."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from factory.pipeline import run as generate
+from factory.pipeline import worker
+from factory.pipeline.executors import Results
+from factory.pipeline.worker import Shard, ShardWorker, WorkerSpec
+from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory_core.dataset import open_dataset, read_tar, sample_key
+from generators.base import FeatureMaps
+from generators.config import DDPMConfig
+from labelers.config import LabelerConfig
+
+BATCH = 3
+SECONDS = 30  # to wait for another thread, instead of for ever
+PALETTE = ((0, 0, 0), (255, 0, 0))
+
+
+@dataclass
+class Prediction:
+    mask: torch.Tensor
+    uncertainty: torch.Tensor
+    pixel_uncertainty: torch.Tensor
+
+
+@dataclass
+class Models:
+    """Generator and labeler in one: flat images, and something to do at each batch."""
+
+    dtype: torch.dtype = torch.float32
+    at_batch: Any = lambda number: None
+    batches: int = 0
+    image_size: tuple[int, int] = (8, 8)
+
+    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
+        self.at_batch(self.batches)
+        self.batches += 1
+        images = torch.stack([torch.full((3, 8, 8), i, dtype=torch.uint8) for i in indices])
+        return images, FeatureMaps({"image": images.float()})
+
+    def check(self, generator: Any) -> None:
+        pass
+
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
+    ) -> Prediction:
+        maps = features["image"][:, 0] / 100
+        return Prediction(maps.bool().byte(), maps.mean((1, 2)), maps)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Gives the same models to whoever asks."""
+
+    models: Models = field(default_factory=Models)
+
+    def __call__(self, *_: Any) -> Any:
+        return self.models, self.models
+
+
+def make_worker(folder: Path, models: Models, maps: bool = False) -> ShardWorker:
+    (folder / "candidates").mkdir()
+    config = DDPMConfig(weights="x", batch_size=BATCH)
+    spec = WorkerSpec(
+        folder, config, LabelerConfig(), PALETTE, uncertainty_maps=maps, load=Load(models)
+    )
+    return ShardWorker(spec)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "candidates").iterdir())
+
+
+# --- writing beside sampling -----------------------------------------------------------------
+
+
+def test_a_batch_is_written_while_the_next_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = [threading.Event() for _ in range(3)]
+    in_time: list[bool] = []
+    encode = worker.encode_sample
+
+    def waiting(key: str, *rest: Any) -> Any:
+        if int(key) % BATCH == 0 and int(key) < 2 * BATCH:  # the first of a batch but the last
+            in_time.append(sampling[int(key) // BATCH + 1].wait(SECONDS))
+        return encode(key, *rest)
+
+    monkeypatch.setattr(worker, "encode_sample", waiting)
+    made = make_worker(tmp_path, Models(at_batch=lambda number: sampling[number].set()))
+    stats = made(Shard(0, 0, 8))
+    assert in_time == [True, True]
+    assert stats.tar.samples == 8
+    keys = [key for key, _ in read_tar(tmp_path / "candidates" / "000000.tar")]
+    assert keys == [sample_key(i) for i in range(8)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("unreadable")])
+def test_what_fails_in_sampling_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def fail(number: int) -> None:
+        if number == 2:
+            raise error
+
+    threads = threading.active_count()
+    with pytest.raises(type(error)) as caught:
+        make_worker(tmp_path, Models(at_batch=fail))(Shard(0, 0, 8))
+    assert error in (caught.value, caught.value.__cause__)
+    assert left_in(tmp_path) == []
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("key", [0, 7])
+def test_what_fails_in_writing_is_raised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int
+) -> None:
+    encode = worker.encode_sample
+
+    def fail(name: str, *rest: Any) -> Any:
+        if int(name) == key:
+            raise OSError("broken disk")
+        return encode(name, *rest)
+
+    monkeypatch.setattr(worker, "encode_sample", fail)
+    models = Models()
+    with pytest.raises(OSError, match="broken disk"):
+        make_worker(tmp_path, models)(Shard(0, 0, 8))
+    assert models.batches == (2 if key == 0 else 3)  # one ahead of what is written, not more
+    assert left_in(tmp_path) == []
+
+
+def test_the_marker_counts_levels(tmp_path: Path) -> None:
+    stats = make_worker(tmp_path, Models(), maps=True)(Shard(0, 0, 8))
+    levels = np.rint(255 * np.arange(8) / 100 / np.log(2)).astype(int)
+    expected = np.bincount(np.repeat(levels, 64), minlength=256)
+    assert stats.uncertainty_histogram == expected.tolist()
+    assert worker.ShardStats.from_json(stats.to_json()) == stats
+
+
+# --- one precision a dataset -----------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> ResolvedRecipe:
+    """Shards of 4 candidates."""
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "labeler.json").write_text('{"classes": ["dark", "bright"]}')
+    (tmp_path / "tiny.yaml").write_text(
+        f"name: tiny\ngenerator: {{weights: {tmp_path}/weights}}\n"
+        f"labeler: {{weights: {tmp_path}/weights}}\ndataset: {{shard_size: 4}}\n"
+    )
+    return resolve(load_recipe(str(tmp_path / "tiny.yaml")))
+
+
+def test_a_job_is_not_continued_in_another_precision(
+    recipe: ResolvedRecipe, tmp_path: Path
+) -> None:
+    def stop(number: int) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        generate.generate(recipe, 12, out, load=Load(Models(at_batch=stop)))
+    before = left_in(out)
+    message = (
+        r"begun with generator\.precision=float32 labeler\.precision=float32, but auto means "
+        r"generator\.precision=bfloat16 .* here: go on where it was begun"
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        generate.generate(recipe, 12, out, load=Load(Models(torch.bfloat16)))
+    assert "\n" not in str(caught.value)
+    assert left_in(out) == before
+    generate.generate(recipe, 12, out, load=Load())
+    precision = "generator.precision=float32 labeler.precision=float32"
+    assert open_dataset(out).manifest.precision == precision
+
+
+def test_the_real_models_say_what_they_compute_in() -> None:
+    settings = ["generator.precision=bfloat16", "labeler.precision=bfloat16"]
+    demo = resolve(load_recipe("demo", settings))
+    models = worker.load_models(demo.generator, demo.labeler, "cpu")
+    assert worker.precision_of(models) == " ".join(settings)
+
+
+@dataclass(frozen=True)
+class TwoMachines:
+    """Shards in turn on workers that mean different things by `auto`."""
+
+    cpus_per_worker: int = 1
+    start_sec: float = 0.0
+
+    def expected_workers(self, shards: int) -> int:
+        return 2
+
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
+        loads = [Load(), Load(Models(torch.bfloat16))]
+        workers = [ShardWorker(replace(spec, load=load)) for load in loads]
+        for shard in shards:
+            yield workers[shard.number % 2](shard)
+
+
+def test_workers_that_differ_in_precision_are_refused(
+    recipe: ResolvedRecipe, tmp_path: Path
+) -> None:
+    for _ in range(2):  # and what they left is no better
+        with pytest.raises(ValueError, match=r"=bfloat16 and .*=float32: set one of them"):
+            generate.generate(recipe, 40, tmp_path / "out", executor=TwoMachines())
+    assert len(left_in(tmp_path / "out")) == 2 * 3 + 1

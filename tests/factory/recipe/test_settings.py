@@ -1,0 +1,64 @@
+"""Settings from content and overrides, whatever their model."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from factory.recipe.settings import build_settings
+
+
+class Slow(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["slow"] = "slow"
+    epochs: int = 4
+    patience: int = 2
+
+
+class Fast(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["fast"]
+    steps: int = Field(default=9, ge=1)
+    zoom: int = 3
+
+
+class Training(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    way: Annotated[Slow | Fast, Field(discriminator="kind")] = Slow()
+    colours: dict[str, int] = {}
+
+
+def build(content: dict[str, Any], *overrides: str) -> Training:
+    return build_settings(Training, content, overrides, "training settings")
+
+
+def test_a_section_of_one_of_several_kinds() -> None:
+    assert build({}).way == Slow()
+    assert build({}, "way.kind=fast", "way.steps=3").way == Fast(kind="fast", steps=3)
+    assert build({"way": {"kind": "slow"}}, "way.epochs=5").way == Slow(epochs=5)
+
+
+def test_a_mapping_of_values_is_no_section() -> None:
+    assert build({"colours": {"red": 1}}, "colours.blue=2").colours == {"red": 1, "blue": 2}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("way.step=3", "training settings: unknown key 'way.step': did you mean 'way.steps'?"),
+        ("steps=3", "unknown key 'steps': did you mean 'way.steps'?"),
+        ("zzz=3", "unknown key 'zzz': expected one of way, colours"),
+        ("way.steps=3", "'way.steps' is not a setting of kind 'slow': did you mean 'way.epochs'?"),
+        ("way.patients=3", "unknown key 'way.patients': did you mean 'way.patience'?"),
+        ("way.epochs=x", "training settings: 'way.epochs' is 'x': input should be a valid integer"),
+        ("way.zoom=3", "of kind 'slow': expected one of way.kind, way.epochs, way.patience"),
+        ("way.kind=lazy", "training settings: 'way.kind' is 'lazy': expected 'slow', 'fast'"),
+    ],
+)
+def test_a_mistake_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        build({"way": {"kind": "slow"}}, override)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,22 @@
+"""What trainings of all kinds of generators share."""
+
+import torch
+
+from generators.training import loop as training
+
+
+def test_batches_walk_through_whole_permutations() -> None:
+    batches = list(training.StepBatches(6, 4, seed=0, first=0, steps=6))
+    draws = [i for batch in batches for i in batch]
+    for epoch in range(4):
+        assert sorted(draws[6 * epoch : 6 * epoch + 6]) == list(range(6))
+    assert list(training.StepBatches(6, 4, seed=0, first=4, steps=2)) == batches[4:]
+
+
+def test_augmentation_only_moves_pixels() -> None:
+    x = torch.rand(8, 3, 4, 4)
+    rng = torch.Generator().manual_seed(0)
+    moved = training.augment(x, flips=True, quarter_turns=True, rng=rng)
+    assert not torch.equal(moved, x)
+    torch.testing.assert_close(moved.flatten(2).sort().values, x.flatten(2).sort().values)
+    assert training.augment(x, False, False, rng) is x

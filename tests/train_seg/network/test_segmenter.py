@@ -1,0 +1,133 @@
+"""The artefact: saved and loaded, any image size, damaged folders."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from train_seg.config import SegmenterConfig
+from train_seg.network.segmenter import Segmenter, build, check_sizes
+
+CLASSES = ["ground", "red", "blue"]
+
+
+@pytest.fixture
+def segmenter() -> Segmenter:
+    config = SegmenterConfig(encoder="resnet18", encoder_depth=3, encoder_weights="imagenet")
+    torch.manual_seed(0)
+    network = build(config, 3, (32, 32), pretrained=False)
+    return Segmenter.create(network, config, CLASSES, None, (32, 32), "d" * 64, {"miou": 0.5})
+
+
+def test_loads_what_it_saved_without_pretrained_weights(segmenter, tmp_path, make_labeled):
+    segmenter.save(tmp_path / "model")
+    loaded = Segmenter.load(tmp_path / "model", device="cpu")
+    images = make_labeled(3).images
+    assert torch.equal(loaded.predict(images, batch_size=2), segmenter.predict(images))
+    about = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert about["classes"] == CLASSES
+    assert about["scores"] == {"miou": 0.5}
+    assert about["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 41), (16, 16)])
+def test_predicts_at_the_size_of_the_image(segmenter, size):
+    masks = segmenter.predict(torch.zeros(2, 3, *size, dtype=torch.uint8))
+    assert masks.shape == (2, *size)
+    assert masks.dtype == torch.uint8
+    assert segmenter.predict(torch.zeros(0, 3, *size, dtype=torch.uint8)).shape == (0, *size)
+
+
+def test_images_of_another_kind_are_refused(segmenter):
+    with pytest.raises(ValueError, match=r"float32 of shape \[1, 3, 32, 32\], expected .*uint8"):
+        segmenter.predict(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"shape \[32, 32, 3\], expected"):
+        segmenter.predict(torch.zeros(32, 32, 3, dtype=torch.uint8))
+
+
+def test_missing_and_damaged(segmenter, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no model.json"):
+        Segmenter.load(tmp_path)
+    segmenter.save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    os.truncate(weights, 1000)
+    with pytest.raises(ValueError, match="holds no usable model") as error:
+        Segmenter.load(tmp_path)
+    assert "\n" not in str(error.value)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no model.safetensors"):
+        Segmenter.load(tmp_path)
+
+
+def test_other_version_and_unknown_key(segmenter, tmp_path):
+    segmenter.save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**about, "format_version": 9}))
+    with pytest.raises(ValueError, match="format version 9, expected 1"):
+        Segmenter.load(tmp_path)
+    about["config"]["learning_rate"] = 1
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"model.json: Extra inputs"):
+        Segmenter.load(tmp_path)
+
+
+def test_refuses_weights_of_another_model(segmenter, tmp_path):
+    segmenter.save(tmp_path / "a")
+    with torch.no_grad():
+        next(segmenter.network.parameters()).add_(1)
+    segmenter.save(tmp_path / "b")
+    os.replace(tmp_path / "b" / "model.safetensors", tmp_path / "a" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged or does not belong to"):
+        Segmenter.load(tmp_path / "a")
+
+
+def test_one_class_is_none():
+    with pytest.raises(ValueError, match="found 1 class, expected at least 2"):
+        build(SegmenterConfig(encoder="resnet18"), 1, (32, 32))
+
+
+@pytest.mark.parametrize(
+    "name", ["DeepLabV3Plus", "unet", "UnetPlusPlus", "FPN", "PSPNet", "UPerNet", "Segformer"]
+)
+def test_other_architectures(name):
+    config = SegmenterConfig(architecture=name, encoder="resnet18", encoder_depth=4)
+    network = build(config, 3, (24, 40), pretrained=False)
+    check_sizes(network, (24, 40))
+    assert network.training
+    assert network.eval()(torch.zeros(1, 3, 24, 40, dtype=torch.uint8)).shape == (1, 3, 24, 40)
+
+
+def test_dropout_reaches_the_decoder():
+    config = SegmenterConfig(encoder="resnet18", encoder_depth=3, dropout=0.25)
+    dropouts = [m.p for m in build(config, 2, (32, 32)).modules() if isinstance(m, nn.Dropout)]
+    assert dropouts == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"architecture": "DeepLab"}, "none so called: did you mean 'DeepLabV3'?"),
+        ({"architecture": "?"}, "none so called: expected one of Unet, .*, DeepLabV3, "),
+        ({"architecture": "Unet", "dropout": 0.1}, "it has no dropout: leave that setting out"),
+        ({"architecture": "DPT"}, "Only Timm encoders are supported for DPT"),
+    ],
+)
+def test_refused_architectures(settings, expected):
+    with pytest.raises(ValueError, match=expected) as error:
+        build(SegmenterConfig(encoder="resnet18", **settings), 3, (32, 32))
+    assert "\n" not in str(error.value)
+
+
+def test_an_architecture_that_cannot_take_the_size():
+    config = SegmenterConfig(architecture="FPN", encoder="resnet18", encoder_depth=3)
+    network = build(config, 3, (40, 40))
+    with pytest.raises(ValueError, match=r"cannot take images of 40x40: .*160x160.*set image_size"):
+        check_sizes(network, (40, 40))

@@ -1,0 +1,89 @@
+"""A training that is killed at any step, and again, ends with the bytes of an undisturbed one."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from train_seg.config import AugmentConfig, SegmenterConfig
+from train_seg.data.training_data import LabeledImages
+from train_seg.training.train import train
+
+STEPS = 7
+# Its children are forked from a process that has imported everything and trained nothing.
+CHILDREN = multiprocessing.get_context("forkserver")
+
+
+class KillAt(Callback):
+    """Ends the process after a step, in a way that no handler can prevent."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(data, out: Path, config: SegmenterConfig, val, mix, kill_at: int | None) -> int:
+    """Train in a process of its own and return its exit code."""
+    process = CHILDREN.Process(target=_run, args=(data, out, config, val, mix, kill_at))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _run(data, out: Path, config: SegmenterConfig, val, mix, kill_at: int | None) -> None:
+    torch.set_num_threads(1)
+    callbacks = [] if kill_at is None else [KillAt(kill_at)]
+    train(data, out, config, val, mix=mix, device="cpu", callbacks=callbacks)
+
+
+@pytest.fixture(autouse=True)
+def _preload():
+    CHILDREN.set_forkserver_preload(["train_seg.training.train"])
+
+
+def test_killed_twice_equals_undisturbed(dataset, config, tmp_path, make_labeled):
+    config = config.model_copy(
+        update={
+            "max_steps": STEPS,
+            "validate_every": 2,
+            "optimizer": "adamw",
+            "schedule": "cosine",
+            "warmup_steps": 1,
+            "dice": 1.0,
+            "ema": 0.9,
+            "patience": 3,
+            "augment": AugmentConfig(horizontal_flip=True, scale=(0.5, 1), brightness=0.2),
+        }
+    )
+    data: list[Path | LabeledImages] = [dataset, make_labeled(3)]
+    given = (make_labeled(4), [0.7, 0.3])
+    assert run(data, tmp_path / "whole", config, *given, None) == 0
+    expected = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    rng = random.Random(5)
+    for number in range(2):
+        out = tmp_path / f"killed-{number}"
+        # In the second turn loader processes decode, and the last run has fewer of them.
+        loading = [config.model_copy(update={"num_workers": number * n}) for n in (2, 1)]
+        for step in sorted(rng.sample(range(1, STEPS + 1), 2)):
+            assert run(data, out, loading[0], *given, step) == -signal.SIGKILL
+            assert not (out / "model.safetensors").exists()
+        assert run(data, out, loading[1], *given, None) == 0
+        assert (out / "model.safetensors").read_bytes() == expected
+        assert steps(out) == steps(tmp_path / "whole")
+
+
+def steps(out: Path) -> list[str]:
+    with (out / "curves.csv").open() as file:
+        return [row["step"] for row in csv.DictReader(file)]

@@ -1,0 +1,176 @@
+"""One training sample: from the members of a shard to an image and its mask."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import kornia_rs.io
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tvf
+
+from train_seg.data.augment import Augment
+from train_seg.evaluation.metrics import IGNORE
+
+Size = tuple[int, int]
+Pair = tuple[torch.Tensor, torch.Tensor]  # image uint8 [3, H, W], mask uint8 [H, W]
+
+Reason = Literal[
+    "shard cannot be read",
+    "member missing",
+    "picture damaged",
+    "shapes differ",
+    "unknown class id",
+]
+
+
+class Damage(NamedTuple):
+    """Why a sample cannot be learned from; `str` gives the line a user reads."""
+
+    shard: str
+    sample: str  # its key, and its number where its shard cannot be read
+    reason: Reason
+    found: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.shard}: sample {self.sample}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}"
+
+
+class DamagedSample(ValueError):
+    """A sample that cannot be learned from."""
+
+    def __init__(self, damage: Damage):
+        super().__init__(str(damage))
+        self.damage = damage
+
+
+class Encoded(NamedTuple):
+    """A sample as it lies in a shard; `members` are the files' bytes by extension."""
+
+    shard: str
+    key: str
+    members: Mapping[str, bytes]
+
+    def damaged(self, reason: Reason, found: str) -> DamagedSample:
+        """The error to raise."""
+        return DamagedSample(Damage(self.shard, self.key, reason, found))
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`Encoded` -> augmented (image, mask), a function of the sample, the seed and the epoch.
+
+    Pixels whose uncertainty level is above `limit` become 255; None learns from every pixel.
+    """
+
+    size: Size
+    augment: Augment
+    classes: int
+    limit: int | None
+    seed: int
+
+    def __call__(self, sample: Encoded, epoch: int) -> Pair:
+        """Raises DamagedSample."""
+        pixels = _picture(sample, "png", "jpg", rgb=True)
+        mask = _picture(sample, "seg.png")
+        _check_shape(mask, pixels, "mask", sample)
+        if problem := unknown_ids(mask, self.classes):
+            raise sample.damaged("unknown class id", problem)
+        if self.limit is not None:
+            levels = _picture(sample, "unc.png")
+            _check_shape(levels, pixels, "uncertainty map", sample)
+            mask[levels > self.limit] = IGNORE
+        image, mask = resize(pixels.permute(2, 0, 1).contiguous(), mask, self.size)
+        # Without the folder: where a dataset lies must not change what is trained.
+        shard = sample.shard.rsplit("/", 1)[-1]
+        return self.augment(image, mask, sample_seed(self.seed, epoch, f"{shard}/{sample.key}"))
+
+
+def unknown_ids(mask: torch.Tensor, classes: int) -> str:
+    """What is wrong with the ids of a uint8 mask, or an empty text."""
+    # One pass: adding 1 wraps 255 (ignore) to 0 and leaves the order of all other ids.
+    largest = int((mask + 1).max()) - 1 if mask.numel() else -1
+    if largest < classes:
+        return ""
+    return (
+        f"found class id {largest}, expected ids below {classes} (255 = ignore): "
+        "correct the mask or the list of classes"
+    )
+
+
+def check_ids(mask: torch.Tensor, classes: int, where: str) -> None:
+    """Refuse class ids beyond the list; `where` names the mask in the error."""
+    if problem := unknown_ids(mask, classes):
+        raise ValueError(f"{where}: {problem}")
+
+
+def resize(image: torch.Tensor, mask: torch.Tensor, size: Size) -> Pair:
+    """Image uint8 `[..., 3, H, W]` (bilinear, antialiased) and mask `[..., H, W]` (nearest)."""
+    if tuple(image.shape[-2:]) == size:
+        return image, mask
+    image = tvf.resize(image, list(size), antialias=True)
+    mask = tvf.resize(mask.unsqueeze(-3), list(size), InterpolationMode.NEAREST_EXACT)
+    return image, mask.squeeze(-3)
+
+
+def sample_seed(seed: int, epoch: int, key: str) -> int:
+    """Seed of a sample's augmentation: of the sample and epoch alone, never of the order."""
+    words = [seed, epoch, zlib.crc32(key.encode())]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0])
+
+
+# --- pictures --------------------------------------------------------------------------------
+
+
+def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
+    """Pixels of a PNG or JPEG: uint8 `[H, W, 3]`, or as stored (class ids) `[H, W]`.
+
+    Raises OSError, ValueError or SyntaxError for what is no whole picture.
+    """
+    if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
+        width, height = struct.unpack(">II", encoded[16:24])
+        # Four times as fast as Pillow. It refuses what is not exactly the format asked for, eight
+        # bits a channel, and whatever is damaged: Pillow then converts, or says what is wrong.
+        try:
+            if rgb:
+                return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "rgb")
+            return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "mono")[..., 0]
+        except Exception:  # it has no narrower type
+            # The checksums: decoding, Pillow gives some damaged pictures as whole.
+            Image.open(io.BytesIO(encoded)).verify()
+    picture = Image.open(io.BytesIO(encoded))
+    return np.array(picture.convert("RGB") if rgb else picture)
+
+
+def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
+    """The first member of `names` that is there, uint8 `[H, W]` or, if `rgb`, `[H, W, 3]`."""
+    name = next((name for name in names if name in sample.members), None)
+    if name is None:
+        there = ", ".join(sorted(sample.members))
+        found = f"found members {there}, expected {' or '.join(names)} too"
+        raise sample.damaged("member missing", found)
+    try:
+        return torch.from_numpy(decode_picture(sample.members[name], rgb))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
+        found = f"{name} cannot be decoded ({error})"
+        raise sample.damaged("picture damaged", found) from None
+
+
+def _check_shape(found: torch.Tensor, pixels: torch.Tensor, what: str, sample: Encoded) -> None:
+    if found.shape != pixels.shape[:2]:
+        line = (
+            f"the {what} has shape {tuple(found.shape)}, expected {tuple(pixels.shape[:2])}"
+            " as its image"
+        )
+        raise sample.damaged("shapes differ", line)

@@ -1,0 +1,236 @@
+"""A dataset folder as a row of samples in an order that is known before anything is read.
+
+An epoch lines up the shards in an order drawn anew and cuts the row of their samples into windows
+of `shuffle_buffer`, within which the samples are shuffled. All of this follows from the seed and
+the counts in dataset.json. So a stream starts at any place by reading one window, while each tar is
+read forwards only, as suits a bucket, and a window ahead of its use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle, groupby, islice
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from factory_core.dataset import Dataset, level_at_quantile
+from factory_core.storage import one_line
+from train_seg.data.augment import Augment
+from train_seg.data.samples import Damage, Decoder, Encoded, Size
+from train_seg.data.stream import Item
+
+
+class ShardSource:
+    """The shards of one dataset folder, a `Source` for `Stream`.
+
+    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255. With
+    `skip_damaged`, a sample that cannot be read is replaced by the next one of its window that can
+    be, or of the next window with any.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        size: Size,
+        augment: Augment,
+        seed: int,
+        shuffle_buffer: int = 1000,
+        ignore_above: float | None = None,
+        skip_damaged: bool = False,
+    ):
+        self._dataset = dataset
+        self._counts = np.array([s.samples for s in dataset.manifest.shards], np.int64)
+        if not self.samples:
+            raise ValueError(f"{dataset.path}: found no sample in any shard, expected at least one")
+        limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
+        self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed)
+        self._seed, self._window, self._skip_damaged = seed, shuffle_buffer, skip_damaged
+
+    @property
+    def samples(self) -> int:
+        return int(self._counts.sum())
+
+    @property
+    def digest(self) -> str:
+        digests = "".join(s.sha256 for s in self._dataset.manifest.shards)
+        return hashlib.sha256(digests.encode()).hexdigest()
+
+    def read(self, places: Iterable[int]) -> Iterator[Item]:
+        """The samples at increasing places of the endless row of epochs, as they lie in the tars.
+
+        A thread reads the next window while one is used, so that nothing waits for a bucket.
+        Between the places only the tars' headers are read.
+        """
+        windows = self._windows(places)
+        thread = ThreadPoolExecutor(1, "shard-reader")
+        try:
+            pending = thread.submit(next, windows, None)
+            while (window := pending.result()) is not None:
+                pending = thread.submit(next, windows, None)
+                yield from window
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def _windows(self, places: Iterable[int]) -> Iterator[list[Item]]:
+        tars = _Tars(self._dataset)
+        row = (divmod(place, self.samples) for place in places)
+        try:
+            for (epoch, window), group in groupby(row, lambda p: (p[0], p[1] // self._window)):
+                wanted = np.array([place for _, place in group])
+                yield self._read_window(tars, epoch, window, wanted)
+        finally:
+            tars.close()
+
+    def _read_window(self, tars: _Tars, epoch: int, window: int, places: np.ndarray) -> list[Item]:
+        found = self._fetch(tars, epoch, places)
+        usable: list[Encoded | Damage] = []
+        items: list[Item] = []
+        for place, sample in zip(places.tolist(), found, strict=True):
+            if isinstance(sample, Encoded):
+                items.append(Item(epoch, sample))
+                continue
+            stand_in = None
+            if self._skip_damaged:
+                # All of the window, whichever places of it are asked for: a resumed stream, or
+                # another process, must find the same.
+                usable = usable or self._usable_window(tars, epoch, window, sample)
+                following = islice(cycle(usable), place % self._window, None)
+                stand_in = next(s for s in following if isinstance(s, Encoded))
+            items.append(Item(epoch, stand_in, sample))
+        return items
+
+    def _usable_window(
+        self, tars: _Tars, epoch: int, window: int, damage: Damage
+    ) -> list[Encoded | Damage]:
+        """All of a window or, if nothing in it can be read, of the next one with something."""
+        windows = math.ceil(self.samples / self._window)
+        for number in range(window, window + windows):
+            first = number % windows * self._window
+            places = np.arange(first, min(first + self._window, self.samples))
+            found = self._fetch(tars, epoch, places)
+            if any(isinstance(sample, Encoded) for sample in found):
+                return found
+        raise ValueError(f"{damage} (and no other sample can be read)")
+
+    def _fetch(self, tars: _Tars, epoch: int, places: np.ndarray) -> list[Encoded | Damage]:
+        """The samples at places of one epoch, read in the order in which they lie in the tars."""
+        shards = _rng(self._seed, epoch, 1).permutation(len(self._counts))
+        ends = np.cumsum(self._counts[shards])
+        unshuffled = self._unshuffled(epoch, places)
+        at = np.searchsorted(ends, unshuffled, "right")
+        numbers = unshuffled - ends[at] + self._counts[shards[at]]
+        found: dict[int, Encoded | Damage] = {}
+        for i in np.argsort(unshuffled).tolist():
+            found[i] = tars.sample(int(shards[at[i]]), int(numbers[i]))
+        return [found[i] for i in range(len(places))]
+
+    def _unshuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Where the samples at `places` of an epoch stand in its row of shards."""
+        result = np.empty_like(places)
+        for window in np.unique(places // self._window).tolist():
+            first = window * self._window
+            inside = places // self._window == window
+            size = min(self._window, self.samples - first)
+            order = _rng(self._seed, epoch, 2, window).permutation(size)
+            result[inside] = first + order[places[inside] - first]
+        return result
+
+
+def _rng(*words: int) -> np.random.Generator:
+    return np.random.default_rng(words)
+
+
+def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
+    """The highest level of the uncertainty maps that is learned from."""
+    histogram = dataset.manifest.uncertainty_histogram
+    if histogram is None:
+        raise ValueError(
+            f"{dataset.path} has no uncertainty maps, which ignore_above_quantile needs: make it "
+            "anew with --set dataset.uncertainty_maps=true, or leave that setting out"
+        )
+    return level_at_quantile(histogram, quantile)
+
+
+# --- tars ------------------------------------------------------------------------------------
+
+
+class _Tars:
+    """Samples by shard and number; cheap in the order in which they lie in a shard."""
+
+    def __init__(self, dataset: Dataset):
+        self._paths = dataset.shard_paths
+        self._counts = [shard.samples for shard in dataset.manifest.shards]
+        self._samples_path, self._keys = dataset.samples_path, dict[int, list[str]]()
+        self._files = ExitStack()  # the shard that is open
+        self._shard, self._number = -1, 0  # the sample that comes next
+        self._broken = ""  # why there is none
+
+    def sample(self, shard: int, number: int) -> Encoded | Damage:
+        """A sample, or why it cannot be read; then neither can those behind it in its shard."""
+        path, count = self._paths[shard], self._counts[shard]
+        try:
+            with one_line(path):
+                if shard != self._shard or number < self._number:
+                    self._open(shard)
+                while not self._broken and self._number < number:
+                    self._next(keep=False)
+                if not self._broken:
+                    return self._next(keep=True)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            said = str(getattr(error, "strerror", None) or error)
+            reason = " ".join(said.split()).removeprefix(f"{path}: ")
+            self._broken = f"cannot be read ({reason}): copy the shard again or make it anew"
+        sample = " ".join([*self._listed(shard)[number : number + 1], f"({number + 1} of {count})"])
+        return Damage(str(path), sample, "shard cannot be read", self._broken)
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _listed(self, shard: int) -> list[str]:
+        """Keys of a shard that cannot be read, from samples.parquet; none if that cannot either."""
+        if shard not in self._keys:
+            wanted = [("shard", "==", self._paths[shard].name)]
+            try:
+                with self._samples_path.open("rb") as file:
+                    table = pyarrow.parquet.read_table(file, columns=["key"], filters=wanted)
+                self._keys[shard] = sorted(table["key"].to_pylist())
+            except (OSError, pyarrow.ArrowException):
+                self._keys[shard] = []
+        return self._keys[shard]
+
+    def _open(self, shard: int) -> None:
+        self.close()
+        self._shard, self._number, self._broken = shard, 0, ""
+        self._file = self._files.enter_context(self._paths[shard].open("rb"))
+        self._tar = self._files.enter_context(tarfile.TarFile(fileobj=self._file))
+        self._header = self._tar.next()
+
+    def _next(self, keep: bool) -> Encoded:
+        """Go to the next sample; without `keep` its members are not read."""
+        count, listed = self._number, self._counts[self._shard]
+        if self._header is None:
+            # tarfile also takes a header that it cannot read for the end
+            raise EOFError(f"it ends after {count} samples, dataset.json lists {listed}")
+        key, members = self._header.name.split(".", 1)[0], dict[str, bytes]()
+        while self._header is not None:
+            name, _, extension = self._header.name.partition(".")
+            if name != key:
+                break
+            if keep:
+                self._file.seek(self._header.offset_data)
+                data = self._file.read(self._header.size)
+                if len(data) < self._header.size:
+                    raise EOFError(f"it is cut off in {self._header.name}")
+                members[extension] = data
+            self._header = self._tar.next()
+        self._number += 1
+        if self._number == listed and self._header is not None:
+            raise EOFError(f"it holds more than the {listed} samples that dataset.json lists")
+        return Encoded(str(self._paths[self._shard]), key, members)

@@ -1,0 +1,236 @@
+"""Training data: dataset folders and annotated images, joined into one stream of batches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
+from factory_core.storage import location
+from train_seg.data.augment import Augment
+from train_seg.data.samples import Pair, Size, check_ids, resize, sample_seed
+from train_seg.data.shards import ShardSource
+from train_seg.data.stream import Item, Source, Stream
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Annotated images in memory: uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]` (255 = ignore)."""
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]] | None = None
+    name: str = "annotated images"
+
+
+class TensorSource:
+    """Annotated images in memory, a `Source` for `Stream`."""
+
+    def __init__(self, data: LabeledImages, size: Size, augment: Augment, seed: int):
+        if not len(data.images):
+            raise ValueError(f"{data.name}: found no image, expected at least one")
+        check_ids(data.masks, len(data.classes), data.name)
+        self._images, self._masks = resize(data.images, data.masks, size)
+        self._augment, self._seed = augment, seed
+
+    @property
+    def samples(self) -> int:
+        return len(self._images)
+
+    @property
+    def digest(self) -> str:
+        h = hashlib.sha256(self._images.numpy().tobytes())
+        h.update(self._masks.numpy().tobytes())
+        return h.hexdigest()
+
+    def read(self, places: Iterable[int]) -> Iterator[Item]:
+        """The number of an image, for each of the places in the endless row of epochs."""
+        row = (divmod(place, self.samples) for place in places)
+        for epoch, group in groupby(row, lambda p: p[0]):
+            order = np.random.default_rng([self._seed, epoch]).permutation(self.samples)
+            for _, place in group:
+                yield Item(epoch, int(order[place]))
+
+    def decoder(self, number: int, epoch: int) -> Pair:
+        """An image and its mask, augmented."""
+        seed = sample_seed(self._seed, epoch, f"memory/{number}")
+        return self._augment(self._images[number], self._masks[number], seed)
+
+
+def batches(
+    source: Stream, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[Pair]:
+    """Endless full batches from a step on, see `Stream.batches`."""
+    return source.batches(batch_size, start_step, rank, world_size)
+
+
+class Rounds:
+    """What Lightning takes for an epoch: the next `steps` batches, up to step `total` of the run.
+
+    `position` gives the optimiser steps done, so that a resumed run goes on where it was. Of
+    several processes, each has its own `Rounds`, with its rows of the batches.
+    """
+
+    def __init__(
+        self,
+        source: Stream,
+        batch_size: int,
+        steps: int,
+        total: int,
+        position: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self._source, self._batch_size = source, batch_size
+        self._steps, self._total, self._position = steps, total, position
+        self._rank, self._world_size = rank, world_size
+        self._stream: Iterator[Pair] | None = None
+        self._next = 0
+
+    def __iter__(self) -> Iterator[Pair]:
+        start = self._position()
+        if self._stream is None or self._next != start:
+            self._stream = batches(
+                self._source, self._batch_size, start, self._rank, self._world_size
+            )
+        self._next = start
+        while self._next < min(start + self._steps, self._total):
+            self._next += 1
+            yield next(self._stream)
+
+
+# --- several inputs --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What `train` learns from: one stream, and what all its parts agree on."""
+
+    source: Stream
+    classes: list[str]
+    palette: list[list[int]] | None
+    image_size: Size
+
+    @property
+    def digest(self) -> str:
+        """sha256 of samples, weights of a mixture, class names and image size."""
+        content = [self.source.digest, self.classes, list(self.image_size)]
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def open_training_data(
+    data: Sequence[str | Path | LabeledImages],
+    augment: Callable[[Size], Augment],
+    size: Size | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+    shuffle_buffer: int = 1000,
+    ignore_above: float | None = None,
+    mix: Sequence[float] | None = None,
+    skip_damaged: bool = False,
+) -> TrainingData:
+    """Join dataset folders and annotated images; `size` (height, width) None: that of the data.
+
+    `mix` weighs each of `data`: each place of a batch draws its source with these probabilities,
+    see `Stream`; None: each sample once an epoch. `ignore_above` is a quantile of each dataset's
+    uncertainty, see `ShardSource`; annotated images are certain. With `skip_damaged`, damaged
+    samples and shards of datasets are counted in `source.skipped` instead of ending the stream.
+
+    Raises:
+        FileNotFoundError: a folder is no finished dataset, or a shard is missing.
+        ValueError: nothing given, no samples, a damaged shard, classes or sizes that differ,
+            weights that do not fit, or `ignore_above` without uncertainty maps.
+    """
+    if not data:
+        raise ValueError("found no training data: give --data DIR at least once")
+    weights = None if mix is None else _weights(mix, len(data))
+    inputs = [d if isinstance(d, LabeledImages) else _open(d, skip_damaged) for d in data]
+    datasets = [d for d in inputs if isinstance(d, Dataset)]
+    classes = _agreed_classes(inputs)
+    # Annotated images follow the size of the datasets, if there are any.
+    size = size or _agreed_size(datasets or inputs)
+    transform = augment(size)
+    if ignore_above is not None and not datasets:
+        raise ValueError(
+            "ignore_above_quantile needs the uncertainty maps of a dataset, found annotated images"
+            " only: leave that setting out"
+        )
+    sources: list[Source] = [
+        ShardSource(d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged)
+        if isinstance(d, Dataset)
+        else TensorSource(d, size, transform, seed)
+        for d in inputs
+    ]
+    palettes = [d.manifest.palette for d in datasets]
+    palettes += [
+        [list(colour) for colour in m.palette]
+        for m in inputs
+        if isinstance(m, LabeledImages) and m.palette
+    ]
+    stream = Stream(sources, seed, weights, num_workers, skip_damaged)
+    return TrainingData(stream, classes, palettes[0] if palettes else None, size)
+
+
+def _weights(mix: Sequence[float], inputs: int) -> list[float]:
+    """`mix` with the sum 1."""
+    shown = ",".join(f"{w:g}" for w in mix)
+    if len(mix) != inputs:
+        raise ValueError(
+            f"--mix {shown}: found {len(mix)} weights, expected one a --data: {inputs}"
+        )
+    if not all(math.isfinite(w) and w > 0 for w in mix):
+        raise ValueError(
+            f"--mix {shown}: expected weights above 0; leave out the --data that has none"
+        )
+    return [w / math.fsum(mix) for w in mix]
+
+
+def _open(folder: str | Path, skip_damaged: bool) -> Dataset:
+    """A finished dataset; if damaged ones are skipped, its shards are looked at when read."""
+    try:
+        return open_dataset(folder)
+    except (FileNotFoundError, ValueError):
+        path = location(folder)
+        if not (skip_damaged and (path / MANIFEST_NAME).is_file()):
+            raise
+        return Dataset(path, read_manifest(path))
+
+
+def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
+    classes = [
+        (str(d.path), d.manifest.classes) if isinstance(d, Dataset) else (d.name, list(d.classes))
+        for d in inputs
+    ]
+    for name, found in classes[1:]:
+        if found != classes[0][1]:
+            raise ValueError(
+                f"{name} has the classes {', '.join(found)}, {classes[0][0]} has "
+                f"{', '.join(classes[0][1])}: joined data must agree in names and order"
+            )
+    return list(classes[0][1])
+
+
+def _agreed_size(inputs: Sequence[Dataset | LabeledImages]) -> Size:
+    """(height, width) of all inputs."""
+    sizes = [
+        (str(d.path), d.manifest.image_size)
+        if isinstance(d, Dataset)
+        else (d.name, (d.images.shape[-2], d.images.shape[-1]))
+        for d in inputs
+    ]
+    expected = sizes[0][1]
+    for name, found in sizes[1:]:
+        if found != expected:
+            raise ValueError(
+                f"{name} has images of {found[0]}x{found[1]}, {sizes[0][0]} of "
+                f"{expected[0]}x{expected[1]}: set image_size to train on one size"
+            )
+    return expected

@@ -1,0 +1,152 @@
+"""Running a segmenter over images and writing what it sees: class ids and overlays as PNG.
+
+`predictions.json` marks a folder of predictions, which may be replaced. A folder with masks but
+without it is somebody's annotations.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from factory_core.dataset import encode_mask, overlay, write_json
+from factory_core.storage import write_bytes
+from train_seg.evaluation.evaluate import PredictFn
+
+MASKS_DIR = "masks"
+OVERLAYS_DIR = "overlays"
+MARKER_NAME = "predictions.json"
+MAX_BATCH_PIXELS = 2**22  # logits at the size of the image take 4 bytes a pixel and class
+WRITERS = min(8, os.cpu_count() or 1)  # threads
+BAND_ROWS = 512  # large overlays are painted in bands: they pass through float64
+
+
+@dataclass(frozen=True)
+class PredictionCounts:
+    """How many images were written, and pixels a class over all of them."""
+
+    images: int
+    class_pixels: list[int]
+
+
+def predict(
+    predict_fn: PredictFn,
+    images: Iterable[tuple[str, torch.Tensor]],
+    out: str | Path,
+    palette: Sequence[Sequence[int]],
+    batch_size: int = 16,
+    overlays: bool = True,
+) -> PredictionCounts:
+    """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).
+
+    Images are uint8 `[3, H, W]` of any sizes; neighbours of equal size share a batch. A name may
+    contain folders (`day/a`). `palette` is RGB 0-255, one colour a class. `out`/predictions.json
+    holds the counts, once complete.
+
+    Raises:
+        FileExistsError: `out` holds masks or overlays that `predict` did not write.
+        ValueError: two images have the same name, so that one result would replace the other.
+    """
+    folder = Path(out)
+    _prepare_folder(folder)
+    seen: set[str] = set()
+    pixels, writing = np.zeros(len(palette), np.int64), list[Future[np.ndarray]]()
+    with ThreadPoolExecutor(WRITERS) as pool:  # zlib and numpy run beside the network
+        for batch in _batches(images, batch_size):
+            masks = predict_fn(torch.stack([image for _, image in batch])).cpu().numpy()
+            for name, _ in batch:
+                if name in seen:
+                    raise ValueError(
+                        f"two images are called '{name}': rename one, or use two --out"
+                    )
+                seen.add(name)
+            # One batch is written while the next is segmented; no more of them wait in memory.
+            pixels += sum(job.result() for job in writing)
+            writing = [
+                pool.submit(_write, folder, name, image, mask, palette, overlays)
+                for (name, image), mask in zip(batch, masks, strict=True)
+            ]
+        pixels += sum(job.result() for job in writing)
+    counts = PredictionCounts(len(seen), pixels.tolist())
+    write_json(
+        folder / MARKER_NAME,
+        {"complete": True, **asdict(counts), "palette": [list(c) for c in palette]},
+    )
+    return counts
+
+
+def _write(
+    out: Path,
+    name: str,
+    image: torch.Tensor,
+    mask: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    overlays: bool,
+) -> np.ndarray:
+    """Write the results of one image; returns its pixels a class, int64."""
+    _write_png(out / MASKS_DIR / f"{name}.png", encode_mask(mask, palette))
+    if overlays:
+        shown = _overlay(image.permute(1, 2, 0).cpu().numpy(), mask, palette)
+        buffer = io.BytesIO()
+        # At the default level, compressing a photograph takes longer than all the rest.
+        Image.fromarray(shown).save(buffer, "PNG", compress_level=1)
+        _write_png(out / OVERLAYS_DIR / f"{name}.png", buffer.getvalue())
+    pixels = np.zeros(len(palette), np.int64)
+    for band in np.array_split(mask, -(-len(mask) // BAND_ROWS)):  # bincount makes int64 of it
+        pixels += np.bincount(band.ravel(), minlength=len(palette))
+    return pixels
+
+
+def _write_png(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)  # a name may contain folders
+    write_bytes(path, data)
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """`overlay` in bands of rows; each sees one row of its neighbours, for the contours."""
+    shown = np.empty_like(image)
+    for top in range(0, len(mask), BAND_ROWS):
+        end, first = top + BAND_ROWS, max(0, top - 1)
+        band = overlay(image[first : end + 1], mask[first : end + 1], palette)
+        shown[top:end] = band[top - first : end - first]
+    return shown
+
+
+def _prepare_folder(out: Path) -> None:
+    """Make the folders, and mark `out` before its first mask: an interrupted run may be repeated.
+
+    Raises FileExistsError if `out` holds masks or overlays without the mark.
+    """
+    if not (out / MARKER_NAME).is_file():
+        for name in (MASKS_DIR, OVERLAYS_DIR):
+            if (out / name).exists():
+                raise FileExistsError(
+                    f"{out / name} was not written by predict (no {MARKER_NAME} beside it) and "
+                    "could be annotations: use another --out"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / MARKER_NAME, {"complete": False})
+
+
+def _batches(
+    images: Iterable[tuple[str, torch.Tensor]], batch_size: int
+) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """Consecutive images of equal size, at most `batch_size` or MAX_BATCH_PIXELS together."""
+    batch: list[tuple[str, torch.Tensor]] = []
+    for item in images:
+        height, width = item[1].shape[1:]
+        most = min(batch_size, max(1, MAX_BATCH_PIXELS // (height * width)))
+        if batch and (len(batch) >= most or item[1].shape != batch[0][1].shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

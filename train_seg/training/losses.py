@@ -1,0 +1,55 @@
+"""What a training minimises: cross-entropy over labelled pixels, and the Dice loss of classes.
+
+Logits are float `[N, K, H, W]`, masks uint8 `[N, H, W]`, 255 = ignore. Where several processes
+train together, each passes its part of the batch and gets the loss of the whole one, see
+`parallel.whole`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from train_seg.config import SegmenterConfig
+from train_seg.evaluation.metrics import IGNORE
+from train_seg.training.parallel import whole
+
+
+def objective(logits: torch.Tensor, masks: torch.Tensor, config: SegmenterConfig) -> torch.Tensor:
+    """Cross-entropy plus `config.dice` times the Dice loss."""
+    loss = pixel_loss(logits, masks, config.label_smoothing)
+    if config.dice:
+        loss = loss + config.dice * dice_loss(logits, masks)
+    return loss
+
+
+def pixel_loss(
+    logits: torch.Tensor, masks: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean cross-entropy over pixels that are not 255; 0 if all of them are."""
+    total = F.cross_entropy(
+        logits.float(),
+        masks.long(),
+        ignore_index=IGNORE,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return whole(total) / whole((masks != IGNORE).sum()).clamp(min=1)
+
+
+def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - Dice over the classes in `masks`; 0 if there is none (Milletari et al., 2016).
+
+    Dice of a class is 2 Σ p g / (Σ p + Σ g) over the pixels of the batch that are not 255, p its
+    probability, g one where it is true. Not that of segmentation-models-pytorch, which divides by
+    the number of all classes and cannot be summed over processes; they agree where all occur.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+    truth = masks[:, None] == classes  # bool [N, K, H, W]
+    p = logits.float().softmax(1) * (masks != IGNORE)[:, None]
+    pixels = (0, 2, 3)
+    sums = torch.stack([(p * truth).sum(pixels), p.sum(pixels), truth.sum(pixels).float()])
+    overlap, predicted, true = whole(sums)
+    present = true > 0
+    dice = 2 * overlap / (predicted + true).clamp(min=1)  # at least one pixel where present
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,257 @@
+"""The training step of a segmenter, its validation and its checkpoints, for Lightning."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import safetensors.torch
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from safetensors import SafetensorError
+
+from factory_core.storage import write_bytes
+from train_seg.config import SegmenterConfig
+from train_seg.data.stream import Stream
+from train_seg.evaluation.metrics import Confusion, scores
+from train_seg.network.segmenter import Network, weights_bytes
+from train_seg.training.losses import objective
+from train_seg.training.parallel import rank, union, whole, world_size
+
+LAST_NAME = "last.ckpt"
+BEST_NAME = "best.safetensors"
+CURVES_NAME = "curves.csv"
+LOG_EVERY = 10  # steps between values in tensorboard, and between looks at the loss
+
+
+class SegmenterModule(lightning.LightningModule):
+    """Minimises `losses.objective`; keeps the weights of the best mIoU.
+
+    Where several processes train together, each runs this on its part of the batches; numbers are
+    those of all parts, and the first process writes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: SegmenterConfig,
+        classes: Sequence[str],
+        total_steps: int,
+        checkpoints: Path,
+    ):
+        super().__init__()
+        self.network, self.config, self.classes = network, config, list(classes)
+        self.total_steps, self.checkpoints = total_steps, checkpoints
+        self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
+        self.best: dict[str, Any] = {}  # scores of the best validation so far
+        self.history: list[dict[str, float]] = []
+        self._losses: list[torch.Tensor] = []
+        self._started = 0.0
+
+    @property
+    def result(self) -> Network:
+        """The network that is validated and kept: the averaged one if there is an average."""
+        return self.average if self.average is not None else self.network
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        if config.optimizer == "sgd":
+            settings |= {"momentum": 0.9, "nesterov": True}
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = kinds[config.optimizer](groups, fused=True, **settings)
+        warmup_steps = min(config.warmup_steps, self.total_steps // 10)
+
+        def factor(step: int) -> float:
+            warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+            if config.schedule == "constant":
+                return warmup
+            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        self._losses, self._started = [], time.perf_counter()
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+        images, masks = batch
+        # Dropout is a function of seed and step, so that a resumed run repeats what was lost.
+        words = [self.config.seed, self.global_step, rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        loss = objective(self.network(images), masks, self.config)
+        self._losses.append(loss.detach())
+        elapsed = time.perf_counter() - self._started
+        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("images/s", len(self._losses) * self.config.batch_size / elapsed, prog_bar=True)
+        return loss * world_size()  # see `whole`
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            update_average(self.average, self.network, self.config.ema, self.global_step)
+        if self.global_step % LOG_EVERY == 0:  # not each step: a GPU is waited for
+            self._check_loss()
+
+    def _check_loss(self) -> None:
+        loss = float(self._losses[-1])
+        if not math.isfinite(loss):
+            raise ValueError(self._diverged(f"the loss is {loss}"))
+
+    def check_weights(self) -> None:
+        """Raise ValueError unless all weights, averaged ones too, are finite."""
+        finite = torch.stack([t.isfinite().all() for t in self.state_dict().values()])
+        if not finite.all():
+            raise ValueError(self._diverged("weights are not finite"))
+
+    def _diverged(self, found: str) -> str:
+        return (
+            f"the training diverged, {found} after step {self.global_step} of "
+            f"{self.total_steps}: lower lr (now {self.config.lr:g}) or raise warmup_steps"
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.check_weights()  # class ids of NaN would be scored as any other
+        self._confusion, self._images = Confusion(len(self.classes)), torch.tensor(0)
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
+        images, masks = batch
+        self._confusion.update(self.result(images).argmax(1), masks)
+        self._images += len(images)
+
+    def on_validation_epoch_end(self) -> None:
+        self._confusion.counts = whole(self._confusion.counts.to(self.device)).cpu()
+        images = int(whole(self._images.to(self.device)))
+        found = scores(self._confusion, self.classes, images).to_dict()
+        self.log("miou", found["miou"], prog_bar=True)
+        self.log("pixel_accuracy", found["pixel_accuracy"])
+        self._validation = found
+        if not self.best or found["miou"] > self.best["miou"]:
+            self.best = {**found, "step": self.global_step}
+            if self.trainer.is_global_zero:
+                write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` validations went by without a better mIoU."""
+        since = sum(row["step"] > self.best["step"] for row in self.history) if self.best else 0
+        return self.config.patience is not None and since >= self.config.patience
+
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = self.exhausted  # before the run that is gone on with ended
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was trained yet in this round: resuming, Lightning opens an empty one."""
+        return not self._losses
+
+    def on_train_epoch_end(self) -> None:
+        if self.idle:
+            return
+        self._check_loss()
+        self.check_weights()  # before KeepLast
+        elapsed = time.perf_counter() - self._started
+        row = {
+            "step": self.global_step,
+            "loss": float(torch.stack(self._losses).mean()),
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_sec": len(self._losses) * self.config.batch_size / elapsed,
+        }
+        if self.best:
+            row |= {k: self._validation[k] for k in ("miou", "miou_reference", "pixel_accuracy")}
+        self.history.append(row)
+        self.trainer.should_stop = self.exhausted
+        if not self.trainer.is_global_zero:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row)
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_bytes(self.checkpoints.parent / CURVES_NAME, text.getvalue().encode())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"best": self.best, "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best, self.history = checkpoint["best"], checkpoint["history"]
+
+    def restore_best(self) -> Network:
+        """The network with the weights of the best validation, or the last without any.
+
+        Raises ValueError if the file that keeps them is missing or damaged.
+        """
+        if self.best:
+            path = self.checkpoints / BEST_NAME
+            try:
+                self.result.load_state_dict(safetensors.torch.load_file(path))
+            except (OSError, SafetensorError, RuntimeError):
+                raise ValueError(
+                    f"{path} is missing or damaged: delete {path.parent} to start anew"
+                ) from None
+        return self.result
+
+
+class Skips(Callback):
+    """Keeps what a `stream` has skipped in the checkpoints, from all processes."""
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._stream.damaged = union(self._stream.damaged)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"damaged": self._stream.damaged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stream.damaged = dict(state_dict["damaged"])
+
+
+class KeepLast(Checkpoint):
+    """Replaces checkpoints/last.ckpt after each round, whole or not at all."""
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmenterModule)
+        if pl_module.idle:
+            return
+        path = pl_module.checkpoints / LAST_NAME
+        temporary = path.with_name(f".tmp-{path.name}")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, path)
+
+
+@torch.no_grad()
+def update_average(average: Network, network: Network, decay: float, step: int) -> None:
+    """Move `average` towards `network` after optimiser step `step` (from 1), buffers too.
+
+    The decay grows from 2/11 to `decay`, so that a short run does not keep its random start.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
