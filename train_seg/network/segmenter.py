@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from factory_core.dataset import default_palette, write_json
+from factory_core.device import pick_device
 from factory_core.storage import write_bytes
 from train_seg.config import SegmenterConfig
 
@@ -151,18 +152,6 @@ def check_sizes(network: Network, image_size: tuple[int, int]) -> None:
             f"this architecture and encoder_depth cannot take images of {height}x{width}: {found}; "
             "set image_size, input_scale or encoder_depth"
         )
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one, else the CPU."""
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {name} cannot be used: {reason}") from None
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass

@@ -29,6 +29,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, TensorDataset
 
 from factory_core.dataset import default_palette
+from factory_core.device import pick_device
 from factory_core.storage import write_bytes
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
@@ -36,7 +37,7 @@ from train_seg.data.samples import check_ids
 from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
 from train_seg.evaluation.plots import draw_curves
 from train_seg.network.pretrained import settle_encoder_weights
-from train_seg.network.segmenter import Segmenter, build, check_sizes, pick_device
+from train_seg.network.segmenter import Segmenter, build, check_sizes
 from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
 from train_seg.training.panel import PANELS_DIR, Panels
