@@ -1,41 +1,42 @@
-"""What an output folder must be: a folder or a new name, and nobody else's."""
+"""What an output must be: a folder or a new name, not used for anything else."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from factory_core.storage import Store
 
 LEFT_BY_DESKTOPS = ("Thumbs.db", "desktop.ini")  # besides hidden files such as .DS_Store
 
 
-def refuse_file(folder: Path, flag: str = "--out") -> None:
-    """Raise NotADirectoryError, naming `flag`, if `folder` or what it would lie in is a file.
+def refuse_file(folder: Path | Store, flag: str = "--out") -> None:
+    """Raise NotADirectoryError, naming `flag`, if `folder` or a folder it would lie in is a file.
 
     Raises OSError if it would lie in a bucket that cannot be reached.
     """
-    from factory_core.storage import check_reachable, is_remote  # not to show the help
+    from factory_core.storage import open_store  # here: `--help` must be quick
 
-    check_reachable(folder)
-    # In a bucket a name may well be both a file and the beginning of others.
-    above = [] if is_remote(folder) else folder.parents
-    for path in (folder, *above):
-        if path.exists() and not path.is_dir():
-            found = "a file" if path == folder else f"the file {path}"
-            raise NotADirectoryError(
-                f"{flag} {folder}: found {found}, expected a folder or a new name"
-            )
+    store = open_store(folder)
+    store.check()
+    file = store.obstacle()
+    if file is not None:
+        found = "a file" if file == str(store) else f"the file {file}"
+        raise NotADirectoryError(f"{flag} {folder}: found {found}, expected a folder or a new name")
 
 
 def refuse_folder(file: Path, flag: str) -> None:
-    """Raise an OSError, naming `flag`, if `file` is a folder or lies in none."""
+    """Raise an OSError, naming `flag`, if `file` is a folder or its folder does not exist."""
     if file.is_dir():
         raise IsADirectoryError(f"{flag} {file}: found a folder, expected the name of a file")
     if not file.parent.is_dir():
-        raise FileNotFoundError(f"{flag} {file}: there is no folder {file.parent}: make it first")
+        raise FileNotFoundError(f"{flag} {file}: there is no folder {file.parent}: create it first")
 
 
-def contents(folder: Path) -> list[str]:
-    """Names in `folder`, sorted, without hidden files; none if it does not exist."""
-    if not folder.is_dir():
-        return []
-    names = sorted(path.name for path in folder.iterdir())
+def contents(folder: Path | Store) -> list[str]:
+    """Names in `folder`, sorted, without hidden files; empty if it does not exist."""
+    from factory_core.storage import open_store
+
+    names = open_store(folder).names()
     return [n for n in names if not n.startswith(".") and n not in LEFT_BY_DESKTOPS]

@@ -20,6 +20,7 @@ from factory.cli.options import (
     LabelerDir,
     RecipeName,
     Settings,
+    ShardTimeout,
     Workers,
     as_given,
     dataset_folder,
@@ -44,6 +45,7 @@ def generate(
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: GpusPerWorker = None,
     address: Address = None,
+    shard_timeout: ShardTimeout = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Run seed of the sampler.")] = None,
     settings: Settings = None,
     keep_candidates: Keep = False,
@@ -55,21 +57,18 @@ def generate(
 
     `factory generate --n 64 --out smears`
     """
-    from factory.commands import generate as making
+    from factory.commands import generate as command
+    from factory.pipeline.job import Job
+    from factory.recipe import resolve
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
-    job = making.Making(
-        making.choose_recipe(recipe, generator, labeler, overrides),
-        out,
-        _executor(executor, workers, cpus_per_worker, gpus_per_worker, address),
-        device,
-        keep_candidates,
-        console,
-    )
+    made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
+    resolved = resolve(command.choose_recipe(recipe, generator, labeler, overrides))
+    job = Job.sampling(resolved, n, out, device=device, keep_candidates=keep_candidates)
     if dry_run:
-        making.dry_run(job, n)
+        command.dry_run(job, made_by, console)
     else:
-        making.generate(job, n, real)
+        command.generate(job, made_by, real, console)
 
 
 @app.command(rich_help_panel=MAKING)
@@ -84,26 +83,25 @@ def label(
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: GpusPerWorker = None,
     address: Address = None,
+    shard_timeout: ShardTimeout = None,
     settings: Settings = None,
     keep_candidates: Keep = False,
     device: Device = "auto",
 ) -> None:
     """Make the same kind of dataset from real photographs: encode, label, drop, write shards."""
-    from factory.commands import generate as making
+    from factory.commands.generate import choose_recipe
+    from factory.pipeline.display import run_shown
+    from factory.pipeline.job import Job
+    from factory.recipe import resolve
 
-    job = making.Making(
-        making.choose_recipe(recipe, generator, labeler, settings or []),
-        out,
-        _executor(executor, workers, cpus_per_worker, gpus_per_worker, address),
-        device,
-        keep_candidates,
-        console,
-    )
-    making.label(job, images)
+    made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
+    resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))
+    job = Job.labeling(resolved, images, out, device=device, keep_candidates=keep_candidates)
+    run_shown(job, made_by, console)
 
 
 Made = Annotated[
-    Path,
+    Any,  # a Store
     typer.Argument(
         metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=dataset_folder
     ),
@@ -112,7 +110,7 @@ Made = Annotated[
 
 @app.command(rich_help_panel=MAKING)
 def status(folder: Made) -> None:
-    """Say how far a job is: shards, samples/s, time left, failures. It may run anywhere.
+    """Show how far a job is: shards, samples/s, time left, failures. It may run anywhere.
 
     `factory status smears`
     """
@@ -123,20 +121,30 @@ def status(folder: Made) -> None:
 
 @app.command(rich_help_panel=MAKING)
 def verify(folder: Made) -> None:
-    """Check every file, member, mask and row of a finished dataset; name what to make anew.
+    """Check every file, member, mask and row of a finished dataset; name what to regenerate.
 
     `factory verify smears`
     """
-    from factory.pipeline.verify import report
+    from factory.commands.verify import report
 
     report(folder, console)
 
 
 def _executor(
-    kind: str, workers: str | None, cpus: int, gpus: float | None, address: str | None
+    kind: str,
+    workers: str | None,
+    cpus: int,
+    gpus: float | None,
+    address: str | None,
+    shard_timeout: float | None,
 ) -> Any:
     from factory.pipeline.executors import make_executor
 
     return make_executor(
-        kind, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
+        kind,
+        workers=workers,
+        cpus_per_worker=cpus,
+        gpus_per_worker=gpus,
+        address=address,
+        shard_timeout_sec=shard_timeout,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,36 +38,36 @@ def as_given(text: str) -> str:
     return text
 
 
-def dataset_folder(text: str) -> Path:
-    """A folder of this machine, or of a bucket that can be reached."""
-    from factory_core.storage import check_reachable, location
+def dataset_folder(text: str) -> Any:  # typer resolves annotations: importing Store takes time
+    """The `Store` of a folder of this machine, or of a bucket that can be reached."""
+    from factory_core.storage import open_store
 
-    folder = location(text)
-    check_reachable(folder)
-    return folder
+    store = open_store(text)
+    store.check()
+    return store
 
 
-def dataset_folders(texts: list[str]) -> list[Path]:
-    """Folders of this machine, or finished datasets in buckets."""
+def dataset_folders(texts: list[str]) -> list[Any]:
+    """Folders of this machine as paths, finished datasets in buckets as stores."""
     from factory_core.dataset import open_dataset
-    from factory_core.storage import is_remote
 
-    folders = [dataset_folder(text) for text in texts]
-    for folder in filter(is_remote, folders):
-        open_dataset(folder)
-    return folders
+    stores = [dataset_folder(text) for text in texts]
+    for store in stores:
+        if store.is_remote:
+            open_dataset(store)
+    return [s if s.is_remote else Path(text) for s, text in zip(stores, texts, strict=True)]
 
 
-def writable_dataset(param: typer.CallbackParam, text: str) -> Path:
-    """Refuse what can never become a dataset, before any work is done."""
-    folder = dataset_folder(text)
-    refuse_file(folder, param.opts[0])
-    return folder
+def writable_dataset(param: typer.CallbackParam, text: str) -> Any:
+    """As `dataset_folder`; refuse what can never become a dataset, before any work is done."""
+    store = dataset_folder(text)
+    refuse_file(store, param.opts[0])
+    return store
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", callback=writable_folder)]
 DatasetOut = Annotated[
-    Path,
+    Any,  # a Store
     typer.Option(
         "--out",
         metavar="<path>",
@@ -106,5 +106,14 @@ GpusPerWorker = Annotated[
 ]
 Address = Annotated[
     str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. `auto`.")
+]
+ShardTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Replace a worker that holds a shard for longer; by default 20 times the slowest"
+        " shard so far. With `--executor ray`.",
+    ),
 ]
 Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep dropped samples too.")]

@@ -1,39 +1,25 @@
-"""The generation jobs as a user sees them: plan or run, with a progress line and a summary."""
+"""`factory generate`: sample images, label them, compare them with real ones."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from factory.recipe.recipe import Recipe, build_recipe, load_recipe, recipe_of_labeler, resolve
-from factory.terminal.progress import ProgressLine, quiet_libraries
-from factory.terminal.text import duration, listing
-from factory_core.dataset import read_samples, write_json
+from factory.pipeline.display import run_shown
+from factory.recipe import Recipe, build_recipe, load_recipe, recipe_of_labeler
+from factory.terminal.progress import quiet_libraries
+from factory.terminal.text import duration
+from factory_core.dataset import read_samples
 
 if TYPE_CHECKING:
     from factory.pipeline.executors import Executor
-    from factory.pipeline.run import Progress
-    from factory_core.dataset import Manifest
+    from factory.pipeline.job import Job
 
 FIDELITY_NAME = "fidelity.json"
-STAGES = {"generate": "making", "commit": "selecting", "done": "finished"}
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
-
-
-@dataclass(frozen=True)
-class Making:
-    """What `generate` and `label` have in common: where, on what, and how much to say."""
-
-    recipe: Recipe
-    out: Path
-    executor: Executor
-    device: str
-    keep_candidates: bool
-    console: Console
 
 
 def choose_recipe(
@@ -69,94 +55,39 @@ def generator_recipe(
     return build_recipe(content, [*weights, *overrides], "of the command line")
 
 
-def generate(making: Making, n: int, real: Path | None) -> None:
-    """Make a dataset of `n` candidates; with `real` images, measure how far it is from them."""
-    from factory.pipeline.run import generate as run
+def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
+    """Make the dataset; with `real` images, measure how far it is from them."""
     from factory_core.images import list_images
 
     if real is not None:
-        list_images(real)  # a wrong path is told now, not after hours of sampling
-    resolved = resolve(making.recipe)
-    _make(making, lambda show: run(resolved, n, making.out, on_progress=show, **_how(making)))
+        list_images(real)  # checked before hours are spent
+    run_shown(job, executor, console)
     if real is not None:
-        check_fidelity(making, real)
+        check_fidelity(job, real, console)
 
 
-def label(making: Making, images: Path) -> None:
-    """Make a dataset from the photographs of a folder."""
-    from factory.pipeline.run import label as run
-
-    resolved = resolve(making.recipe)
-    _make(making, lambda show: run(resolved, images, making.out, on_progress=show, **_how(making)))
-
-
-def _how(making: Making) -> dict[str, Any]:
-    return {
-        "executor": making.executor,
-        "device": making.device,
-        "keep_candidates": making.keep_candidates,
-    }
-
-
-def _make(making: Making, run: Any) -> None:
-    from factory.pipeline.failures import ShardsFailed
-
-    quiet_libraries()
-    console = making.console
-    try:
-        with ProgressLine("starting", "samples", 1, console) as line:
-            manifest = run(lambda progress: _show(progress, line))
-    except ShardsFailed as failed:
-        console.print("\n".join(listing(failed.failures)))
-        raise
-    _summarise(manifest, making.out, console)
-
-
-def _show(progress: Progress, line: ProgressLine) -> None:
-    rate, mean = progress.samples_per_sec, progress.mean_uncertainty
-    status = f"{progress.shards_done}/{progress.shards_total} shards"
-    if progress.shards_failed:
-        status += f"  {progress.shards_failed} failed"
-    if rate:
-        status += f"  {rate:.1f} samples/s"
-    if mean is not None:
-        status += f"  uncertainty {mean:.3f}"
-    line.describe(STAGES[progress.stage], progress.eta_sec)
-    line.update(progress.samples_done, status, progress.samples_total)
-
-
-def _summarise(manifest: Manifest, out: Path, console: Console) -> None:
-    totals = manifest.totals
-    console.print(
-        f"{totals.candidates} candidates, {totals.dropped} most uncertain dropped, "
-        f"{totals.kept} kept in {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
-    )
-    console.print(f"dataset in {out}; see {out / 'preview.png'}")
-
-
-def dry_run(making: Making, n: int) -> None:
+def dry_run(job: Job, executor: Executor, console: Console) -> None:
     """Print the resolved recipe and what the job would take; write nothing."""
     import yaml
 
-    from factory.pipeline.run import estimate
+    from factory.pipeline.estimate import estimate
 
     quiet_libraries()
-    resolved = resolve(making.recipe)
-    made = estimate(resolved, n, making.out, executor=making.executor, device=making.device)
-    recipe = resolved.recipe.model_dump(mode="json")
+    cost = estimate(job, executor)
+    recipe = job.recipe.recipe.model_dump(mode="json")
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip()
-    making.console.print(text, markup=False, soft_wrap=True)
-    making.console.print(f"recipe digest {resolved.digest}")
-    free = "" if made.disk_free_gib is None else f", {made.disk_free_gib:.0f} free"
-    making.console.print(
-        f"{n} samples on {made.workers} worker(s): about {duration(made.total_sec)} "
-        f"({made.samples_per_sec:.1f} samples/s), {made.ram_gib:.1f} GiB of memory, "
-        f"{made.disk_gib:.2f} GiB on disk (at most {made.disk_peak_gib:.2f} while it runs{free})"
+    console.print(text, markup=False, soft_wrap=True)
+    console.print(f"recipe digest {job.recipe.digest}")
+    free = "" if cost.disk_free_gib is None else f", {cost.disk_free_gib:.0f} free"
+    console.print(
+        f"{job.n} samples on {cost.workers} worker(s): about {duration(cost.total_sec)} "
+        f"({cost.samples_per_sec:.1f} samples/s), {cost.ram_gib:.1f} GiB of memory, "
+        f"{cost.disk_gib:.2f} GiB on disk (at most {cost.disk_peak_gib:.2f} while it runs{free})"
     )
 
 
-def check_fidelity(making: Making, real: Path) -> None:
-    """Compare the dataset in `out` with a folder of real images; print, write fidelity.json."""
+def check_fidelity(job: Job, real: Path, console: Console) -> None:
+    """Compare the finished dataset with a folder of real images; print, write fidelity.json."""
     from itertools import islice
 
     import numpy as np
@@ -168,25 +99,22 @@ def check_fidelity(making: Making, real: Path) -> None:
     from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting
 
-    resolved = resolve(making.recipe)
-    generator = generators.load(resolved.generator, making.device)
+    generator = generators.load(job.recipe.generator, job.device)
     photographs = ImageFolder(real, generator.image_size)
     step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly: names often go by kind
     real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
-    samples = islice(read_samples(making.out), FIDELITY_IMAGES)
+    samples = islice(read_samples(job.out), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
 
     def pooled(images: torch.Tensor) -> np.ndarray:
-        batches = encode_batches(generator, images, making.console)
+        batches = encode_batches(generator, images, console)
         return np.concatenate([fidelity.pool(features) for features in batches])
 
     if isinstance(generator, Projecting):
-        making.console.print(
-            "no Fréchet distance: a GAN has no features but those of its own images"
-        )
+        console.print("no Fréchet distance: a GAN has features of its own images only")
         features = None
     else:
         features = (pooled(synthetic), pooled(real_images))
     result = fidelity.compare(synthetic, real_images, features)
-    making.console.print(fidelity.render_table(result))
-    write_json(making.out / FIDELITY_NAME, result.to_dict())
+    console.print(fidelity.render_table(result))
+    job.out.write_json(FIDELITY_NAME, result.to_dict())

@@ -1,7 +1,7 @@
-"""How far a job is, told from the files it leaves: from another terminal, or another machine.
+"""`factory status`: how far a job is, judged by the files it leaves.
 
-Only names and times of the completion markers are read, and the contents of the latest few: the
-job is never touched, and a folder on a network disk answers at once.
+It works from another terminal or machine. Only names and times of the completion markers are read,
+and the contents of the latest few: the job is never touched, and a network disk answers at once.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from factory.locking.lock import Holder, read_holder
 from factory.pipeline.failures import ShardFailure, read_failures
 from factory.terminal.text import duration, listing
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, markers, open_dataset
-from factory_core.storage import Entry, check_reachable, read_many
+from factory_core.storage import Entry, Place, Store, open_store
 
 LATEST = 100  # shards that the rate is taken from
 
@@ -25,8 +24,8 @@ LATEST = 100  # shards that the rate is taken from
 class Status:
     """Where an unfinished job stands.
 
-    `samples_per_sec` is None before the first shard is finished, `last_sec` (seconds since the
-    latest one) too; `holder` is whoever works in the folder, or None.
+    `samples_per_sec` and `last_sec` (seconds since the latest shard) are None before the first
+    shard is finished; `holder` is the process that works in the folder, or None.
     """
 
     samples_done: int
@@ -45,25 +44,26 @@ class Status:
         return left / self.samples_per_sec if self.samples_per_sec else None
 
 
-def read_status(folder: Path) -> Status:
-    """Where the unfinished job in `folder` stands.
+def read_status(out: Place) -> Status:
+    """Where the unfinished job in `out` stands.
 
-    Raises FileNotFoundError if no job was begun there, ValueError if its job.json is damaged.
+    Raises FileNotFoundError if no job was started there, ValueError if its job.json is damaged.
     """
+    folder = open_store(out)
+    folder.check()
     candidates = folder / CANDIDATES_DIR
-    job_file = candidates / JOB_NAME
-    check_reachable(folder)
-    if not job_file.is_file():
+    try:
+        job = json.loads(candidates.read(JOB_NAME))
+        n, size = int(job["n"]), int(job["recipe"]["dataset"]["shard_size"])
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{folder} holds no {MANIFEST_NAME} and no {CANDIDATES_DIR}/{JOB_NAME}: expected the"
             " --out of `factory generate` or `factory label`"
-        )
-    try:
-        job = json.loads(job_file.read_bytes())
-        n, size = int(job["n"]), int(job["recipe"]["dataset"]["shard_size"])
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{job_file} is damaged: run the command that began it again, which mends it"
+            f"{candidates / JOB_NAME} is damaged: rerun the command that started the job, which"
+            " repairs it"
         ) from None
     now = time.time()
     finished = sorted(markers(candidates), key=lambda entry: entry.mtime)
@@ -80,20 +80,20 @@ def read_status(folder: Path) -> Status:
     )
 
 
-def _rate(candidates: Path, finished: Sequence[Entry]) -> float | None:
+def _rate(candidates: Store, finished: Sequence[Entry]) -> float | None:
     """Samples/s while at least one of the shards with these markers was being made.
 
-    So neither the nights between two runs nor the number of workers need be known.
+    So neither pauses between runs nor the number of workers matter.
     """
     samples, spans = 0, []
     ends = {entry.name: entry.mtime for entry in finished}
-    for name, content in read_many(candidates, finished).items():
+    for name, content in candidates.read_many(finished).items():
         try:
             stats = json.loads(content)
             spans.append((ends[name] - float(stats["elapsed_sec"]), ends[name]))
             samples += int(stats["stop"]) - int(stats["start"])
         except (ValueError, KeyError, TypeError):
-            continue  # damaged: the job will make it again
+            continue  # damaged: the job will redo it
     busy_sec, until = 0.0, float("-inf")
     for begin, end in sorted(spans):
         busy_sec += max(0.0, end - max(begin, until))
@@ -101,15 +101,16 @@ def _rate(candidates: Path, finished: Sequence[Entry]) -> float | None:
     return samples / busy_sec if busy_sec > 0 else None
 
 
-def _worker(folder: Path) -> Holder | None:
-    """Who works in `folder`, as far as can be told: a job that was killed leaves its name."""
+def _worker(folder: Store) -> Holder | None:
+    """Who works in `folder`, as far as can be known: a killed job leaves its name behind."""
     holder = read_holder(folder)
     return None if holder is None or holder.is_gone else holder
 
 
-def render(folder: Path) -> list[str]:
+def render(out: Place) -> list[str]:
     """What `factory status` prints; raises as `read_status`."""
-    if (folder / MANIFEST_NAME).is_file():
+    folder = open_store(out)
+    if folder.exists(MANIFEST_NAME):
         manifest = open_dataset(folder).manifest
         totals = manifest.totals
         return [
@@ -130,9 +131,9 @@ def render(folder: Path) -> list[str]:
     lines.append(
         f"running on {status.holder}"
         if status.holder
-        else "not running: run the same command again to go on"
+        else "not running: rerun the command to resume"
     )
     if status.failures:
-        lines.append(f"{len(status.failures)} failed, to be tried again by the next run:")
+        lines.append(f"{len(status.failures)} failed; the next run tries them again:")
         lines += listing(status.failures)
     return lines

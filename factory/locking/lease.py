@@ -1,12 +1,12 @@
-"""One job a folder of a bucket: a lease that its holder renews, and that lapses with its holder.
+"""One job per folder of a bucket: a lease that its holder renews, and that lapses without it.
 
-A store has no locks. FOLDER/.lock is created only where there is none, and rewritten every
-BEAT_SEC by a thread of the job; LAPSE_SEC after the last time anybody may take it over.
+A bucket has no locks. FOLDER/.lock is created only if there is none, and rewritten every BEAT_SEC
+by a thread of the job. LAPSE_SEC after the last rewrite, anybody may take it over.
 
-Two that take over a lapsed lease in the same moment both write it; the last to write has it, and
-the other sees that when it reads the lease again. Stores differ in what they can do in one step,
-so nothing more is asked of them. Were two jobs to slip through, nothing would break: they would
-make the same bytes, under the same names, until one of them notices at its next beat.
+Two jobs that take over a lapsed lease at the same moment both write it. The last to write has it,
+and the other sees that when it reads the lease back. Stores differ in what they can do in one step,
+so nothing more is asked of them. If two jobs slipped through, nothing would break: they would write
+the same bytes under the same names until one of them notices at its next beat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from factory_core.storage import create_bytes, modified, read_bytes, write_bytes
+from factory_core.storage import Store
 
 LOCK_NAME = ".lock"  # hidden: no content of the folder
 BEAT_SEC = 15.0
@@ -33,9 +33,9 @@ SETTLE_SEC = 2.0  # longer than it takes to write a small object
 
 @dataclass(frozen=True)
 class Lease:
-    """Content of the lock file: who holds it, `token` to tell holders apart, how often renewed.
+    """Content of the lock file: who holds it, and how often it has been renewed.
 
-    `machine` is that of `this_machine`.
+    `token` distinguishes holders, `machine` is the holder's `this_machine`.
     """
 
     host: str
@@ -46,7 +46,7 @@ class Lease:
 
     @classmethod
     def new(cls) -> Lease:
-        """Of this process."""
+        """A lease of this process."""
         return cls(socket.gethostname(), os.getpid(), this_machine(), uuid.uuid4().hex)
 
     def to_bytes(self) -> bytes:
@@ -55,7 +55,7 @@ class Lease:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the holder is known to have ended; nobody can tell from another machine."""
+        """Whether the holder is known to have ended, which only its own machine can know."""
         return bool(self.machine) and self.machine == this_machine() and has_ended(self.pid)
 
     def __str__(self) -> str:
@@ -63,20 +63,22 @@ class Lease:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether no process of this machine has that id."""
+    """Whether no process on this machine has that id, as far as can be known."""
+    if os.name == "nt":  # where signal 0 would end the process instead of asking
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, but there
+    except PermissionError:  # another user's process
         return False
     return False
 
 
 def this_machine() -> str:
-    """What processes share that see each other's ids; empty where that cannot be told.
+    """A name shared by all processes that see each other's ids; empty if that is unknown.
 
-    Not the host's name: containers may share that, and a restarted one may have it again.
+    Not the host's name: containers may share it, and a restarted one may have it again.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -85,92 +87,92 @@ def this_machine() -> str:
         return ""
 
 
-def read_lease(path: Path) -> Lease | None:
-    """The lease at `path`; None without one, or if it is damaged."""
+def read_lease(store: Store) -> Lease | None:
+    """The lease of a folder; None without one, or if it is damaged."""
     try:
-        return Lease(**json.loads(read_bytes(path)))
+        return Lease(**json.loads(store.read(LOCK_NAME)))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 @contextmanager
-def leased(folder: Path) -> Iterator[None]:
-    """Hold `folder` of a bucket, renewing the lease in the background.
+def leased(store: Store) -> Iterator[None]:
+    """Hold a folder of a bucket, renewing the lease in the background.
 
-    Raises BlockingIOError naming the other holder, at the beginning, or if it took over because
-    this process was stopped or cut off for longer than LAPSE_SEC.
+    Raises BlockingIOError naming the other holder: at the beginning, or at the end if another job
+    took over because this process was stopped or cut off for longer than LAPSE_SEC.
     """
-    path, lease = folder / LOCK_NAME, Lease.new()
-    _acquire(path, lease)
+    lease = Lease.new()
+    _acquire(store, lease)
     ended, lost = threading.Event(), threading.Event()
-    renewing = threading.Thread(target=_renew, args=(path, lease, ended, lost), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(store, lease, ended, lost), daemon=True)
     renewing.start()
     try:
         yield
     except KeyboardInterrupt:
         if not lost.is_set():
             raise
-        raise BlockingIOError(in_use(folder, read_lease(path))) from None
+        raise BlockingIOError(in_use(store, read_lease(store))) from None
     finally:
         ended.set()
         renewing.join()
-        held = read_lease(path)
+        held = read_lease(store)
         if held is not None and held.token == lease.token:
-            path.unlink(missing_ok=True)
+            store.delete(LOCK_NAME)
 
 
-def _acquire(path: Path, lease: Lease) -> None:
+def _acquire(store: Store, lease: Lease) -> None:
     """Create the lock file, or take over one that has lapsed."""
-    # Some stores know no exclusive creation, and just write.
-    while path.exists() or not create_bytes(path, lease.to_bytes()):
-        held = read_lease(path)
-        if held is None and not path.exists():
+    # Some stores know no exclusive creation and just write.
+    while store.exists(LOCK_NAME) or not store.create(LOCK_NAME, lease.to_bytes()):
+        held = read_lease(store)
+        if held is None and not store.exists(LOCK_NAME):
             continue  # its holder has just ended
         if held is None or not held.is_gone:
-            _refuse_fresh(path, held)
-        write_bytes(path, lease.to_bytes())
+            _refuse_fresh(store, held)
+        store.write(LOCK_NAME, lease.to_bytes())
         time.sleep(SETTLE_SEC)
-        held = read_lease(path)
+        held = read_lease(store)
         if held is not None and held.token == lease.token:
             return
-        raise BlockingIOError(in_use(path.parent, held))
+        raise BlockingIOError(in_use(store, held))
 
 
-def has_lapsed(path: Path) -> bool:
-    """Whether the lease at `path` was last renewed too long ago, by our clock."""
-    return time.time() - modified(path) > LAPSE_SEC
+def has_lapsed(store: Store) -> bool:
+    """Whether the lease was last renewed too long ago, by our clock."""
+    return time.time() - store.entry(LOCK_NAME).mtime > LAPSE_SEC
 
 
-def _refuse_fresh(path: Path, held: Lease | None) -> None:
+def _refuse_fresh(store: Store, held: Lease | None) -> None:
     """Raise BlockingIOError unless the lease has lapsed."""
-    if not has_lapsed(path):
+    if not has_lapsed(store):
         wait = f" (if it was killed, its hold ends {LAPSE_SEC:.0f} s after that)"
-        raise BlockingIOError(in_use(path.parent, held) + wait)
-    # The store's clock and ours may differ: the holder is gone if it misses a beat before our eyes.
+        raise BlockingIOError(in_use(store, held) + wait)
+    # The bucket's clock may differ from ours: a holder that misses a beat as we watch is gone.
     time.sleep(BEAT_SEC + SETTLE_SEC)
-    if read_lease(path) != held:
-        raise BlockingIOError(in_use(path.parent, held))
+    if read_lease(store) != held:
+        raise BlockingIOError(in_use(store, held))
 
 
-def _renew(path: Path, lease: Lease, ended: threading.Event, lost: threading.Event) -> None:
-    """Rewrite the lease until `ended`; interrupt the job if somebody else has it."""
+def _renew(store: Store, lease: Lease, ended: threading.Event, lost: threading.Event) -> None:
+    """Rewrite the lease until `ended`; interrupt the job if another one holds it."""
     beats = 0
     while not ended.wait(BEAT_SEC):
         beats += 1
         try:
-            held = read_lease(path)
+            held = read_lease(store)
             if held is not None and held.token != lease.token:
                 lost.set()
                 _thread.interrupt_main()
                 return
-            write_bytes(path, Lease(**{**asdict(lease), "beats": beats}).to_bytes())
+            store.write(LOCK_NAME, Lease(**{**asdict(lease), "beats": beats}).to_bytes())
         except OSError:
-            continue  # cut off: so are the workers, and the next beat tells who has the lease
+            continue  # cut off, as the workers are; the next beat shows who has the lease
 
 
-def in_use(folder: Path, holder: object) -> str:
-    """What to tell whoever finds `folder` held by `holder` (None: it has not said yet)."""
+def in_use(folder: object, holder: object) -> str:
+    """The message for a `folder` held by `holder` (None: it has not signed yet)."""
     return (
         f"{folder} is in use by another job ({holder or 'just started'}): wait for it or stop it,"
-        " then run the same command again"
+        " then rerun the command"
     )

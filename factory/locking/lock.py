@@ -1,14 +1,13 @@
-"""One job a folder: a lock that vanishes with its holder, however that ends.
+"""One job per folder: a lock that vanishes with its holder, however that ends.
 
-The kernel holds the lock (`flock` on OUT/.lock), not the file: the file may outlive a killed
-job, the lock never does. On NFS `flock` is carried to the server, so it holds between machines.
-In a bucket it is a lease, see `factory.locking.lease`.
+On a disk, the operating system holds the lock (through `filelock`), not the file OUT/.lock: the
+file may outlive a killed job, the lock never does. On NFS it is carried to the server, so it holds
+between machines. In a bucket it is a lease, see `factory.locking.lease`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,108 +16,95 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from factory.locking.lease import LOCK_NAME, has_ended, has_lapsed, in_use, leased
-from factory_core.storage import is_remote, read_bytes
+from filelock import FileLock, Timeout
 
+from factory.locking.lease import LOCK_NAME, has_ended, has_lapsed, in_use, leased
+from factory_core.storage import DiskStore, Store, open_store
+
+ENDING_SEC = 0.5  # for a holder that is just removing its lock file
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who wrote the lock file last; it may be gone by now."""
+    """The process that last wrote the lock file; it may have ended since."""
 
     host: str
     pid: int
 
     @property
     def is_gone(self) -> bool | None:
-        """Whether that process has ended; None on another machine, from where nobody can tell."""
+        """Whether that process has ended; None if it ran elsewhere, where nobody here can see."""
         return has_ended(self.pid) if self.host == socket.gethostname() else None
 
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}"
 
 
-def read_holder(folder: Path) -> Holder | None:
-    """Who holds, or held, `folder`; None without a lock file or if nothing is in it (yet)."""
-    path = folder / LOCK_NAME
+def read_holder(folder: Path | Store) -> Holder | None:
+    """Who holds, or held, `folder`; None without a lock file, or if it is (still) empty."""
+    store = open_store(folder)
     try:
-        if is_remote(folder) and has_lapsed(path):
+        if store.is_remote and has_lapsed(store):
             return None
-        content = json.loads(read_bytes(path))
+        content = json.loads(store.read(LOCK_NAME))
         return Holder(str(content["host"]), int(content["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, and removed again if nothing came to be in it.
+def exclusive(folder: Path | Store) -> Iterator[None]:
+    """Hold `folder`. It is created if needed, and removed again if it stayed empty.
 
     Raises BlockingIOError naming the other holder, or OSError if the file system has no locks.
     """
-    if is_remote(folder):
-        with leased(folder):
+    store = open_store(folder)
+    if not isinstance(store, DiskStore):
+        with leased(store):
             yield
         return
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / LOCK_NAME
-        try:
-            # Programs started from here do not inherit it: none of them keeps the lock.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # the last holder has just removed the empty folder
-        is_ours = False
-        try:
-            _lock(descriptor, folder)
-            is_ours = _is(path, descriptor)
-            if is_ours:
-                os.ftruncate(descriptor, 0)
-                holder = Holder(socket.gethostname(), os.getpid())
-                os.write(descriptor, json.dumps(asdict(holder)).encode())
-                break
-        except BaseException:
-            if is_ours:  # without another's file, a third job would make and lock one of its own
-                _remove(path)
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its last holder removed it between our opening and locking it
+    lock = _acquire(store.path)
     try:
         yield
     finally:
-        _remove(path)  # still locked: whoever has opened it will find it replaced
-        os.close(descriptor)
+        # Removed while still locked: whoever waits for the removed file sees that and starts over.
+        with suppress(OSError):  # Windows removes it on release
+            (store.path / LOCK_NAME).unlink()
+        lock.release()
+        with suppress(OSError):  # not empty, as it should be
+            store.path.rmdir()
 
 
-def _remove(path: Path) -> None:
-    """Remove the lock file, and its folder if nothing else is in it."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # not empty: as it should be
-        path.parent.rmdir()
+def _acquire(folder: Path) -> FileLock:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(
+            folder / LOCK_NAME,
+            thread_local=False,
+            fallback_to_soft=False,
+            on_acquired=_sign,
+        )
+        try:
+            lock.acquire(timeout=ENDING_SEC)
+            return lock
+        except FileNotFoundError:
+            continue  # the last holder has just removed the empty folder
+        except Timeout:
+            raise BlockingIOError(in_use(folder, read_holder(folder))) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            with suppress(OSError):
+                (folder / LOCK_NAME).unlink()
+                folder.rmdir()
+            raise OSError(
+                f"{folder} is on a file system without locks ({os.strerror(error.errno)}), which"
+                " keep two jobs apart: mount it with locks, or give --out on another disk"
+            ) from None
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = read_holder(folder)
-        raise BlockingIOError(in_use(folder, holder)) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        _remove(folder / LOCK_NAME)
-        raise OSError(
-            f"{folder} lies on a file system without locks ({os.strerror(error.errno)}), which"
-            " keep two jobs apart: mount it with them, or give --out on another disk"
-        ) from None
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one at `path`."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+def _sign(descriptor: int) -> None:
+    """Write the holder into the lock file that was just locked."""
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(asdict(Holder(socket.gethostname(), os.getpid()))).encode())

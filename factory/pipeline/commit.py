@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.pipeline.select import Selection, select
-from factory.pipeline.worker import ShardStats
-from factory.recipe.recipe import ResolvedRecipe
+from factory.pipeline.shard import ShardStats
+from factory.recipe import ResolvedRecipe
 from factory_core.dataset import (
     CANDIDATES_DIR,
     MARKER_SUFFIX,
@@ -29,19 +28,19 @@ from factory_core.dataset import (
     read_tar,
     recovery,
 )
-from factory_core.storage import atomic_file, local_copies, make_folder, remove_folder
+from factory_core.storage import Store
 
-ROW_GROUP_SAMPLES = 2**16  # of samples.parquet: so many rows are in memory at once
+ROW_GROUP_SAMPLES = 2**16  # rows of samples.parquet that are in memory at once
 
 
 def commit(
-    resolved: ResolvedRecipe, source: dict[str, Any], out: Path, stats: Sequence[ShardStats]
+    resolved: ResolvedRecipe, source: Mapping[str, str], out: Store, stats: Sequence[ShardStats]
 ) -> Manifest:
     """Select, write the final shards and samples.parquet, then dataset.json, in the folder `out`.
 
     `stats` are those of all candidate shards, in order; `source` says where the images came from.
-    Rows and samples stream: a few numbers a candidate and one row group are in memory. What an
-    interrupted commit left is written anew. Raises ValueError for uncertainties that are not finite
+    Rows and samples stream: a few numbers per candidate and one row group are in memory. What an
+    interrupted commit left is overwritten. Raises ValueError for uncertainties that are not finite
     or a candidate shard that was damaged meanwhile, OSError if the disk is full.
     """
     recipe = resolved.recipe
@@ -55,7 +54,7 @@ def commit(
     shards = _write_shards(out / SHARDS_DIR, recipe.name, kept_samples, samples_per_shard)
     describe = partial(_manifest, resolved, source, stats, selection, shards)
     samples, pixels = write_samples(
-        out / SAMPLES_NAME,
+        out,
         _intact(candidates, rows),
         selection,
         [shard.name for shard in shards],
@@ -69,13 +68,13 @@ def commit(
 
 def _manifest(
     resolved: ResolvedRecipe,
-    source: dict[str, Any],
+    source: Mapping[str, str],
     stats: Sequence[ShardStats],
     selection: Selection,
     shards: list[FileInfo],
     pixels: np.ndarray,
 ) -> Manifest:
-    """All of dataset.json but what samples.parquet is like: its footer holds the rest."""
+    """All of dataset.json but the entry about samples.parquet, whose footer holds the rest."""
     recipe = resolved.recipe
     kept = int(selection.kept.sum())
     totals = Totals(
@@ -90,7 +89,7 @@ def _manifest(
         recipe_digest=resolved.digest,
         recipe=recipe.model_dump(mode="json"),
         weights=resolved.weights_sha256,
-        source=source,
+        source=dict(source),
         classes=list(resolved.classes),
         palette=[list(colour) for colour in resolved.palette],
         image_size=stats[0].image_size,
@@ -111,7 +110,7 @@ def _histogram(stats: Sequence[ShardStats]) -> list[int] | None:
 
 
 def read_candidates(
-    candidates: Path, stats: Iterable[ShardStats]
+    candidates: Store, stats: Iterable[ShardStats]
 ) -> Iterator[tuple[str, list[Member]]]:
     """Samples (key, members) of these shards, in key order, as the workers encoded them.
 
@@ -121,56 +120,62 @@ def read_candidates(
         yield from read_tar(tar)
 
 
-def _intact(candidates: Path, infos: Sequence[FileInfo]) -> Iterator[Path]:
+def _intact(candidates: Store, infos: Sequence[FileInfo]) -> Iterator[Path]:
     """These files, or copies of them here, after a check of size and sha256.
 
-    What is read next is still in memory. A damaged one loses its marker: in a bucket, a resumed job
-    believes what is marked and has the right size.
+    What is read next is still in memory. A damaged file loses its marker: in a bucket, a resumed
+    job trusts what is marked and has the right size.
     """
-    copies = local_copies([candidates / info.name for info in infos])
+    copies = candidates.local_copies([info.name for info in infos])
     for info, path in zip(infos, copies, strict=True):
         if not info.matches(path):
             stem = info.name.partition(".")[0]
-            (candidates / f"{stem}{MARKER_SUFFIX}").unlink(missing_ok=True)
+            candidates.delete(f"{stem}{MARKER_SUFFIX}")
             raise ValueError(
-                f"{candidates / info.name} was damaged after it was finished: run the same command"
-                " again, which makes it anew"
+                f"{candidates / info.name} was damaged after it was finished: rerun the command,"
+                " which regenerates it"
             )
         yield path
 
 
 def _write_shards(
-    folder: Path, name: str, samples: Iterator[list[Member]], samples_per_shard: int
+    folder: Store, name: str, samples: Iterator[list[Member]], samples_per_shard: int
 ) -> list[FileInfo]:
     """Pack the samples into shards numbered without gaps."""
-    remove_folder(folder)  # what an interrupted commit left
-    make_folder(folder)
+    folder.remove()  # what an interrupted commit left
+    folder.make()
     infos: list[FileInfo] = []
     first = next(samples, None)
     while first is not None:
-        path = folder / f"{name}-{len(infos):06d}.tar"
-        infos.append(pack(path, chain([first], islice(samples, samples_per_shard - 1))))
+        here = chain([first], islice(samples, samples_per_shard - 1))
+        infos.append(pack(folder, f"{name}-{len(infos):06d}.tar", here))
         first = next(samples, None)
     return infos
 
 
-def pack(path: Path, samples: Iterable[list[Member]], expected: FileInfo | None = None) -> FileInfo:
+def pack(
+    folder: Store,
+    name: str,
+    samples: Iterable[list[Member]],
+    expected: FileInfo | None = None,
+) -> FileInfo:
     """Write samples to a tar, one at a time: a shard of large images need not fit in memory.
 
-    Raises ValueError, and leaves `path` as it was, if the outcome is not what was `expected`.
+    Raises ValueError, and leaves an existing file as it was, if the outcome is not `expected`.
     """
     count = 0
-    with atomic_file(path) as file:
+    with folder.new_file(name) as file:
         tar = TarWriter(file)
         for members in samples:
             tar.add(members)
             count += 1
         tar.close()
-        made = FileInfo.written(file, path, count)
+        made = FileInfo.written(file, name, count)
         if expected not in (None, made):
             raise ValueError(
-                f"{path} is damaged and comes out with other bytes here, as on other hardware or"
-                " library versions: repair it where it was made, or give another --out"
+                f"{folder / name} is damaged, and regenerating it gives different bytes here, as on"
+                " other hardware or library versions: repair it where it was made, or give another"
+                " --out"
             )
     return made
 
@@ -186,7 +191,7 @@ def select_rows(rows: Iterable[Path], drop_fraction: float) -> Selection:
 
 
 def write_samples(
-    path: Path,
+    out: Store,
     rows: Iterable[Path],
     selection: Selection,
     shards: Sequence[str],
@@ -195,18 +200,19 @@ def write_samples(
 ) -> tuple[FileInfo, np.ndarray]:
     """Write samples.parquet: the candidates' `rows` with final shard, `kept` and the reason.
 
-    `shards` are the names of the final shards. `footer` gives the metadata to put into the file
-    from the pixels of the kept samples, int64 `[classes]`. Returns the file, and those pixels.
+    `shards` are the names of the final shards. `footer` gives the metadata to put into the file,
+    from the pixels per class of the kept samples, int64 `[classes]`. Returns the file and these
+    pixels.
     """
     names = pa.array(shards, pa.string())
     pixels: np.ndarray | int = 0
-    start = ranked = 0  # rows, and kept ones among them, so far
-    with atomic_file(path) as file, ExitStack() as stack:
+    start = ranked = 0  # rows so far, and kept ones among them
+    with out.new_file(SAMPLES_NAME) as file, ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for group in _row_groups(rows):
             here = slice(start, start + len(group))
             kept = selection.kept[here]
-            rank = ranked + np.cumsum(kept) - 1  # of a kept sample among the kept
+            rank = ranked + np.cumsum(kept) - 1  # of each kept sample among the kept ones
             shard = pa.array(rank // samples_per_shard, mask=~kept)
             table = (
                 group.append_column("shard", names.take(shard))
@@ -214,7 +220,7 @@ def write_samples(
                 .append_column("reason", pa.array(selection.reasons(here), pa.string()))
             )
             if writer is None:
-                # The CRCs are what `recover_manifest` trusts when dataset.json is lost.
+                # `recover_manifest` trusts these CRCs when dataset.json is lost.
                 writer = stack.enter_context(
                     pq.ParquetWriter(file, table.schema, write_page_checksum=True)
                 )
@@ -222,9 +228,9 @@ def write_samples(
             counts = group["class_pixels"].combine_chunks().flatten().to_numpy()
             pixels += counts.reshape(len(group), -1)[kept].sum(axis=0)
             start, ranked = here.stop, ranked + int(kept.sum())
-        assert writer is not None  # there is a candidate at least
+        assert writer is not None  # there is at least one candidate
         writer.add_key_value_metadata(footer(np.asarray(pixels)))
-    return FileInfo.written(file, path, start), np.asarray(pixels)
+    return FileInfo.written(file, SAMPLES_NAME, start), np.asarray(pixels)
 
 
 def _row_groups(paths: Iterable[Path]) -> Iterator[pa.Table]:
@@ -245,6 +251,6 @@ def _row_groups(paths: Iterable[Path]) -> Iterator[pa.Table]:
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A small parquet file; `pq.read_table` takes several times as long to find out what it is."""
+    """A small parquet file; `pq.read_table` takes several times as long to inspect it first."""
     with pq.ParquetFile(path) as file:
         return file.read(columns)

@@ -1,4 +1,4 @@
-"""Shards that could not be made: tried twice, told apart from what stops a job, and listed.
+"""Shards that could not be made: tried twice, distinguished from what stops a job, and listed.
 
 OUT/candidates/NNNNNN_failed.json      until the job is run again
 """
@@ -8,22 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from factory_core.dataset import write_json
-from factory_core.storage import Entry, list_files, read_many
+from factory_core.storage import Entry, Store
 
 SUFFIX = "_failed.json"
-HOPELESS = 5  # so many failures before any success: it is not the shards
+HOPELESS = 5  # failures before any success: then the shards are not to blame
 
 
 class ShardError(ValueError):
-    """A shard cannot be made, for a reason that need not hold for others; one line."""
+    """A shard cannot be made, for a reason that need not apply to others; one line."""
 
 
-# What reading, sampling and labelling may meet: an unreadable photograph, no memory for a batch, a
-# numerical failure. Whatever else they raise is a bug, and what writing raises concerns all shards.
+# What may go wrong in reading, sampling and labelling: an unreadable photograph, no memory for a
+# batch, a numerical failure. Anything else they raise is a bug. What writing raises stops the job.
 SHARD_ERRORS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
 
 
@@ -63,15 +61,15 @@ class ShardsFailed(ValueError):
         )
 
 
-def record(candidates: Path, failure: ShardFailure) -> None:
-    """Leave a failure where `read_failures` finds it, from whichever machine."""
-    write_json(candidates / f"{failure.number:06d}{SUFFIX}", failure.to_json())
+def record(candidates: Store, failure: ShardFailure) -> None:
+    """Leave a failure where `read_failures` finds it, from any machine."""
+    candidates.write_json(f"{failure.number:06d}{SUFFIX}", failure.to_json())
 
 
-def read_failures(candidates: Path) -> list[ShardFailure]:
-    """Failures of the run that is going on or was the last, by number."""
+def read_failures(candidates: Store) -> list[ShardFailure]:
+    """Failures of the current run, or of the last one, by number."""
     found = []
-    for content in read_many(candidates, _files(candidates)).values():
+    for content in candidates.read_many(_files(candidates)).values():
         try:
             found.append(ShardFailure.from_json(json.loads(content)))
         except (ValueError, TypeError):
@@ -79,11 +77,11 @@ def read_failures(candidates: Path) -> list[ShardFailure]:
     return found
 
 
-def sweep_failures(candidates: Path) -> None:
+def sweep_failures(candidates: Store) -> None:
     """Forget failures: their shards are about to be tried again."""
     for entry in _files(candidates):
-        (candidates / entry.name).unlink(missing_ok=True)
+        candidates.delete(entry.name)
 
 
-def _files(candidates: Path) -> list[Entry]:
-    return [entry for entry in list_files(candidates) if entry.name.endswith(SUFFIX)]
+def _files(candidates: Store) -> list[Entry]:
+    return [entry for entry in candidates.entries() if entry.name.endswith(SUFFIX)]

@@ -1,8 +1,8 @@
-"""A finished dataset with damaged files: which candidates must be made again, and from them what.
+"""Repairing a finished dataset: which candidates to regenerate, and what to repack from them.
 
-A final shard is packed anew from just the candidate shards that its samples come from, and must
-come out as dataset.json lists it. samples.parquet also describes the dropped candidates, which
-are in no shard: if it is damaged, all candidates are made again.
+A final shard is repacked from just the candidate shards that its samples come from, and must come
+out as dataset.json lists it. samples.parquet also describes the dropped candidates, which are in no
+shard: if it is damaged, all candidates are regenerated.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from factory.pipeline.commit import pack, read_candidates
 from factory.pipeline.job import Job
-from factory.pipeline.worker import Shard, ShardStats
+from factory.pipeline.shard import Shard, ShardStats
 from factory_core.dataset import SAMPLES_NAME, SHARDS_DIR, FileInfo, Manifest, Member
-from factory_core.storage import local_copy, make_folder
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,15 @@ class Repair:
 
 
 def plan_repair(job: Job, manifest: Manifest) -> Repair | None:
-    """What it takes to make the dataset in `job.out` whole, by size and sha256; None if it is."""
-    if not manifest.samples.matches(job.out / SAMPLES_NAME):
+    """What it takes to repair the dataset in `job.out`; None if all sizes and sha256 match."""
+    if not manifest.samples.is_intact(job.out):
         return Repair([], job.shards, is_complete=True)
     folder = job.out / SHARDS_DIR
-    damaged = [info for info in manifest.shards if not info.matches(folder / info.name)]
+    damaged = [info for info in manifest.shards if not info.is_intact(folder)]
     if not damaged:
         return None
     names = [info.name for info in damaged]
-    with local_copy(job.out / SAMPLES_NAME) as samples:
+    with job.out.local_copy(SAMPLES_NAME) as samples:
         rows = pq.read_table(samples, columns=["index", "shard"], filters=[("shard", "in", names)])
     indices: dict[str, list[int]] = {name: [] for name in names}
     for index, name in zip(rows["index"].to_pylist(), rows["shard"].to_pylist(), strict=True):
@@ -55,14 +54,14 @@ def plan_repair(job: Job, manifest: Manifest) -> Repair | None:
 
 
 def rewrite(job: Job, repair: Repair, stats: Sequence[ShardStats]) -> None:
-    """Pack the damaged shards anew; `stats` are those of `repair.candidates`, in order.
+    """Repack the damaged shards; `stats` are those of `repair.candidates`, in order.
 
     Raises ValueError, and leaves the shard as it was, if the bytes are not those listed.
     """
     folder = job.out / SHARDS_DIR
-    make_folder(folder)
+    folder.make()
     for info, indices in repair.shards:
-        pack(folder / info.name, _samples(job, stats, indices), expected=info)
+        pack(folder, info.name, _samples(job, stats, indices), expected=info)
 
 
 def _samples(

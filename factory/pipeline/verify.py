@@ -1,7 +1,7 @@
-"""Whether a finished dataset is whole: every file, member, mask and row, read back.
+"""Whether a finished dataset is intact: every file, member and row, read back.
 
-What `factory generate` trusts when it resumes is size and sha256 of each file; here the contents
-are opened too, and checked against samples.parquet and dataset.json.
+When `factory generate` resumes, it trusts size and sha256 of each file. Here the contents are
+opened too, and checked against samples.parquet and dataset.json.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from rich.console import Console
 
 from factory.pipeline.select import select
 from factory.reports import preview
-from factory.terminal.text import listing
 from factory_core.dataset import (
     CANDIDATES_DIR,
     IGNORE,
@@ -41,24 +39,24 @@ from factory_core.dataset import (
     read_tar,
 )
 from factory_core.dataset.recovery import recover_manifest
-from factory_core.storage import local_copies, local_copy
+from factory_core.storage import Place, open_store
 
 Remedy = Literal["redo", "move", "none"]
 
 HINTS: dict[Remedy, str] = {
-    "redo": "run the command that made it again, which makes {} anew",
-    "move": "move {} elsewhere: readers may take it for a part",
-    "none": "do not rely on {}: made like that, so that making it anew will not help",
+    "redo": "rerun the command that made the dataset, which regenerates {}",
+    "move": "move {} elsewhere: readers may take it for part of the dataset",
+    "none": "do not rely on {}: it was made like that, so regenerating it will not help",
 }
 ADDED = ("shard", "kept", "reason")  # columns of samples.parquet that KEY.json does not have
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with `file` (as in the dataset's folder), and what helps.
+    """A fault of `file` (its name in the dataset's folder), and what helps.
 
-    `redo`: its bytes are not those that were listed when it was made, so that making it anew will
-    help; `move`: it is no part of the dataset; `none`: it was made like that.
+    `redo`: its bytes differ from those listed when it was made, so regenerating it will help;
+    `move`: it does not belong to the dataset; `none`: it was made like that.
     """
 
     file: str
@@ -71,32 +69,32 @@ class Problem:
 
 @dataclass
 class _Counts:
-    """Over the kept samples: their number, pixels a class, pixels an uncertainty level."""
+    """Over the kept samples: their number, pixels per class, pixels per uncertainty level."""
 
     class_pixels: np.ndarray
     levels: np.ndarray = field(default_factory=lambda: np.zeros(UNCERTAINTY_LEVELS, np.int64))
     samples: int = 0
 
 
-def verify(folder: Path) -> list[Problem]:
-    """All that is wrong with the dataset in `folder`; nothing if it is whole.
+def verify(dataset: Place) -> list[Problem]:
+    """Every fault of a dataset; empty if it is intact.
 
-    Raises OSError or ValueError if it is not finished, or nothing can be told about it because its
+    Raises OSError or ValueError if it is not finished, or if nothing can be said about it because
     dataset.json and samples.parquet are both damaged.
     """
-    problems = []
+    folder, problems = open_store(dataset), []
     try:
         manifest = read_manifest(folder)
     except (FileNotFoundError, DamagedManifest) as error:
         recovered = recover_manifest(folder)
-        if recovered is None or (folder / CANDIDATES_DIR).is_dir():
-            open_dataset(folder)  # says if there is no such folder
+        if recovered is None or (folder / CANDIDATES_DIR).is_folder():
+            open_dataset(folder)  # reports a missing folder
             raise
         manifest = recovered
         reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
         problems.append(Problem(MANIFEST_NAME, reason, "redo"))
     data = Dataset(folder, manifest)
-    with local_copy(data.samples_path) as samples_path:
+    with folder.local_copy(SAMPLES_NAME) as samples_path:
         problems += _verify(data, samples_path)
     if (fault := preview.fault(folder)) is not None:
         problems.append(Problem(PREVIEW_NAME, fault, "redo"))
@@ -104,7 +102,7 @@ def verify(folder: Path) -> list[Problem]:
 
 
 def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
-    """What is wrong with rows, shards and totals; `samples_path` is the rows on this machine."""
+    """Faults of rows, shards and totals; `samples_path` is the file of rows on this machine."""
     manifest = data.manifest
     problems = _check_file(manifest.samples, samples_path, SAMPLES_NAME)
     rows: Iterator[tuple[str, list[dict[str, Any]]]] | None = None
@@ -112,7 +110,8 @@ def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
         problems += _check_selection(manifest, samples_path)
         rows = _rows_by_shard(samples_path)
     counts = _Counts(np.zeros(len(manifest.classes), np.int64))
-    for info, path in zip(manifest.shards, local_copies(data.shard_paths), strict=True):
+    copies = data.shards.local_copies([info.name for info in manifest.shards])
+    for info, path in zip(manifest.shards, copies, strict=True):
         placed, expected = (info.name, None) if rows is None else next(rows, ("nothing", []))
         if placed != info.name:
             reason = f"has rows of {placed} where those of {info.name} should be"
@@ -124,32 +123,13 @@ def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
         reason = f"has rows of {more[0]}, which {MANIFEST_NAME} does not list"
         problems.append(Problem(SAMPLES_NAME, reason, "none"))
     listed = {info.name for info in manifest.shards}
-    strays = [path.name for path in (data.path / SHARDS_DIR).glob("*") if path.name not in listed]
     problems += [
-        Problem(f"{SHARDS_DIR}/{name}", "is no part of the dataset", "move")
-        for name in sorted(strays)
+        Problem(f"{SHARDS_DIR}/{name}", "does not belong to the dataset", "move")
+        for name in data.shards.names()
+        if name not in listed
     ]
-    # Totals say nothing new about what is damaged already.
+    # Totals add nothing about what is damaged already.
     return problems or _check_totals(manifest, counts)
-
-
-def report(folder: Path, console: Console) -> None:
-    """Print what is wrong with the dataset in `folder`, or that nothing is.
-
-    Raises ValueError, saying what to do, if anything is; otherwise as `verify`.
-    """
-    problems = verify(folder)
-    if not problems:
-        totals = read_manifest(folder).totals
-        console.print(f"{folder} is whole: {totals.candidates} rows, {totals.kept} samples")
-        return
-    console.print("\n".join(listing(problems)))
-    hints = []
-    for remedy, hint in HINTS.items():
-        files = list(dict.fromkeys(p.file for p in problems if p.remedy == remedy))
-        if files:
-            hints.append(hint.format(", ".join(listing(files))))
-    raise ValueError(f"{folder} is not as it should be: {'; '.join(hints)}")
 
 
 def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
@@ -160,7 +140,7 @@ def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
     if size != info.bytes:
         return [Problem(name, f"has {size} bytes, expected {info.bytes}", "redo")]
     if not info.matches(path):
-        return [Problem(name, "has another sha256 than listed", "redo")]
+        return [Problem(name, "has a different sha256 than listed", "redo")]
     return []
 
 
@@ -168,18 +148,18 @@ def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
 
 
 def _check_selection(manifest: Manifest, samples_path: Path) -> list[Problem]:
-    """Count of the rows, and whether those kept are those that the recipe keeps."""
+    """Number of rows, and whether the kept ones are those that the recipe keeps."""
     table = pq.read_table(samples_path, columns=["index", "uncertainty", "kept"])
     fraction = manifest.recipe.get("dataset", {}).get("drop_fraction")
     problems = []
     if len(table) != manifest.totals.candidates:
         problems.append(f"has {len(table)} rows, expected {manifest.totals.candidates}")
     elif not np.array_equal(table["index"], np.arange(len(table))):
-        problems.append("has other indices than 0, 1, 2, ...")
+        problems.append("does not have the indices 0, 1, 2, ...")
     elif fraction is not None:
         selection = select(table["index"].to_numpy(), table["uncertainty"].to_numpy(), fraction)
         if not np.array_equal(selection.kept, table["kept"]):
-            problems.append("keeps other candidates than the least uncertain")
+            problems.append("does not keep the least uncertain candidates")
         elif selection.threshold != manifest.uncertainty_threshold:
             problems.append(
                 f"has threshold {selection.threshold}, {MANIFEST_NAME} says"
@@ -211,7 +191,7 @@ def _check_shard(
     manifest: Manifest,
     counts: _Counts,
 ) -> list[Problem]:
-    """Every sample against its row; `rows` None leaves that out (samples.parquet is damaged)."""
+    """Every sample against its row; `rows` None skips that (samples.parquet is damaged)."""
     found = list[str]()
     problems = []
     for key, members in read_tar(path):
@@ -237,7 +217,7 @@ def _sample_fault(
     manifest: Manifest,
     counts: _Counts,
 ) -> str | None:
-    """What is wrong with a sample, if anything; otherwise it is counted."""
+    """What is wrong with a sample, if anything; a good one is counted."""
     files = {name.partition(".")[2]: content for name, content in members}
     maps = ["unc.png"] if manifest.uncertainty_histogram is not None else []
     expected = sorted([manifest.image_format, "json", "seg.png", *maps])
@@ -259,13 +239,13 @@ def _sample_fault(
             )
     classes = len(manifest.classes)
     pixels = np.bincount(np.asarray(pictures["seg.png"]).ravel(), minlength=256)
-    strange = np.flatnonzero(pixels[classes:IGNORE])
-    if len(strange):
-        return f"has class id {classes + strange[0]}, there are {classes} classes"
+    unknown = np.flatnonzero(pixels[classes:IGNORE])
+    if len(unknown):
+        return f"has class id {classes + unknown[0]}, there are {classes} classes"
     if row is not None and {"key": key, **meta} != {k: row[k] for k in row if k not in ADDED}:
-        return f"has another .json than its row in {SAMPLES_NAME}"
+        return f"has a .json that differs from its row in {SAMPLES_NAME}"
     if pixels[:classes].tolist() != meta.get("class_pixels"):
-        return "has other pixels in its mask than its .json counts"
+        return "has a mask that differs from the counts in its .json"
     counts.class_pixels += pixels[:classes]
     if maps:
         counts.levels += np.bincount(np.asarray(pictures["unc.png"]).ravel(), minlength=256)
@@ -286,13 +266,13 @@ def _check_totals(manifest: Manifest, counts: _Counts) -> list[Problem]:
     totals, problems = manifest.totals, []
     found = (counts.samples, totals.candidates - counts.samples, counts.class_pixels.tolist())
     if found != (totals.kept, totals.dropped, totals.class_pixels):
-        problems.append("has other totals than its shards")
+        problems.append("has totals that differ from its shards")
     if totals.bytes != sum(info.bytes for info in manifest.shards):
-        problems.append("has another total of bytes than its shards")
+        problems.append("has a total of bytes that differs from its shards")
     if manifest.uncertainty_histogram is not None:
-        # It counts the dropped candidates too, which are in no shard.
+        # It also counts the dropped candidates, which are in no shard.
         dropped = np.asarray(manifest.uncertainty_histogram) - counts.levels
         height, width = manifest.image_size
         if dropped.min() < 0 or dropped.sum() != totals.dropped * height * width:
-            problems.append("has another uncertainty_histogram than the shards' maps")
+            problems.append("has an uncertainty_histogram that differs from the shards' maps")
     return [Problem(MANIFEST_NAME, reason, "none") for reason in problems]

@@ -18,8 +18,16 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from factory_core import dataset
-from factory_core.dataset import CANDIDATES_DIR, PREVIEW_NAME, Dataset, Manifest, Sample, overlay
-from factory_core.storage import local_copy, write_bytes
+from factory_core.dataset import (
+    CANDIDATES_DIR,
+    PREVIEW_NAME,
+    SAMPLES_NAME,
+    Dataset,
+    Manifest,
+    Sample,
+    overlay,
+)
+from factory_core.storage import Place, Store, open_store
 
 COLUMNS = 8  # samples a row
 TILE = 128  # longest side of a shown image, in pixels
@@ -29,24 +37,19 @@ INK, GREY, RULE = (28, 30, 34), (118, 122, 130), (226, 228, 232)
 BLANK = (214, 217, 222)
 
 
-def write_preview(dataset_dir: Path, out: Path | None = None) -> Path:
-    """Draw a finished dataset to `out` (default: preview.png inside it) and return that path.
-
-    Raises FileNotFoundError or ValueError as `dataset.open_dataset`.
-    """
-    data = dataset.open_dataset(dataset_dir)
-    path = out or data.path / PREVIEW_NAME
+def write_preview(folder: Place) -> None:
+    """Draw a finished dataset to preview.png inside it; raises as `dataset.open_dataset`."""
+    data = dataset.open_dataset(folder)
     sections = _sections(data)
     buffer = io.BytesIO()
     _draw(data.manifest, sections).save(buffer, "PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
-    return path
+    data.store.write(PREVIEW_NAME, buffer.getvalue())
 
 
-def fault(folder: Path) -> str | None:
-    """What is wrong with the preview.png of a dataset; None if it is there and whole."""
+def fault(folder: Place) -> str | None:
+    """What is wrong with the preview.png of a dataset; None if it is intact."""
     try:
-        with Image.open(io.BytesIO((folder / PREVIEW_NAME).read_bytes())) as picture:
+        with Image.open(io.BytesIO(open_store(folder).read(PREVIEW_NAME))) as picture:
             picture.load()
     except FileNotFoundError:
         return "is missing"
@@ -69,7 +72,7 @@ class _Section:
 
 def _sections(data: Dataset) -> list[_Section]:
     """Choose from samples.parquet, then read just those."""
-    with local_copy(data.samples_path) as samples_path:
+    with data.store.local_copy(SAMPLES_NAME) as samples_path:
         return _choose(data, samples_path)
 
 
@@ -110,24 +113,25 @@ def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
 def _read(data: Dataset, rows: pd.DataFrame) -> dict[str, Sample]:
     """The samples of `rows` by key; dropped ones only if their candidates still exist."""
     wanted = set(rows.key)
-    paths = [data.path / dataset.SHARDS_DIR / name for name in sorted(set(rows.shard[rows.kept]))]
-    candidates = data.path / CANDIDATES_DIR
-    for parquet in sorted(candidates.glob("*.parquet"))[:1]:
-        # All candidate shards are as long as the first, but for the last.
-        with local_copy(parquet) as copy:
+    tars = [(data.shards, name) for name in sorted(set(rows.shard[rows.kept]))]
+    candidates = data.store / CANDIDATES_DIR
+    names = [entry.name for entry in candidates.entries()]
+    for parquet in [name for name in names if name.endswith(".parquet")][:1]:
+        # All candidate shards are as long as the first, except for the last.
+        with candidates.local_copy(parquet) as copy:
             size = len(pd.read_parquet(copy, columns=["key"]))
         numbers = sorted({int(key) // size for key in rows.key[~rows.kept]})
-        tars = [candidates / f"{number:06d}.tar" for number in numbers]
-        paths += [tar for tar in tars if tar.is_file()]
+        tars += [(candidates, tar) for n in numbers if (tar := f"{n:06d}.tar") in names]
     classes = len(data.manifest.classes)
-    return {s.key: s for path in paths for s in _pick(path, wanted, classes)}
+    return {s.key: s for folder, name in tars for s in _pick(folder, name, wanted, classes)}
 
 
-def _pick(path: Path, keys: Collection[str], classes: int) -> Iterator[Sample]:
+def _pick(folder: Store, name: str, keys: Collection[str], classes: int) -> Iterator[Sample]:
     """Decode the samples `keys` of one tar."""
-    for key, members in dataset.read_tar(path):
-        if key in keys:
-            yield dataset.decode_sample(key, members, classes)
+    with folder.open(name) as file:
+        for key, members in dataset.read_open_tar(file, folder / name):
+            if key in keys:
+                yield dataset.decode_sample(key, members, classes)
 
 
 # --- drawing ---------------------------------------------------------------------------------

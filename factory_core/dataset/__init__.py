@@ -20,11 +20,9 @@ from factory_core.dataset.files import (
     Member,
     TarWriter,
     canonical_json,
-    file_sha256,
     markers,
+    read_open_tar,
     read_tar,
-    sweep_temporaries,
-    write_json,
 )
 from factory_core.dataset.manifest import (
     FORMAT_VERSION,
@@ -53,6 +51,7 @@ from factory_core.dataset.sample import (
     sample_key,
     uncertainty_levels,
 )
+from factory_core.storage import file_sha256, sweep_temporaries, write_json
 
 __all__ = [
     "CANDIDATES_DIR",
@@ -87,6 +86,7 @@ __all__ = [
     "open_dataset",
     "overlay",
     "read_manifest",
+    "read_open_tar",
     "read_samples",
     "read_tar",
     "sample_key",

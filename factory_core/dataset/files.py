@@ -1,8 +1,7 @@
-"""Files of a dataset: their names, deterministic tars, JSON."""
+"""Files of a dataset: their names, deterministic tars, canonical JSON."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -11,14 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from factory_core.storage import (
-    TEMPORARY_PREFIX,
-    Entry,
-    is_remote,
-    list_files,
-    one_line,
-    write_bytes,
-)
+from factory_core.storage import Entry, Store
 
 MANIFEST_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
@@ -58,52 +50,35 @@ class TarWriter:
 
 
 def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
-    """Samples (key, members) of a tar; the key is the name up to its first dot.
+    """Samples (key, members) of the tar at `path`; see `read_open_tar`."""
+    with path.open("rb") as file:
+        yield from read_open_tar(file, path)
 
-    Raises ValueError naming a tar that is damaged.
+
+def read_open_tar(file: BinaryIO, name: object) -> Iterator[tuple[str, list[Member]]]:
+    """Samples (key, members) of a tar; the key is the member's name up to its first dot.
+
+    Raises ValueError naming `name` if the tar is damaged.
     """
     key, members = "", list[Member]()
     try:
-        with (
-            one_line(path),
-            path.open("rb") as opened,
-            tarfile.open(fileobj=opened, mode="r:") as tar,
-        ):
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
-                file = tar.extractfile(info)
-                if file is None:
+                content = tar.extractfile(info)
+                if content is None:
                     raise tarfile.ReadError(f"{info.name} is not a plain file")
-                data = file.read()
+                data = content.read()
                 if members and info.name.split(".", 1)[0] != key:
                     yield key, members
                     members = []
                 key = info.name.split(".", 1)[0]
                 members.append((info.name, data))
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is damaged ({error}): copy it again or make it anew") from None
+        raise ValueError(f"{name} is damaged ({error}): copy it again or regenerate it") from None
     if members:
         yield key, members
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON (keys in the order given) atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def markers(candidates: Path) -> list[Entry]:
+def markers(candidates: Store) -> list[Entry]:
     """Completion markers of the shards in a folder of candidates, by number."""
-    return [entry for entry in list_files(candidates) if MARKER_NAME.fullmatch(entry.name)]
-
-
-def sweep_temporaries(folder: Path) -> None:
-    """Remove what interrupted writers left behind in `folder`."""
-    if is_remote(folder):  # they never are in a bucket
-        return
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        path.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with one_line(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [entry for entry in candidates.entries() if MARKER_NAME.fullmatch(entry.name)]

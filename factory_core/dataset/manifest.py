@@ -13,21 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from factory_core.dataset.files import (
     CANDIDATES_DIR,
     MANIFEST_NAME,
-    SAMPLES_NAME,
     SHARDS_DIR,
-    file_sha256,
-    read_tar,
-    write_json,
+    read_open_tar,
 )
 from factory_core.dataset.sample import UNCERTAINTY_LEVELS, ImageFormat, Sample, decode_sample
-from factory_core.storage import (
-    MeasuredFile,
-    check_reachable,
-    list_files,
-    location,
-    one_line,
-    reopened,
-)
+from factory_core.models import first_fault
+from factory_core.storage import MeasuredFile, Place, Store, file_sha256, open_store
 
 FORMAT_VERSION = 1
 
@@ -53,17 +44,24 @@ class FileInfo(BaseModel):
         return cls(name=path.name, samples=samples, bytes=size, sha256=digest)
 
     @classmethod
-    def written(cls, file: MeasuredFile, path: Path, samples: int) -> FileInfo:
-        """As `of` the `path` that `file` becomes, without reading it back."""
-        return cls(name=path.name, samples=samples, bytes=file.bytes_written, sha256=file.sha256)
+    def written(cls, file: MeasuredFile, name: str, samples: int) -> FileInfo:
+        """Describe what was written to `file`, the future `name`, without reading it back."""
+        return cls(name=name, samples=samples, bytes=file.bytes_written, sha256=file.sha256)
 
     def matches(self, path: Path) -> bool:
-        """Whether the file at `path` is there with this size and sha256."""
+        """Whether the file at `path` exists with this size and sha256."""
         return (
             path.is_file()
             and path.stat().st_size == self.bytes
             and file_sha256(path) == self.sha256
         )
+
+    def is_intact(self, store: Store) -> bool:
+        """Whether `store` holds this file, with this size and sha256."""
+        if not store.exists(self.name) or store.entry(self.name).size != self.bytes:
+            return False
+        with store.local_copy(self.name) as path:
+            return self.matches(path)
 
 
 class Totals(BaseModel):
@@ -105,9 +103,9 @@ class Manifest(BaseModel):
     )
     precision: str = Field(default="", description="what `auto` precision meant, as settings")
 
-    def write(self, folder: Path) -> None:
-        """Write `folder`/dataset.json atomically."""
-        write_json(folder / MANIFEST_NAME, self.model_dump(mode="json"))
+    def write(self, folder: Place) -> None:
+        """Write dataset.json into `folder`."""
+        open_store(folder).write_json(MANIFEST_NAME, self.model_dump(mode="json"))
 
 
 # --- reading back ----------------------------------------------------------------------------
@@ -115,69 +113,69 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset: its folder and manifest."""
+    """A finished dataset: its folder and manifest. It can be pickled."""
 
-    path: Path
+    store: Store
     manifest: Manifest
 
     @property
-    def shard_paths(self) -> list[Path]:
-        """The tars, in order. Loader processes may open them, whoever has opened `path`."""
-        folder = reopened(self.path) / SHARDS_DIR
-        return [folder / shard.name for shard in self.manifest.shards]
-
-    @property
-    def samples_path(self) -> Path:
-        """samples.parquet."""
-        return self.path / SAMPLES_NAME
+    def shards(self) -> Store:
+        """The folder of the tars that `manifest.shards` lists."""
+        return self.store / SHARDS_DIR
 
 
-def open_dataset(folder: str | Path) -> Dataset:
-    """Open a finished dataset and check that its files are there with their sizes.
+def open_dataset(folder: Place) -> Dataset:
+    """Open a finished dataset and check that its files exist with the sizes listed.
 
-    `folder` may be the text of an URL, see `location`.
+    `folder` may be the URL of a bucket, see `open_store`.
 
     Raises:
         FileNotFoundError: no such folder, no dataset.json in it, or a file is missing.
         OSError: a bucket that does not answer.
-        ValueError: dataset.json cannot be read, is of another version, or a file is truncated.
+        ValueError: dataset.json cannot be read, has a different version, or a file is truncated.
     """
-    path = location(folder)
-    check_reachable(path)
-    file = path / MANIFEST_NAME
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder, expected a dataset")
-    dataset = Dataset(path, read_manifest(path))
-    infos = [*dataset.manifest.shards, dataset.manifest.samples]
-    files = [*list_files(path / SHARDS_DIR), *list_files(path)]
-    sizes = {entry.name: entry.size for entry in files}
-    for info, listed in zip(infos, [*dataset.shard_paths, dataset.samples_path], strict=True):
-        found = sizes.get(info.name)
-        if found is None:
-            raise FileNotFoundError(f"{listed} is missing, although {file} lists it")
-        if found != info.bytes:
-            raise ValueError(
-                f"{listed} has {found} bytes, {file} lists {info.bytes}: it is damaged"
-            )
+    store = open_store(folder)
+    store.check()
+    if not store.is_folder():
+        raise FileNotFoundError(f"{store}: no such folder, expected a dataset")
+    dataset = Dataset(store, read_manifest(store))
+    _check_sizes(dataset.shards, dataset.manifest.shards, store)
+    _check_sizes(store, [dataset.manifest.samples], store)
     return dataset
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Contents of `folder`/dataset.json, whatever else is there.
+def _check_sizes(folder: Store, listed: list[FileInfo], store: Store) -> None:
+    """Raise FileNotFoundError or ValueError unless `folder` has these files at these sizes."""
+    sizes = {entry.name: entry.size for entry in folder.entries()}
+    for info in listed:
+        found = sizes.get(info.name)
+        if found is None:
+            raise FileNotFoundError(
+                f"{folder / info.name} is missing, although {store / MANIFEST_NAME} lists it"
+            )
+        if found != info.bytes:
+            raise ValueError(
+                f"{folder / info.name} has {found} bytes, {store / MANIFEST_NAME} lists"
+                f" {info.bytes}: it is damaged"
+            )
+
+
+def read_manifest(folder: Place) -> Manifest:
+    """Content of dataset.json in `folder`, whatever else is there.
 
     Raises FileNotFoundError, saying what the folder is, if there is none, OSError if it cannot be
-    opened, DamagedManifest if it is damaged, ValueError if it is of another version.
+    opened, DamagedManifest if it is damaged, ValueError if it has a different version.
     """
-    file = folder / MANIFEST_NAME
-    hint = "copy it again, or run the command that made it, which brings it back"
+    store = open_store(folder)
+    file = store / MANIFEST_NAME
+    hint = "copy it again, or rerun the command that made the dataset, which restores it"
     try:
-        with one_line(file):
-            content = json.loads(file.read_bytes())
+        content = json.loads(store.read(MANIFEST_NAME))
     except FileNotFoundError:
-        what = "its job is not finished: run the same command again to resume it"
-        if not (folder / CANDIDATES_DIR).is_dir():
+        what = "its job is not finished: rerun the command to resume it"
+        if not (store / CANDIDATES_DIR).is_folder():
             what = "expected a folder written by `factory generate` or `factory label`"
-        raise FileNotFoundError(f"{folder} holds no {MANIFEST_NAME}: {what}") from None
+        raise FileNotFoundError(f"{store} holds no {MANIFEST_NAME}: {what}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedManifest(f"{file} is damaged, not JSON ({error}): {hint}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
@@ -188,21 +186,23 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DamagedManifest(f"{file} is damaged, '{where}': {first['msg']}: {hint}") from None
+        raise DamagedManifest(f"{file} is damaged, {first_fault(error)}: {hint}") from None
 
 
-def read_samples(folder: str | Path) -> Iterator[Sample]:
+def read_samples(folder: Place) -> Iterator[Sample]:
     """Every kept sample of a finished dataset, in key order.
 
-    Errors as `open_dataset`, and ValueError for a shard whose contents are damaged.
+    Errors as `open_dataset`, and ValueError for a shard whose content is damaged.
     """
     dataset = open_dataset(folder)
-    for info, shard in zip(dataset.manifest.shards, dataset.shard_paths, strict=True):
+    for info in dataset.manifest.shards:
         count = 0
-        for key, members in read_tar(shard):
-            count += 1
-            yield decode_sample(key, members, len(dataset.manifest.classes))
-        if count != info.samples:  # tarfile takes a header it cannot read for the end
-            raise ValueError(f"{shard} has {count} samples, expected {info.samples}: it is damaged")
+        with dataset.shards.open(info.name) as file:
+            for key, members in read_open_tar(file, dataset.shards / info.name):
+                count += 1
+                yield decode_sample(key, members, len(dataset.manifest.classes))
+        if count != info.samples:  # tarfile takes a header that it cannot read for the end
+            raise ValueError(
+                f"{dataset.shards / info.name} has {count} samples, expected {info.samples}: it is"
+                " damaged"
+            )

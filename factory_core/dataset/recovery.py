@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from factory_core.dataset.files import MANIFEST_NAME, SAMPLES_NAME
 from factory_core.dataset.manifest import FORMAT_VERSION, FileInfo, Manifest, read_manifest
+from factory_core.storage import Place, open_store
 
 # In the key-value metadata of the parquet file:
 KEY = MANIFEST_NAME.encode()
@@ -27,29 +27,32 @@ def footer(manifest: Manifest) -> dict[bytes, bytes]:
     return {KEY: text, DIGEST_KEY: sha256(text).hexdigest().encode()}
 
 
-def recover_manifest(folder: Path) -> Manifest | None:
-    """The manifest of `folder` as its samples.parquet has it; None if that is damaged too.
+def recover_manifest(folder: Place) -> Manifest | None:
+    """The manifest as samples.parquet in `folder` has it; None if that is damaged too.
 
     All rows are read and checked against their CRCs: the sha256 of the file was in dataset.json.
-    None too for another format version.
+    None too for a different format version.
     """
-    path = folder / SAMPLES_NAME
     try:
-        with path.open("rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as rows:
+        with (
+            open_store(folder).local_copy(SAMPLES_NAME) as path,
+            pq.ParquetFile(path, page_checksum_verification=True) as rows,
+        ):
             metadata = rows.metadata.metadata
             count = sum(len(batch) for batch in rows.iter_batches())
+            samples = FileInfo.of(path, count).model_copy(update={"name": SAMPLES_NAME})
         text = metadata[KEY]
         content = json.loads(text)
-        is_whole = sha256(text).hexdigest().encode() == metadata[DIGEST_KEY]
-        if not is_whole or content["format_version"] != FORMAT_VERSION:
+        is_complete = sha256(text).hexdigest().encode() == metadata[DIGEST_KEY]
+        if not is_complete or content["format_version"] != FORMAT_VERSION:
             return None
-        return Manifest.model_validate({**content, "samples": FileInfo.of(path, count)})
+        return Manifest.model_validate({**content, "samples": samples})
     except (OSError, ValueError, KeyError, TypeError):  # pyarrow raises the first two
         return None
 
 
-def restore_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write dataset.json if what is there cannot be read."""
+def restore_manifest(folder: Place, manifest: Manifest) -> None:
+    """Write dataset.json if the existing one cannot be read."""
     try:
         read_manifest(folder)
     except (OSError, ValueError):

@@ -1,54 +1,53 @@
-"""Where things lie: a folder of this machine, or a bucket; every file whole or absent."""
+"""Where things lie: a folder of this machine, or of a bucket; every file is complete or absent."""
 
-from factory_core.storage.bucket import (
+from __future__ import annotations
+
+from pathlib import Path
+
+from factory_core.storage.disk import DiskStore
+from factory_core.storage.files import (
     DISK_FULL,
     TEMPORARY_PREFIX,
-    Entry,
     MeasuredFile,
     atomic_file,
-    check_reachable,
-    create_bytes,
-    is_remote,
-    is_shared,
-    list_files,
-    local_copies,
-    local_copy,
-    location,
-    make_folder,
-    modified,
-    one_line,
-    read_bytes,
-    read_many,
-    remove_folder,
-    reopened,
+    atomic_path,
+    file_sha256,
+    json_bytes,
+    sweep_temporaries,
     write_bytes,
+    write_json,
 )
-from factory_core.storage.files import atomic_path, json_bytes, sweep_temporaries, write_json
+from factory_core.storage.store import Entry, Store
 
 __all__ = [
     "DISK_FULL",
     "TEMPORARY_PREFIX",
+    "DiskStore",
     "Entry",
     "MeasuredFile",
+    "Place",
+    "Store",
     "atomic_file",
     "atomic_path",
-    "check_reachable",
-    "create_bytes",
-    "is_remote",
-    "is_shared",
+    "file_sha256",
     "json_bytes",
-    "list_files",
-    "local_copies",
-    "local_copy",
-    "location",
-    "make_folder",
-    "modified",
-    "one_line",
-    "read_bytes",
-    "read_many",
-    "remove_folder",
-    "reopened",
+    "open_store",
     "sweep_temporaries",
     "write_bytes",
     "write_json",
 ]
+
+
+Place = str | Path | Store  # what `open_store` takes
+
+
+def open_store(place: Place) -> Store:
+    """The folder at a path, or at an URL such as `s3://BUCKET/FOLDER`; a `Store` stays as it is.
+
+    Raises ValueError or ImportError as `BucketStore.of`.
+    """
+    if isinstance(place, str) and "://" in place:
+        from factory_core.storage.bucket import BucketStore
+
+        return BucketStore.of(place)
+    return DiskStore(Path(place)) if isinstance(place, str | Path) else place

@@ -1,392 +1,280 @@
-"""Where a dataset lies: a folder of this machine, or a bucket. Only this file knows the difference.
+"""`Store` in a bucket, through fsspec.
 
-A folder of a bucket is a `upath.UPath`, which speaks pathlib: whatever only reads need not care.
-Writing whole files or nothing is done in two ways:
-
-local       a temporary name beside the file, flushed to disk, renamed
-bucket      a finished temporary file of this machine, put as one object: a store shows an object
-            when all of it has arrived, never a part
-
-A bucket is asked as little as possible, because every question is a round trip: one listing tells
-names, sizes and times of a whole folder, and many small objects are read at once.
+A new file is written to a temporary of this machine and put as one object: a bucket shows an
+object when all of it has arrived. Every question is a round trip, so few are asked: one listing
+gives names, sizes and times of a whole folder, and many small objects are read at once.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
-import os
-import shutil
 import tempfile
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
-TEMPORARY_PREFIX = ".tmp-"
+from factory_core.storage.files import (
+    DISK_FULL,
+    TEMPORARY_PREFIX,
+    MeasuredFile,
+    json_bytes,
+    temporary_name,
+)
+from factory_core.storage.store import Entry
 
-# scheme -> (package that speaks it, extra of this project that installs it)
+# Scheme -> (package that implements it, extra of this project that installs it)
 SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "memory": ("fsspec", "")}
-CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")  # whose errors are told
+CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")  # whose errors are reported
 READ_AHEAD = 4  # files fetched while one is used
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # or the user's share of it
-
-
-# --- places ----------------------------------------------------------------------------------
-
-
-def location(place: str | Path) -> Path:
-    """A folder or file: a plain path, or a `UPath` for `s3://`, `gs://` and `memory://`.
-
-    Raises ValueError for another scheme or without a bucket, ImportError if the package that
-    speaks the scheme is not installed.
-    """
-    if not isinstance(place, str):
-        return place
-    scheme, separator, rest = place.partition("://")
-    if not separator:
-        return Path(place)
-    parts = [part for part in rest.split("/") if part]
-    if scheme not in SCHEMES or not parts:
-        raise ValueError(
-            f"{place}: expected a folder of this machine, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER"
-            " or memory://FOLDER"
-        )
-    package, extra = SCHEMES[scheme]
-    try:
-        import fsspec
-        from upath import UPath
-
-        fsspec.get_filesystem_class(scheme)
-    except ImportError:
-        raise ImportError(
-            f"{place}: found no package {package}: pip install 'dataset-factory[{extra}]'"
-        ) from None
-    # Other processes write there too: a listing that was kept would hide what they did.
-    return cast(Path, UPath(f"{scheme}://{'/'.join(parts)}", use_listings_cache=False))
-
-
-def is_remote(path: Path) -> bool:
-    """Whether `path` lies in a bucket (or in `memory://`)."""
-    return not isinstance(path, Path)
-
-
-def is_shared(path: Path) -> bool:
-    """Whether other processes see what is written to `path`."""
-    return not is_remote(path) or cast(Any, path).protocol != "memory"
-
-
-def reopened(path: Path) -> Path:
-    """The same place without its connection, which a forked process must not share."""
-    return location(str(path)) if is_remote(path) else path
-
-
-def check_reachable(folder: Path) -> None:
-    """Raise OSError of one line unless the bucket of `folder` is there and lets us in."""
-    if not is_remote(folder):
-        return
-    store = cast(Any, folder)
-    bucket = store.path.strip("/").split("/")[0]
-    if store.protocol == "memory":  # needs none
-        return
-    with one_line(folder):
-        try:
-            store.fs.ls(store.path, detail=False, refresh=True)
-        except FileNotFoundError:
-            # An empty folder is no different from one that is not there, a bucket is.
-            if not store.fs.exists(bucket):
-                raise FileNotFoundError(
-                    f"{folder}: there is no bucket {bucket}: make it, or correct its name"
-                ) from None
-
-
-@contextmanager
-def one_line(path: Path) -> Iterator[None]:
-    """Whatever a store's client raises comes out as an OSError of one line that names `path`.
-
-    Errors of files that are not there, or are there already, pass; so do all of this machine.
-    """
-    if not is_remote(path):
-        yield
-        return
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError):
-        raise
-    except PermissionError as error:
-        reason = _first_line(error)
-        raise PermissionError(f"{path}: access denied ({reason}): check the credentials") from None
-    except Exception as error:
-        is_client = type(error).__module__.partition(".")[0] in CLIENTS
-        is_full = isinstance(error, OSError) and error.errno in DISK_FULL  # this machine's
-        if is_full or not (is_client or isinstance(error, OSError)):
-            raise
-        raise OSError(
-            f"{path}: the store does not answer as expected ({_first_line(error)}): check"
-            " credentials, endpoint and network"
-        ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-# --- listing, reading ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file of a folder: name, bytes, and when it was written (seconds of the epoch)."""
+class BucketStore:
+    """The folder `url`, such as `s3://BUCKET/FOLDER`; see `Store`."""
 
-    name: str
-    size: int
-    mtime: float
+    url: str
+    is_remote = True
 
+    @classmethod
+    def of(cls, url: str) -> BucketStore:
+        """The folder that a user named.
 
-def list_files(folder: Path) -> list[Entry]:
-    """Files in `folder` (not in its sub-folders) by name; none if it does not exist."""
-    try:
-        entries = _list_bucket(folder) if is_remote(folder) else _list_disk(folder)
-    except FileNotFoundError:
+        Raises ValueError for another scheme or without a bucket, ImportError if the package that
+        implements the scheme is not installed.
+        """
+        scheme, _, rest = url.partition("://")
+        parts = [part for part in rest.split("/") if part]
+        if scheme not in SCHEMES or not parts:
+            raise ValueError(
+                f"{url}: expected a folder of this machine, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER"
+                " or memory://FOLDER"
+            )
+        package, extra = SCHEMES[scheme]
+        try:
+            import fsspec
+
+            fsspec.get_filesystem_class(scheme)
+        except ImportError:
+            raise ImportError(
+                f"{url}: found no package {package}: pip install 'dataset-factory[{extra}]'"
+            ) from None
+        return cls(f"{scheme}://{'/'.join(parts)}")
+
+    @property
+    def is_shared(self) -> bool:
+        return not self.url.startswith("memory:")
+
+    @property
+    def _fs(self) -> Any:
+        """fsspec's client: one per process, made on first use, never inherited by a fork."""
+        import fsspec
+
+        # Other processes write here too: a cached listing would hide what they did.
+        return fsspec.filesystem(self.url.partition("://")[0], use_listings_cache=False)
+
+    def _key(self, name: str = "") -> str:
+        return self._fs._strip_protocol(f"{self.url}/{name}" if name else self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> BucketStore:
+        return BucketStore(f"{self.url}/{name}")
+
+    def resolve(self) -> BucketStore:
+        return self
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        if not self.is_shared:  # a dictionary of this process
+            return
+        bucket = self._key().strip("/").split("/")[0]
+        with one_line(self.url):
+            try:
+                self._fs.ls(self._key(), detail=False, refresh=True)
+            except FileNotFoundError:
+                # An empty folder looks like a missing one, but a bucket does not.
+                if not self._fs.exists(bucket):
+                    raise FileNotFoundError(
+                        f"{self.url}: there is no bucket {bucket}: create it, or correct its name"
+                    ) from None
+
+    def is_folder(self) -> bool:
+        with one_line(self.url):
+            return self._fs.isdir(self._key())
+
+    def obstacle(self) -> str | None:
+        # Above it, a name may be both an object and the beginning of others.
+        with one_line(self.url):
+            is_object = self._fs.isfile(self._key()) and not self._fs.isdir(self._key())
+        return self.url if is_object else None
+
+    def names(self) -> list[str]:
+        return sorted(info["name"].rstrip("/").rsplit("/", 1)[-1] for info in self._listing())
+
+    def entries(self) -> list[Entry]:
+        entries = [_entry(info) for info in self._listing() if info["type"] == "file"]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def _listing(self) -> list[dict[str, Any]]:
+        with one_line(self.url), suppress(FileNotFoundError):
+            return self._fs.ls(self._key(), detail=True, refresh=True)
         return []
-    return sorted(entries, key=lambda entry: entry.name)
 
+    def exists(self, name: str) -> bool:
+        with one_line(self / name):
+            return self._fs.isfile(self._key(name))
 
-def _list_disk(folder: Path) -> list[Entry]:
-    entries = []
-    with os.scandir(folder) as found:
-        for file in found:
-            with suppress(FileNotFoundError):  # gone since
-                stat = file.stat()
-                if file.is_file():
-                    entries.append(Entry(file.name, stat.st_size, stat.st_mtime))
-    return entries
+    def entry(self, name: str) -> Entry:
+        with one_line(self / name):
+            return _entry(self._fs.info(self._key(name)))
 
+    # --- reading --------------------------------------------------------------------------------
 
-def _list_bucket(folder: Path) -> list[Entry]:
-    store = cast(Any, folder)
-    with one_line(folder):
-        infos = store.fs.ls(store.path, detail=True, refresh=True)
-    return [
-        Entry(info["name"].rsplit("/", 1)[-1], int(info["size"]), _modified(info))
-        for info in infos
-        if info["type"] == "file"
-    ]
+    def read(self, name: str) -> bytes:
+        with one_line(self / name):
+            return self._fs.cat_file(self._key(name))
 
-
-def _modified(info: dict[str, Any]) -> float:
-    """When an object was written, under the names that s3fs, gcsfs and fsspec's memory use."""
-    found = next(info[key] for key in ("LastModified", "mtime", "created") if key in info)
-    if isinstance(found, str):
-        found = datetime.fromisoformat(found)
-    return float(found.timestamp() if isinstance(found, datetime) else found)
-
-
-def modified(path: Path) -> float:
-    """When an object of a bucket was written (seconds of the epoch, by the store's clock)."""
-    store = cast(Any, path)
-    with one_line(path):
-        return _modified(store.fs.info(store.path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """Contents of a small file as they are now, even if it is being replaced."""
-    if not is_remote(path):
-        return path.read_bytes()
-    store = cast(Any, path)
-    with one_line(path):
-        return store.fs.cat_file(store.path)
-
-
-def read_many(folder: Path, entries: Sequence[Entry]) -> dict[str, bytes]:
-    """Contents of small files of `list_files(folder)` by name, without those gone since.
-
-    Those of a bucket are read at once.
-    """
-    contents: dict[str, bytes] = {}
-    if is_remote(folder):
-        store = cast(Any, folder)
-        paths = [f"{store.path}/{entry.name}" for entry in entries]
-        # With the size given, a store need not be asked for it first.
-        sizes = [entry.size for entry in entries]
-        with one_line(folder):
-            found = store.fs.cat_ranges(paths, [0] * len(paths), sizes, on_error="return")
+    def read_many(self, entries: Sequence[Entry]) -> dict[str, bytes]:
+        keys = [self._key(entry.name) for entry in entries]
+        sizes = [entry.size for entry in entries]  # given, so that the bucket need not be asked
+        contents: dict[str, bytes] = {}
+        with one_line(self.url):
+            found = self._fs.cat_ranges(keys, [0] * len(keys), sizes, on_error="return")
             for entry, content in zip(entries, found, strict=True):
                 if isinstance(content, bytes):
                     contents[entry.name] = content
                 elif entry.size and not isinstance(content, FileNotFoundError):
                     raise content
         return contents
-    for entry in entries:
-        with suppress(FileNotFoundError):
-            contents[entry.name] = (folder / entry.name).read_bytes()
-    return contents
 
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with one_line(self / name), self._fs.open(self._key(name), "rb") as file:
+            yield file
 
-@contextmanager
-def local_copy(path: Path) -> Iterator[Path]:
-    """`path` itself, or a temporary copy of it here; missing there, it is missing here."""
-    if not is_remote(path):
-        yield path
-        return
-    copy = _temporary(path)
-    try:
-        _fetch(path, copy)
-        yield copy
-    finally:
-        copy.unlink(missing_ok=True)
+    def errors(self, name: str) -> AbstractContextManager[None]:
+        return one_line(self / name)
 
-
-def local_copies(paths: Sequence[Path]) -> Iterator[Path]:
-    """`local_copy` of each, there until the next is asked for; some are fetched ahead."""
-    if not any(map(is_remote, paths)):
-        yield from paths
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder,
-        ThreadPoolExecutor(READ_AHEAD) as pool,
-    ):
-        copies = [Path(folder) / f"{i}-{path.name}" for i, path in enumerate(paths)]
-        to_fetch = zip(paths, copies, strict=True)
-        fetching = deque(pool.submit(_fetch, *pair) for pair in islice(to_fetch, READ_AHEAD))
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        copy = Path(tempfile.gettempdir()) / temporary_name(name)
         try:
-            for copy in copies:
-                fetching.popleft().result()
-                fetching.extend(pool.submit(_fetch, *pair) for pair in islice(to_fetch, 1))
-                yield copy
-                copy.unlink(missing_ok=True)
+            self._fetch(name, copy)
+            yield copy
         finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _temporary(path: Path) -> Path:
-    name = f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:12]}"
-    return Path(tempfile.gettempdir()) / name
-
-
-def _fetch(path: Path, copy: Path) -> None:
-    store = cast(Any, path)
-    with one_line(path):
-        try:
-            store.fs.get_file(store.path, str(copy))
-        except FileNotFoundError:
             copy.unlink(missing_ok=True)
 
+    def local_copies(self, names: Sequence[str]) -> Iterator[Path]:
+        with (
+            tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder,
+            ThreadPoolExecutor(READ_AHEAD) as pool,
+        ):
+            copies = [Path(folder) / f"{i}-{name}" for i, name in enumerate(names)]
+            to_fetch = zip(names, copies, strict=True)
+            fetching = deque(
+                pool.submit(self._fetch, *pair) for pair in islice(to_fetch, READ_AHEAD)
+            )
+            try:
+                for copy in copies:
+                    fetching.popleft().result()
+                    fetching.extend(pool.submit(self._fetch, *pair) for pair in islice(to_fetch, 1))
+                    yield copy
+                    copy.unlink(missing_ok=True)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-# --- writing ---------------------------------------------------------------------------------
+    def _fetch(self, name: str, copy: Path) -> None:
+        with one_line(self / name):
+            try:
+                self._fs.get_file(self._key(name), str(copy))
+            except FileNotFoundError:
+                copy.unlink(missing_ok=True)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    @contextmanager
+    def new_file(self, name: str, sync_name: bool = True) -> Iterator[MeasuredFile]:
+        temporary = Path(tempfile.gettempdir()) / temporary_name(name)
+        try:
+            with MeasuredFile(temporary) as file:
+                yield file
+            with one_line(self / name):
+                self._fs.put_file(str(temporary), self._key(name))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        with one_line(self / name):
+            self._fs.pipe_file(self._key(name), data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, json_bytes(value))
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            with one_line(self / name):
+                self._fs.pipe_file(self._key(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, name: str) -> None:
+        with one_line(self / name), suppress(FileNotFoundError):
+            self._fs.rm_file(self._key(name))
+
+    def make(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        with one_line(self.url), suppress(FileNotFoundError):
+            self._fs.rm(self._key(), recursive=True)
+
+    def sweep(self) -> None:
+        pass  # temporaries are never in a bucket
 
 
-class MeasuredFile(io.BufferedWriter):
-    """A new file, written from start to end, that knows what was written to it.
-
-    Reading a file back to hash it would cost a pass over the disk, or a download.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path, "w"))
-        self._sha256 = hashlib.sha256()
-        self.bytes_written = 0
-
-    def write(self, data: Any) -> int:
-        """Append `data`."""
-        self._sha256.update(data)
-        self.bytes_written += memoryview(data).nbytes
-        return super().write(data)
-
-    @property
-    def sha256(self) -> str:
-        """Of all that was written, in hexadecimal."""
-        return self._sha256.hexdigest()
+def _entry(info: dict[str, Any]) -> Entry:
+    # The names that s3fs, fsspec's memory and gcsfs use for the time of writing.
+    written = next(info[key] for key in ("LastModified", "mtime", "created") if key in info)
+    if isinstance(written, str):
+        written = datetime.fromisoformat(written)
+    mtime = written.timestamp() if isinstance(written, datetime) else written
+    return Entry(info["name"].rsplit("/", 1)[-1], int(info["size"]), float(mtime))
 
 
 @contextmanager
-def atomic_file(path: Path, sync_name: bool = True) -> Iterator[MeasuredFile]:
-    """Open a temporary file for writing; on success it becomes `path`, whole and for good.
+def one_line(place: object) -> Iterator[None]:
+    """Turn whatever a bucket's client raises into an OSError of one line that names `place`.
 
-    `sync_name=False` is for what another file of the folder, written next, vouches for: that
-    file's name takes this one's to disk along. On any exception, KeyboardInterrupt too, the
-    temporary is removed and `path` is as before.
+    Missing and existing files, a full disk of this machine, and bugs pass unchanged.
     """
-    # The random part lets two workers that were given the same shard write it at once.
-    temporary = _temporary(path)
-    if not is_remote(path):
-        temporary = path.with_name(temporary.name)
     try:
-        with MeasuredFile(temporary) as file:
-            yield file
-            file.flush()
-            if not is_remote(path):
-                os.fsync(file.fileno())
-        if is_remote(path):
-            _put(temporary, path)
-        else:
-            os.replace(temporary, path)
-            if sync_name:
-                _sync_names(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (FileNotFoundError, FileExistsError):
         raise
+    except PermissionError as error:
+        raise PermissionError(
+            f"{place}: access denied ({_first_line(error)}): check the credentials"
+        ) from None
+    except Exception as error:
+        is_client = type(error).__module__.partition(".")[0] in CLIENTS
+        is_full = isinstance(error, OSError) and error.errno in DISK_FULL
+        if is_full or not (is_client or isinstance(error, OSError)):
+            raise
+        if str(error).startswith(f"{place}: "):  # it has come through here before
+            raise
+        raise OSError(
+            f"{place}: the store does not answer as expected ({_first_line(error)}): check"
+            " credentials, endpoint and network"
+        ) from None
 
 
-def _put(temporary: Path, path: Path) -> None:
-    store = cast(Any, path)
-    with one_line(path):
-        store.fs.put_file(str(temporary), store.path)
-    temporary.unlink()
-
-
-def _sync_names(folder: Path) -> None:
-    """Have the renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    if is_remote(path):
-        store = cast(Any, path)
-        with one_line(path):
-            store.fs.pipe_file(store.path, data)
-        return
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-def create_bytes(path: Path, data: bytes) -> bool:
-    """Write `data` to `path` in a bucket unless something is there; returns whether it was not."""
-    store = cast(Any, path)
-    try:
-        with one_line(path):
-            store.fs.pipe_file(store.path, data, mode="create")
-    except FileExistsError:
-        return False
-    return True
-
-
-def make_folder(folder: Path) -> None:
-    """Make `folder`, and what it lies in; a bucket has none, only names with slashes."""
-    if not is_remote(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove `folder` with all that is in it, as far as that is possible."""
-    if not is_remote(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    store = cast(Any, folder)
-    with one_line(folder):
-        try:
-            store.fs.rm(store.path, recursive=True)
-        except FileNotFoundError:
-            return
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from factory.pipeline.run import generate, label
+from factory.pipeline.executors import Executor
+from factory.pipeline.job import Job
+from factory.pipeline.progress import OnProgress, ignore
+from factory.pipeline.run import run
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import Manifest
-from factory_core.storage import location
+from factory_core.storage import Store, open_store
 from generators.base import FeatureMaps, sample_seed
 
 SIZE = (16, 16)
@@ -81,13 +84,24 @@ class Tiny:
     def load(self, *_: Any) -> Any:
         return self.models, self.models
 
-    def make(self, out: Path, n: int = 25, overrides: Sequence[str] = (), **more: Any) -> Manifest:
-        return generate(self.recipe(*overrides), n, out, load=self.load, **more)
+    def job(self, out: Path | Store, n: int = 25, overrides: Sequence[str] = (), **how: Any) -> Job:
+        return Job.sampling(self.recipe(*overrides), n, out, load=self.load, **how)
+
+    def make(
+        self,
+        out: Path | Store,
+        n: int = 25,
+        overrides: Sequence[str] = (),
+        executor: Executor | None = None,
+        on_progress: OnProgress = ignore,
+        **how: Any,
+    ) -> Manifest:
+        return run(self.job(out, n, overrides, **how), executor, on_progress)
 
     def label(self, images: Path, out: Path) -> Manifest:
-        return label(self.recipe(), images, out, load=self.load)
+        return run(Job.labeling(self.recipe(), images, out, load=self.load))
 
-    def begin(self, out: Path, shards: int, **more: Any) -> None:
+    def begin(self, out: Path | Store, shards: int, **more: Any) -> None:
         """Make so many shards, then stop as Ctrl-C does."""
 
         def stop(progress: Any) -> None:
@@ -174,14 +188,14 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3_out(s3: str) -> Path:
+def s3_out(s3: str) -> Store:
     """A folder that nobody has used, in a new bucket."""
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     fsspec.filesystem("s3").mkdir(bucket)
-    return location(f"s3://{bucket}/some/out")
+    return open_store(f"s3://{bucket}/some/out")
 
 
 @pytest.fixture
-def memory_out() -> Path:
+def memory_out() -> Store:
     """For what does not depend on the store."""
-    return location(f"memory://{uuid.uuid4().hex}/out")
+    return open_store(f"memory://{uuid.uuid4().hex}/out")

@@ -20,8 +20,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from factory_core.dataset import Dataset, level_at_quantile
-from factory_core.storage import one_line
+from factory_core.dataset import SAMPLES_NAME, Dataset, level_at_quantile
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Damage, Decoder, Encoded, Size
 from train_seg.data.stream import Item
@@ -48,7 +47,9 @@ class ShardSource:
         self._dataset = dataset
         self._counts = np.array([s.samples for s in dataset.manifest.shards], np.int64)
         if not self.samples:
-            raise ValueError(f"{dataset.path}: found no sample in any shard, expected at least one")
+            raise ValueError(
+                f"{dataset.store}: found no sample in any shard, expected at least one"
+            )
         limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
         self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed)
         self._seed, self._window, self._skip_damaged = seed, shuffle_buffer, skip_damaged
@@ -152,8 +153,8 @@ def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
     histogram = dataset.manifest.uncertainty_histogram
     if histogram is None:
         raise ValueError(
-            f"{dataset.path} has no uncertainty maps, which ignore_above_quantile needs: make it "
-            "anew with --set dataset.uncertainty_maps=true, or leave that setting out"
+            f"{dataset.store} has no uncertainty maps, which ignore_above_quantile needs: "
+            "regenerate it with --set dataset.uncertainty_maps=true, or leave that setting out"
         )
     return level_at_quantile(histogram, quantile)
 
@@ -165,18 +166,19 @@ class _Tars:
     """Samples by shard and number; cheap in the order in which they lie in a shard."""
 
     def __init__(self, dataset: Dataset):
-        self._paths = dataset.shard_paths
+        self._store, self._folder = dataset.store, dataset.shards
+        self._names = [shard.name for shard in dataset.manifest.shards]
         self._counts = [shard.samples for shard in dataset.manifest.shards]
-        self._samples_path, self._keys = dataset.samples_path, dict[int, list[str]]()
+        self._keys = dict[int, list[str]]()
         self._files = ExitStack()  # the shard that is open
         self._shard, self._number = -1, 0  # the sample that comes next
         self._broken = ""  # why there is none
 
     def sample(self, shard: int, number: int) -> Encoded | Damage:
         """A sample, or why it cannot be read; then neither can those behind it in its shard."""
-        path, count = self._paths[shard], self._counts[shard]
+        path, count = self._folder / self._names[shard], self._counts[shard]
         try:
-            with one_line(path):
+            with self._folder.errors(self._names[shard]):
                 if shard != self._shard or number < self._number:
                     self._open(shard)
                 while not self._broken and self._number < number:
@@ -186,7 +188,7 @@ class _Tars:
         except (tarfile.TarError, OSError, EOFError) as error:
             said = str(getattr(error, "strerror", None) or error)
             reason = " ".join(said.split()).removeprefix(f"{path}: ")
-            self._broken = f"cannot be read ({reason}): copy the shard again or make it anew"
+            self._broken = f"cannot be read ({reason}): copy the shard again or regenerate it"
         sample = " ".join([*self._listed(shard)[number : number + 1], f"({number + 1} of {count})"])
         return Damage(str(path), sample, "shard cannot be read", self._broken)
 
@@ -196,9 +198,9 @@ class _Tars:
     def _listed(self, shard: int) -> list[str]:
         """Keys of a shard that cannot be read, from samples.parquet; none if that cannot either."""
         if shard not in self._keys:
-            wanted = [("shard", "==", self._paths[shard].name)]
+            wanted = [("shard", "==", self._names[shard])]
             try:
-                with self._samples_path.open("rb") as file:
+                with self._store.open(SAMPLES_NAME) as file:
                     table = pyarrow.parquet.read_table(file, columns=["key"], filters=wanted)
                 self._keys[shard] = sorted(table["key"].to_pylist())
             except (OSError, pyarrow.ArrowException):
@@ -208,7 +210,7 @@ class _Tars:
     def _open(self, shard: int) -> None:
         self.close()
         self._shard, self._number, self._broken = shard, 0, ""
-        self._file = self._files.enter_context(self._paths[shard].open("rb"))
+        self._file = self._files.enter_context(self._folder.open(self._names[shard]))
         self._tar = self._files.enter_context(tarfile.TarFile(fileobj=self._file))
         self._header = self._tar.next()
 
@@ -233,4 +235,4 @@ class _Tars:
         self._number += 1
         if self._number == listed and self._header is not None:
             raise EOFError(f"it holds more than the {listed} samples that dataset.json lists")
-        return Encoded(str(self._paths[self._shard]), key, members)
+        return Encoded(str(self._folder / self._names[self._shard]), key, members)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
-from factory_core.storage import location
+from factory_core.storage import Store, open_store
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Pair, Size, check_ids, resize, sample_seed
 from train_seg.data.shards import ShardSource
@@ -127,7 +127,7 @@ class TrainingData:
 
 
 def open_training_data(
-    data: Sequence[str | Path | LabeledImages],
+    data: Sequence[str | Path | Store | LabeledImages],
     augment: Callable[[Size], Augment],
     size: Size | None = None,
     seed: int = 0,
@@ -193,20 +193,20 @@ def _weights(mix: Sequence[float], inputs: int) -> list[float]:
     return [w / math.fsum(mix) for w in mix]
 
 
-def _open(folder: str | Path, skip_damaged: bool) -> Dataset:
+def _open(folder: str | Path | Store, skip_damaged: bool) -> Dataset:
     """A finished dataset; if damaged ones are skipped, its shards are looked at when read."""
     try:
         return open_dataset(folder)
     except (FileNotFoundError, ValueError):
-        path = location(folder)
-        if not (skip_damaged and (path / MANIFEST_NAME).is_file()):
+        store = open_store(folder)
+        if not (skip_damaged and store.exists(MANIFEST_NAME)):
             raise
-        return Dataset(path, read_manifest(path))
+        return Dataset(store, read_manifest(store))
 
 
 def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
     classes = [
-        (str(d.path), d.manifest.classes) if isinstance(d, Dataset) else (d.name, list(d.classes))
+        (str(d.store), d.manifest.classes) if isinstance(d, Dataset) else (d.name, list(d.classes))
         for d in inputs
     ]
     for name, found in classes[1:]:
@@ -221,7 +221,7 @@ def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
 def _agreed_size(inputs: Sequence[Dataset | LabeledImages]) -> Size:
     """(height, width) of all inputs."""
     sizes = [
-        (str(d.path), d.manifest.image_size)
+        (str(d.store), d.manifest.image_size)
         if isinstance(d, Dataset)
         else (d.name, (d.images.shape[-2], d.images.shape[-1]))
         for d in inputs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from factory.pipeline.executors.base import Executor, LocalExecutor, Results, attempt
+from factory.pipeline.executors.base import Executor, Results, attempt
+from factory.pipeline.executors.local import LocalExecutor
 from factory.pipeline.executors.on_ray import RayExecutor
 
 __all__ = ["Executor", "LocalExecutor", "RayExecutor", "Results", "attempt", "make_executor"]
@@ -15,18 +16,27 @@ def make_executor(
     cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
     address: str | None = None,
+    shard_timeout_sec: float | None = None,
 ) -> Executor:
     """The executor `kind`: `ray`, or `local` (which has exactly one worker).
 
-    `workers` is a number or `MIN-MAX`. Raises ValueError for what does not go together.
+    `workers` is a number or `MIN-MAX`; the others as in `RayExecutor`. Raises ValueError for
+    options that exclude each other.
     """
     least, most = (None, None) if workers is None else _bounds(str(workers))
     if kind == "ray":
-        return RayExecutor(least, cpus_per_worker, gpus_per_worker, address, most)
+        return RayExecutor(
+            least, cpus_per_worker, gpus_per_worker, address, most, shard_timeout_sec
+        )
     if kind != "local":
         raise ValueError(f"--executor {kind}: expected ray or local")
     if (least, most) not in ((None, None), (1, None)):
         raise ValueError(f"--workers {workers}: the local executor has one; use --executor ray")
+    if shard_timeout_sec is not None:
+        raise ValueError(
+            f"--shard-timeout {shard_timeout_sec:g}: the local executor cannot replace a worker;"
+            " use --executor ray"
+        )
     return LocalExecutor(cpus_per_worker)
 
 

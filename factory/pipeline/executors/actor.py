@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: a `ShardWorker` whose mistakes come back as values."""
+"""What runs in a Ray actor: a `ShardWorker` whose users' mistakes come back as values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from factory.pipeline.executors.base import Outcome, attempt
 from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy
-from factory.pipeline.worker import Shard, ShardWorker, WorkerSpec
+from factory.pipeline.shard import Shard
+from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME
 
 
@@ -26,14 +29,16 @@ class Ready:
 
 
 class ShardActor:
-    """A worker on some machine of the cluster.
+    """A worker on one machine of the cluster.
 
     A user's mistake (ValueError, OSError) is returned, not raised: raised, it would come out
-    wrapped in pages of Ray's traceback. What is raised is a bug.
+    wrapped in pages of Ray's traceback. Anything raised is a bug.
     """
 
     def __init__(self, spec: WorkerSpec, threads: int, weights: Sequence[Weights]):
-        self.spec, self.threads, self.weights = spec, threads, weights
+        # Workers share a machine: each must keep to its cores, or they compete for all of them.
+        torch.set_num_threads(threads)
+        self.spec, self.weights = spec, weights
         self.worker: ShardWorker | None = None
 
     def load(
@@ -41,8 +46,8 @@ class ShardActor:
     ) -> Ready | Lacking | ValueError | OSError:
         """Find the weights and load the models; `shipped` has the files of weights, by section.
 
-        Those are Ray references: each file is fetched only where it is missing, and is not
-        copied again by workers that share a machine.
+        They are Ray references: each file is fetched only where it is missing, and workers that
+        share a machine do not copy it again.
         """
         import ray
 
@@ -59,7 +64,7 @@ class ShardActor:
                     path = keep_copy(weights, files)
                 section = getattr(spec, weights.section).model_copy(update={"weights": str(path)})
                 spec = replace(spec, **{weights.section: section})
-            self.worker = ShardWorker(spec, self.threads)
+            self.worker = ShardWorker(spec)
             self.worker.models  # noqa: B018 - loads them, or finds out why not, before any shard
         except (ValueError, OSError) as error:
             return plain(error)
@@ -74,11 +79,11 @@ class ShardActor:
             return plain(error)
 
     def _check_folder(self) -> None:
-        """Raise FileNotFoundError unless the driver's folder is here too."""
-        if not (self.spec.out / CANDIDATES_DIR / JOB_NAME).exists():
+        """Raise FileNotFoundError unless this machine sees the driver's folder."""
+        if not (self.spec.out / CANDIDATES_DIR).exists(JOB_NAME):
             raise FileNotFoundError(
-                f"{self.spec.out} is not there on {socket.gethostname()}, a machine of the cluster:"
-                " give an --out that all of them share, or a bucket such as s3://BUCKET/FOLDER"
+                f"{self.spec.out} does not exist on {socket.gethostname()}, a machine of the"
+                " cluster: give an --out that all machines share, or a bucket such as s3://BUCKET/FOLDER"
             )
 
 

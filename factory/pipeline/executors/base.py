@@ -1,14 +1,14 @@
-"""What an executor is, how often a shard is tried, and the executor in this process."""
+"""What an executor is, and how often a shard is tried."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from factory.pipeline.failures import ShardError, ShardFailure
-from factory.pipeline.worker import Shard, ShardStats, ShardWorker, WorkerSpec
+from factory.pipeline.shard import Shard, ShardStats
+from factory.pipeline.worker import WorkerSpec
 
 Outcome = ShardStats | ShardFailure
 Results = Generator[Outcome, None, None]
@@ -17,9 +17,9 @@ ATTEMPTS = 2  # at a shard, before it is reported
 
 
 class Executor(Protocol):
-    """Runs shards in any order and yields the outcome of each as it is finished.
+    """Runs shards in any order and yields the outcome of each as it finishes.
 
-    That is its statistics or, if it could not be made at a second try either, its failure.
+    The outcome is the shard's statistics or, if a second attempt failed too, its failure.
     """
 
     @property
@@ -29,38 +29,20 @@ class Executor(Protocol):
 
     @property
     def start_sec(self) -> float:
-        """What it takes to start, without loading the models (an estimate)."""
+        """Time to start, without loading the models (an estimate)."""
         ...
 
     def expected_workers(self, shards: int) -> int:
-        """How many workers this machine would run for so many shards."""
+        """How many workers this machine would run for this many shards."""
         ...
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
-        """Raise ValueError or OSError for what the user can mend; anything else is a bug."""
+        """Raise ValueError or OSError for what the user can fix; anything else is a bug."""
         ...
-
-
-@dataclass(frozen=True)
-class LocalExecutor:
-    """One shard after another in this process, on `cpus_per_worker` threads."""
-
-    cpus_per_worker: int = 1
-    start_sec: float = 0.0
-
-    def expected_workers(self, shards: int) -> int:
-        """Always one."""
-        return 1
-
-    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
-        """See `Executor`."""
-        worker = ShardWorker(spec, self.cpus_per_worker)
-        for shard in shards:
-            yield attempt(worker, shard)
 
 
 def attempt(worker: Callable[[Shard], ShardStats], shard: Shard) -> Outcome:
-    """Make a shard, at the second try if need be; what stops the whole job is raised."""
+    """Make a shard, at the second attempt if needed; what stops the whole job is raised."""
     failure: ShardFailure | None = None
     for _ in range(ATTEMPTS):
         try:

@@ -10,17 +10,18 @@ import torch
 
 from factory.pipeline.executors.base import Results
 from factory.pipeline.executors.cluster import available_cpus, cluster
-from factory.pipeline.worker import Shard, WorkerSpec
+from factory.pipeline.shard import Shard
+from factory.pipeline.worker import WorkerSpec
 
 
 @dataclass(frozen=True)
 class RayExecutor:
     """A pool of Ray actors, on a local cluster that is started and stopped, or on `address`.
 
-    Between `workers` and `max_workers` of them: see `factory.pipeline.executors.pool.Pool`; the
-    latter None means exactly `workers`. `workers` None means one a GPU, or one for every
-    `cpus_per_worker` cores where there is no GPU. `gpus_per_worker` (a fraction is fine) None
-    shares the GPUs there are among the workers.
+    `workers` to `max_workers` actors, see `factory.pipeline.executors.pool.Pool`; without
+    `max_workers` exactly `workers`. `workers` None means one per GPU, or without GPUs one for every
+    `cpus_per_worker` cores. `gpus_per_worker` (a fraction is fine) None shares the GPUs among the
+    workers. `shard_timeout_sec` as in `Pool`.
     """
 
     workers: int | None = None
@@ -28,6 +29,7 @@ class RayExecutor:
     gpus_per_worker: float | None = None
     address: str | None = None
     max_workers: int | None = None
+    shard_timeout_sec: float | None = None
     start_sec: float = 5.0  # measured on two cores, page cache warm
 
     def expected_workers(self, shards: int) -> int:
@@ -36,7 +38,7 @@ class RayExecutor:
         return self._share(resources, shards)[1]
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
-        """See `Executor`. What is lost with an actor or a node is made by others."""
+        """See `Executor`. Shards lost with an actor or a node are made by others."""
         if not shards:
             return
         with cluster(self.address, self._local_cpus()):
@@ -51,23 +53,25 @@ class RayExecutor:
             if self.address is None and gpus > resources.get("GPU", 0.0):
                 found = resources.get("GPU", 0.0)
                 raise ValueError(f"--gpus-per-worker {gpus:g}: this machine has {found:g} GPUs")
-            # On the driver's machine the weights are where it found them.
+            # On the driver's machine, the weights are where it found them.
             weights = [] if self.address is None else weights_of(spec)
-            # Lost actors are replaced by the pool, which can give their shards to others. Ray
-            # keeps each to its cores (OMP_NUM_THREADS), and the worker tells torch.
+            # The pool, which can give their shards to others, replaces lost actors. Ray keeps each
+            # to its cores (OMP_NUM_THREADS), and the actor sets torch's threads.
             actor = ray.remote(ShardActor).options(
                 num_cpus=self.cpus_per_worker, num_gpus=gpus, max_restarts=0
             )
             start = partial(actor.remote, spec, self.cpus_per_worker, weights)
-            yield from Pool(start, partial(put, weights), shards, least, most).run()
+            ship = partial(put, weights)
+            pool = Pool(start, ship, shards, least, most, self.shard_timeout_sec)
+            yield from pool.run()
 
     def _local_cpus(self) -> int:
-        """Cores that a local cluster offers: those of the machine, or more if asked for more."""
+        """Cores that a local cluster offers: the machine's, or more if more are asked for."""
         workers = self.max_workers or self.workers or 1
         return max(workers * self.cpus_per_worker, available_cpus())
 
     def _share(self, resources: dict[str, float], shards: int) -> tuple[int, int, float]:
-        """Least and greatest number of workers, and GPUs of each."""
+        """Least and greatest number of workers, and GPUs per worker."""
         total_gpus = resources.get("GPU", 0.0)
         least = self.workers
         if least is None:

@@ -1,10 +1,10 @@
 """The driver's side of a pool of Ray actors: one shard in flight each, lost ones replaced.
 
-    waiting ──► an actor's hands ──► outcome
+    waiting ──► in an actor's hands ──► outcome
        ▲              │
-       └── lost with its actor or node
+       └── lost with its actor or node, or overdue
 
-Plain actors, not Ray Data: its streaming executor (Ray 2.60) took ten times the driver's time a
+Plain actors, not Ray Data: its streaming executor (Ray 2.60) took ten times the driver's time per
 shard and several seconds more to start, and an actor that it restarts keeps its shard while others
 idle. `python -m benchmarks.executors` measures what these cost.
 """
@@ -12,6 +12,7 @@ idle. `python -m benchmarks.executors` measures what these cost.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,29 +25,37 @@ from ray.exceptions import RayError, RayTaskError
 from factory.pipeline.executors.actor import Lacking, Ready
 from factory.pipeline.executors.base import Outcome
 from factory.pipeline.failures import ShardFailure
-from factory.pipeline.worker import Shard
+from factory.pipeline.shard import Shard
 
-LOST_WORKERS = 5  # that die over the same shard, or loading while none works: it is not chance
-PATIENCE_SEC = 30.0  # before the user is told that no worker can be placed
+LOST_WORKERS = 5  # over the same shard, or loading while none works: that is not chance
+PATIENCE_SEC = 30.0  # before the user learns that no worker can be placed
+# A shard is overdue after this many times the slowest one so far, but never sooner than this.
+GENEROUS, SHORTEST_TIMEOUT_SEC = 20, 120.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Worker:
-    """An actor of the pool: `shard` is what it makes, None while it loads or waits for one."""
+    """An actor of the pool: `shard` is what it makes, None while it loads or waits for one.
+
+    `since` is when it got the shard (monotonic seconds).
+    """
 
     actor: Any
     shard: Shard | None = None
+    since: float = 0.0
     node_id: str | None = None
 
 
 class Pool:
     """Between `least` and `most` actors, made by `start`, that make `shards`.
 
-    It begins with `least` and doubles whenever all of its actors are at work and shards wait;
-    as the last shards run, those beyond `least` are given back. `ship` puts the weights where
-    all actors can get them (see `factory.pipeline.executors.shipping`).
+    It begins with `least` and doubles whenever all of its actors are at work and shards wait; as
+    the last shards run, surplus actors are given back. `ship` puts the weights where all actors can
+    get them (see `factory.pipeline.executors.shipping`). An actor that holds a shard for longer
+    than `shard_timeout_sec` is killed and replaced, as a dead one is; None means GENEROUS times the
+    slowest shard so far, and no limit before the first is finished.
     """
 
     def __init__(
@@ -56,10 +65,13 @@ class Pool:
         shards: Sequence[Shard],
         least: int,
         most: int,
+        shard_timeout_sec: float | None = None,
     ):
         self.start, self.ship = start, ship
         self.waiting = deque(shards)
         self.least, self.most, self.target = least, most, least
+        self.shard_timeout_sec = shard_timeout_sec
+        self.slowest_sec: float | None = None
         self.loading: dict[Any, Worker] = {}  # by the reference to what they will return
         self.making: dict[Any, Worker] = {}
         self.idle: list[Worker] = []
@@ -73,23 +85,29 @@ class Pool:
             while self.waiting or self.making:
                 self._assign()
                 self._resize()
-                for task in self._finished():
-                    outcome = self._settle(task)
-                    if outcome is not None:
-                        yield outcome
+                outcomes = [self._settle(task) for task in self._finished()]
+                outcomes += [self._give_up(task) for task in self._overdue()]
+                yield from (outcome for outcome in outcomes if outcome is not None)
         finally:
             for worker in [*self.loading.values(), *self.making.values(), *self.idle]:
                 _kill(worker)
 
     @property
     def size(self) -> int:
-        """Actors, those included that wait for a place in the cluster."""
+        """Number of actors, including those waiting for a place in the cluster."""
         return len(self.loading) + len(self.making) + len(self.idle)
+
+    @property
+    def timeout_sec(self) -> float | None:
+        """How long an actor may hold a shard; None without a limit."""
+        if self.shard_timeout_sec is not None or self.slowest_sec is None:
+            return self.shard_timeout_sec
+        return max(SHORTEST_TIMEOUT_SEC, GENEROUS * self.slowest_sec)
 
     def _assign(self) -> None:
         while self.waiting and self.idle:
             worker = self.idle.pop()
-            worker.shard = self.waiting.popleft()
+            worker.shard, worker.since = self.waiting.popleft(), time.monotonic()
             self.making[worker.actor.make.remote(worker.shard)] = worker
 
     def _resize(self) -> None:
@@ -106,19 +124,48 @@ class Pool:
         self.loading[worker.actor.load.remote(self.shipped)] = worker
 
     def _finished(self) -> list[Any]:
-        """References of tasks that ended, after waiting for at least one."""
+        """References of tasks that ended, after waiting for one; empty if a shard is overdue."""
         pending = [*self.making, *self.loading]
         patience = None if self.making else PATIENCE_SEC
         while True:
-            ready, _ = ray.wait(pending, num_returns=1, timeout=patience, fetch_local=False)
-            if ready:
+            limits = [limit for limit in (patience, self._next_deadline_sec()) if limit is not None]
+            timeout = min(limits, default=None)
+            ready, _ = ray.wait(pending, num_returns=1, timeout=timeout, fetch_local=False)
+            if ready or self._overdue():
                 return ready
-            patience = None
-            logger.warning(
-                "still waiting for the first worker: either its models take long to load, or the"
-                " cluster has no room for one (see `ray status`, --cpus-per-worker and"
-                " --gpus-per-worker)"
-            )
+            if patience is not None:
+                patience = None
+                logger.warning(
+                    "still waiting for the first worker: either its models take long to load, or"
+                    " the cluster has no room for one (see `ray status`, --cpus-per-worker and"
+                    " --gpus-per-worker)"
+                )
+
+    def _next_deadline_sec(self) -> float | None:
+        """Seconds until the first shard is overdue; None if none will be."""
+        timeout = self.timeout_sec
+        if timeout is None or not self.making:
+            return None
+        oldest = min(worker.since for worker in self.making.values())
+        return max(0.0, oldest + timeout - time.monotonic())
+
+    def _overdue(self) -> list[Any]:
+        """References of the shards that have been made for longer than the limit."""
+        timeout, now = self.timeout_sec, time.monotonic()
+        if timeout is None:
+            return []
+        late = [task for task, worker in self.making.items() if now - worker.since >= timeout]
+        _, unfinished = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
+        return unfinished
+
+    def _give_up(self, task: Any) -> ShardFailure | None:
+        """Take a worker that makes no progress for lost."""
+        worker = self.making.pop(task)
+        assert worker.shard is not None
+        held_sec = time.monotonic() - worker.since
+        reason = f"not finished within {held_sec:.0f} s (see --shard-timeout)"
+        logger.warning("shard %d: %s: its worker is replaced", worker.shard.number, reason)
+        return self._replace(worker, reason)
 
     def _settle(self, task: Any) -> Outcome | None:
         """Take in what a task returned, or that its worker is lost."""
@@ -129,7 +176,7 @@ class Pool:
         except RayTaskError:  # raised in the worker: a bug
             raise
         except RayError as error:
-            return self._replace(worker, error)
+            return self._replace(worker, _last_line(error), str(error))
         if isinstance(result, Exception):
             raise result
         if isinstance(result, Lacking):
@@ -143,23 +190,23 @@ class Pool:
             worker.node_id, self.lost_loading = result.node_id, 0
             return None
         outcome: Outcome = result
+        self.slowest_sec = max(self.slowest_sec or 0.0, time.monotonic() - worker.since)
         return outcome
 
-    def _replace(self, worker: Worker, error: RayError) -> ShardFailure | None:
-        """Give a lost worker's shard to another; `_resize` starts a new one if need be."""
-        _kill(worker)  # it may only be out of reach: whatever it writes then, nobody is told
-        reason = _last_line(error)
+    def _replace(self, worker: Worker, reason: str, details: str = "") -> ShardFailure | None:
+        """Give a lost worker's shard to another; `_resize` starts a new one if needed."""
+        _kill(worker)  # it may only be unreachable: what it writes from now on is never reported
         if worker.shard is None:
             self.lost_loading += 1
             if self.lost_loading >= LOST_WORKERS and not self.making:
                 raise ValueError(f"{LOST_WORKERS} workers died as they started, the last: {reason}")
             return None
         shard = worker.shard
-        # A node that went away says nothing about the shard; what kills its worker each time does.
+        # A node that went away says nothing about the shard; one that loses every worker does.
         self.lost[shard.number] += not _is_gone(worker.node_id)
         if self.lost[shard.number] == LOST_WORKERS:
-            reason = f"{LOST_WORKERS} workers died over it, the last: {reason}"
-            return ShardFailure(shard.number, shard.start, shard.stop, reason, str(error))
+            reason = f"{LOST_WORKERS} workers were lost over it, the last: {reason}"
+            return ShardFailure(shard.number, shard.start, shard.stop, reason, details or reason)
         self.waiting.appendleft(shard)
         return None
 
@@ -174,6 +221,6 @@ def _kill(worker: Worker) -> None:
 
 
 def _last_line(error: RayError) -> str:
-    """What says most in Ray's messages, which are pages."""
+    """The most telling line of Ray's messages, which are pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].split(" There are some potential root causes")[0] if lines else repr(error)

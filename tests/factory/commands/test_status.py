@@ -67,7 +67,7 @@ def test_the_command(factory: Callable, tiny: Any, tmp_path: Path) -> None:
     assert shown.code == 0
     assert "3 of 4 shards, 17 of 25 samples (68%)" in shown.out
     assert "samples/s, about" in shown.out
-    assert "not running: run the same command again" in shown.out
+    assert "not running: rerun the command" in shown.out
     assert "shard 1 (samples 8 to 15): sample 9 has uncertainty nan" in shown.out
     with exclusive(out):
         assert f"pid {os.getpid()}" in factory("status", out).out

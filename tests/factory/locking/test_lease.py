@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +12,13 @@ import pytest
 from factory.locking import lease
 from factory.locking.lease import LOCK_NAME, Lease, leased
 from factory.locking.lock import exclusive
-from factory_core.storage import list_files, write_bytes
+from factory_core.storage import Store
 
 ELSEWHERE = Lease("elsewhere", 1, "another machine", "0123")
 
 
 @pytest.fixture(params=["s3_out", "memory_out"])
-def out(request: pytest.FixtureRequest) -> Path:
+def out(request: pytest.FixtureRequest) -> Store:
     """A folder of each kind of store."""
     return request.getfixturevalue(request.param)
 
@@ -31,62 +30,60 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
 
 
-def test_two_jobs_in_one_folder(tiny: Any, out: Path):
+def test_two_jobs_in_one_folder(tiny: Any, out: Store):
     with exclusive(out), pytest.raises(BlockingIOError, match=r"in use by another job \(host "):
         tiny.make(out)
-    assert list_files(out) == []
+    assert out.entries() == []
 
 
-def test_a_lease_of_another_machine_lapses(out: Path, monkeypatch: pytest.MonkeyPatch):
-    write_bytes(out / LOCK_NAME, ELSEWHERE.to_bytes())
+def test_a_lease_of_another_machine_lapses(out: Store, monkeypatch: pytest.MonkeyPatch):
+    out.write(LOCK_NAME, ELSEWHERE.to_bytes())
     refused = r"\(host elsewhere, pid 1\).*\(if it was killed, its hold ends 60 s after that\)"
     with pytest.raises(BlockingIOError, match=refused), leased(out):
         pass
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)
     with leased(out):
-        held = lease.read_lease(out / LOCK_NAME)
+        held = lease.read_lease(out)
         assert held is not None
         assert held.pid == os.getpid()
-    assert list_files(out) == []
+    assert out.entries() == []
 
 
-def test_a_clock_that_is_ahead_takes_no_lease_away(out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_clock_that_is_ahead_takes_no_lease_away(out: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)  # every lease looks old from here
-    write_bytes(out / LOCK_NAME, ELSEWHERE.to_bytes())
+    out.write(LOCK_NAME, ELSEWHERE.to_bytes())
     alive = replace(ELSEWHERE, beats=1)
     # It beats while we watch.
-    monkeypatch.setattr(
-        lease.time, "sleep", lambda _: write_bytes(out / LOCK_NAME, alive.to_bytes())
-    )
+    monkeypatch.setattr(lease.time, "sleep", lambda _: out.write(LOCK_NAME, alive.to_bytes()))
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):
         pass
-    assert lease.read_lease(out / LOCK_NAME) == alive
+    assert lease.read_lease(out) == alive
 
 
-def test_the_last_of_two_that_take_over_has_it(out: Path, monkeypatch: pytest.MonkeyPatch):
-    write_bytes(out / LOCK_NAME, replace(ELSEWHERE, host="gone").to_bytes())
+def test_the_last_of_two_that_take_over_has_it(out: Store, monkeypatch: pytest.MonkeyPatch):
+    out.write(LOCK_NAME, replace(ELSEWHERE, host="gone").to_bytes())
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)
     settle = time.sleep
 
     def meanwhile(seconds: float) -> None:
         settle(seconds)
         if seconds == lease.SETTLE_SEC:
-            write_bytes(out / LOCK_NAME, ELSEWHERE.to_bytes())
+            out.write(LOCK_NAME, ELSEWHERE.to_bytes())
 
     monkeypatch.setattr(lease.time, "sleep", meanwhile)
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):
         pass
 
 
-def test_a_lease_is_renewed_and_its_loss_stops_the_job(out: Path):
+def test_a_lease_is_renewed_and_its_loss_stops_the_job(out: Store):
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):  # noqa: PT012
-        first = lease.read_lease(out / LOCK_NAME)
+        first = lease.read_lease(out)
         deadline = time.monotonic() + 20
-        while lease.read_lease(out / LOCK_NAME) == first and time.monotonic() < deadline:
+        while lease.read_lease(out) == first and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert lease.read_lease(out / LOCK_NAME) != first
-        write_bytes(out / LOCK_NAME, ELSEWHERE.to_bytes())
+        assert lease.read_lease(out) != first
+        out.write(LOCK_NAME, ELSEWHERE.to_bytes())
         while time.monotonic() < deadline:
             time.sleep(0.02)
         pytest.fail("went on without its lease")
-    assert lease.read_lease(out / LOCK_NAME) == ELSEWHERE  # not ours to remove
+    assert lease.read_lease(out) == ELSEWHERE  # not ours to remove

@@ -68,17 +68,18 @@ def test_it_leaves_the_folder_as_it_found_it(tmp_path: Path) -> None:
 def test_a_lock_file_removed_while_it_was_opened_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A third job would make and lock a file of its own, and run beside the second."""
     path, real, removed = tmp_path / LOCK_NAME, fcntl.flock, []
 
     def flock(descriptor: int, how: int) -> None:
-        if not removed:  # its holder ends just now
+        if not removed and how & fcntl.LOCK_EX:  # its holder ends just now
             removed.append(path.stat().st_ino)
             path.unlink()
-            path.touch()
         real(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with exclusive(tmp_path):
+        assert removed
         assert json.loads(path.read_bytes())["host"] == socket.gethostname()
 
 

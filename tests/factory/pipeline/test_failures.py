@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from factory.commands import generate as making
+from factory.pipeline.display import run_shown
 from factory.pipeline.executors import LocalExecutor
 from factory.pipeline.failures import HOPELESS, ShardFailure, ShardsFailed, read_failures, record
-from factory.pipeline.run import Progress
+from factory.pipeline.progress import Progress
+from factory_core.storage import open_store
 
 
 class Fail:
@@ -46,8 +47,8 @@ def test_others_go_on_and_a_later_run_completes(tiny: Any, tree: Callable, tmp_p
     assert str(failure) == "shard 1 (samples 8 to 15): RuntimeError: out of memory"
     assert "\n" not in str(caught.value)
     assert events[-1].shards_failed == 1
-    assert read_failures(out / "candidates") == [failure]
-    assert "disturb" in failure.traceback  # where it happened, for whoever mends it
+    assert read_failures(open_store(out / "candidates")) == [failure]
+    assert "disturb" in failure.traceback  # where it happened, for whoever fixes it
     tiny.models.disturb, tiny.models.made = lambda indices: None, []
     tiny.make(out)
     assert min(tiny.models.made) == 8
@@ -74,7 +75,7 @@ def test_unreadable_photographs(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(ShardsFailed, match=r"09\.jpg.*; 2 of 3 shards.* another --out if photo"):
         tiny.label(photos, tmp_path / "out")
     (photos / "09.jpg").write_bytes(good)
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match="different images"):
         tiny.label(photos, tmp_path / "out")
 
 
@@ -88,7 +89,7 @@ def test_a_job_of_failures_only_is_given_up(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(ShardsFailed, match=r"no such device.*and 4 others"):
         tiny.make(out, n=8 * 50)
     assert max(tiny.models.made) < 8 * HOPELESS
-    assert len(read_failures(out / "candidates")) == HOPELESS
+    assert len(read_failures(open_store(out / "candidates"))) == HOPELESS
 
 
 @pytest.mark.parametrize("error", [TypeError("a bug"), AssertionError("another")])
@@ -101,18 +102,18 @@ def test_a_bug_stops_the_job(tiny: Any, tmp_path: Path, error: Exception) -> Non
 
 def test_a_damaged_note_is_passed_over(tmp_path: Path) -> None:
     failure = ShardFailure(3, 24, 32, "why", "where")
-    record(tmp_path, failure)
+    store = open_store(tmp_path)
+    record(store, failure)
     (tmp_path / "000004_failed.json").write_bytes(b"{")
     (tmp_path / "000005_failed.json").write_bytes(b"[]")
-    assert read_failures(tmp_path) == [failure]
+    assert read_failures(store) == [failure]
 
 
 def test_they_are_listed_for_the_user(tiny: Any, tmp_path: Path) -> None:
     tiny.models.broken = {3, 24}
     out, console = tmp_path / "out", Console(record=True, width=200)
-    job = making.Making(tiny.recipe().recipe, out, LocalExecutor(), "cpu", False, console)
     with pytest.raises(ShardsFailed, match=r"and 1 other"):
-        making._make(job, lambda show: tiny.make(out, on_progress=show))
+        run_shown(tiny.job(out), LocalExecutor(), console)
     lines = console.export_text().splitlines()
     assert [line[:27] for line in lines if line.startswith("shard ")] == [
         "shard 0 (samples 0 to 7): s",

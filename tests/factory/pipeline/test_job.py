@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from factory.pipeline import run as generate
-from factory.pipeline.job import Job, begin, describe, inspect
+from factory.pipeline.estimate import estimate
+from factory.pipeline.executors import LocalExecutor
+from factory.pipeline.job import Job
+from factory.pipeline.ownership import begin, inspect
+from factory.pipeline.run import run
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import FileInfo, Manifest, Totals
 
@@ -33,14 +36,14 @@ def never(*_: Any) -> Any:
 
 
 def plan(recipe: ResolvedRecipe, n: int, out: Path) -> Any:
-    return generate.estimate(recipe, n, out, load=never)
+    return estimate(Job.sampling(recipe, n, out, load=never), LocalExecutor())
 
 
-def run(recipe: ResolvedRecipe, n: int, out: Path) -> Any:
-    return generate.generate(recipe, n, out, load=never)
+def make(recipe: ResolvedRecipe, n: int, out: Path) -> Any:
+    return run(Job.sampling(recipe, n, out, load=never))
 
 
-both = pytest.mark.parametrize("start", [plan, run])
+both = pytest.mark.parametrize("start", [plan, make])
 Start = Callable[[ResolvedRecipe, int, Path], Any]
 
 
@@ -58,9 +61,9 @@ def test_n_out_of_range(recipe: ResolvedRecipe, tmp_path: Path, n: int, start: S
 
 
 def test_shards_are_counted_without_being_listed(recipe: ResolvedRecipe, tmp_path: Path) -> None:
-    assert [Job(recipe, n, tmp_path).shard_count for n in (1, 8, 9)] == [1, 1, 2]
-    assert Job(recipe, 10**9, tmp_path).shard_count == 125_000_000
-    assert len(Job(recipe, 17, tmp_path).shards) == 3
+    assert [Job.sampling(recipe, n, tmp_path).shard_count for n in (1, 8, 9)] == [1, 1, 2]
+    assert Job.sampling(recipe, 10**9, tmp_path).shard_count == 125_000_000
+    assert len(Job.sampling(recipe, 17, tmp_path).shards) == 3
 
 
 @both
@@ -81,33 +84,32 @@ def test_what_desktops_leave_is_no_content(recipe: ResolvedRecipe, tmp_path: Pat
     out.mkdir()
     for name in (".DS_Store", "Thumbs.db", ".hidden"):
         (out / name).touch()
-    job = Job(recipe, 9, out)
-    assert inspect(job, describe(job)) is None
+    assert inspect(Job.sampling(recipe, 9, out)) is None
 
 
 def begun(recipe: ResolvedRecipe, out: Path, **changes: Any) -> Job:
     """A job with one finished shard, its job.json changed."""
-    job = Job(recipe, 9, out)
-    begin(job, {**describe(job), **changes})
-    (job.candidates / "000000_stats.json").touch()
+    job = Job.sampling(recipe, 9, out)
+    begin(job)
+    job.candidates.write_json("job.json", {**job.identity.to_json(), **changes})
+    job.candidates.write("000000_stats.json", b"")
     return job
 
 
 @both
 def test_a_job_of_another_version(recipe: ResolvedRecipe, tmp_path: Path, start: Start) -> None:
     begun(recipe, tmp_path / "out", digest="0" * 64)
-    message = "made by another version of the program: give another --out"
+    message = "made by a different version of the program: give another --out"
     refused(ValueError, message, lambda: start(recipe, 9, tmp_path / "out"))
 
 
 def test_a_job_of_a_version_with_fewer_settings(recipe: ResolvedRecipe, tmp_path: Path) -> None:
     job = begun(recipe, tmp_path / "out", digest="0" * 64)
-    job_file = job.candidates / "job.json"
-    older = json.loads(job_file.read_bytes())
+    older = json.loads(job.candidates.read("job.json"))
     del older["recipe"]["dataset"]["uncertainty_maps"], older["recipe"]["labeler"]["uncertainty"]
-    job_file.write_text(json.dumps(older))
-    message = "made by another version of the program: give another --out"
-    refused(ValueError, message, lambda: run(recipe, 9, tmp_path / "out"))
+    job.candidates.write_json("job.json", older)
+    message = "made by a different version of the program: give another --out"
+    refused(ValueError, message, lambda: make(recipe, 9, tmp_path / "out"))
 
 
 @both
@@ -133,5 +135,5 @@ def test_a_finished_dataset_that_is_damaged(
         totals=Totals(candidates=9, kept=0, dropped=9, bytes=0, class_pixels=[0, 0]),
         uncertainty_threshold=0.5,
     ).write(out)
-    message = r"dataset\.json is damaged, its recipe is incomplete"
+    message = r"dataset\.json is damaged, the recipe is incomplete"
     refused(ValueError, message, lambda: start(recipe, 9, out))

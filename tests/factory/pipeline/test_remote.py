@@ -21,19 +21,21 @@ from factory.commands.status import read_status, render
 from factory.locking import lease
 from factory.locking.lease import LOCK_NAME
 from factory.locking.lock import exclusive
-from factory.pipeline.executors import RayExecutor
-from factory.pipeline.job import Job, describe, finished_shards, identity
-from factory.pipeline.run import estimate
+from factory.pipeline.estimate import estimate
+from factory.pipeline.executors import LocalExecutor, RayExecutor
+from factory.pipeline.job import Job
+from factory.pipeline.ownership import finished_shards
 from factory.pipeline.verify import verify
+from factory.pipeline.worker import WorkerSpec
 from factory.reports.preview import write_preview
 from factory_core.dataset import open_dataset, read_samples
-from factory_core.storage import location, write_bytes
+from factory_core.storage import Store, open_store
 
 SHARDS = 4  # of 25 candidates, 8 a shard
 
 
 @pytest.fixture(params=["s3_out", "memory_out"])
-def out(request: pytest.FixtureRequest) -> Path:
+def out(request: pytest.FixtureRequest) -> Store:
     """A folder of each kind of store."""
     return request.getfixturevalue(request.param)
 
@@ -43,31 +45,30 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases in a hurry: what counts is their order, not their length. No previews: they cost."""
     monkeypatch.setattr(lease, "BEAT_SEC", 0.1)
     monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
-    monkeypatch.setattr("factory.pipeline.run._draw_preview", lambda folder: None)
     monkeypatch.setattr("factory.reports.preview.fault", lambda folder: None)
 
 
 def objects(folder: Any) -> dict[str, bytes]:
     """Contents of all objects below `folder`, by name."""
-    found = folder.fs.find(folder.path)
-    return {name.split("/out/", 1)[1]: folder.fs.cat_file(name) for name in found}
+    fs = folder._fs
+    return {name.split("/out/", 1)[1]: fs.cat_file(name) for name in fs.find(folder._key())}
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Store) -> dict[str, str]:
     return {name: sha256(data).hexdigest() for name, data in objects(folder).items()}
 
 
-def flip(path: Path) -> None:
-    """Change a byte in the middle: neither the size nor the structure tells."""
-    content = bytearray(path.read_bytes())
+def flip(folder: Store, name: str) -> None:
+    """Change a byte in the middle: neither the size nor the structure shows it."""
+    content = bytearray(folder.read(name))
     content[len(content) // 2] ^= 1
-    write_bytes(path, bytes(content))
+    folder.write(name, bytes(content))
 
 
 # --- the job ---------------------------------------------------------------------------------
 
 
-def test_a_bucket_gets_the_bytes_of_a_folder(tiny: Any, out: Path, tmp_path: Path, tree: Any):
+def test_a_bucket_gets_the_bytes_of_a_folder(tiny: Any, out: Store, tmp_path: Path, tree: Any):
     remote, local = tiny.make(out), tiny.make(tmp_path / "local")
     assert remote == local
     assert hashes(out) == tree(tmp_path / "local")
@@ -77,21 +78,22 @@ def test_a_bucket_gets_the_bytes_of_a_folder(tiny: Any, out: Path, tmp_path: Pat
     assert not tiny.models.made
 
 
-def test_the_preview_of_a_bucket(tiny: Any, s3_out: Path, tmp_path: Path):
+def test_the_preview_of_a_bucket(tiny: Any, s3_out: Store, tmp_path: Path):
     pictures = []
     for folder in (s3_out, tmp_path / "local"):
         tiny.make(folder, keep_candidates=True)  # the dropped ones are shown too
-        pictures.append(write_preview(folder).read_bytes())
+        write_preview(folder)
+        pictures.append(open_store(folder).read("preview.png"))
     assert pictures[0] == pictures[1]
 
 
-def test_only_missing_shards_are_made(tiny: Any, out: Path, tmp_path: Path, tree: Any):
+def test_only_missing_shards_are_made(tiny: Any, out: Store, tmp_path: Path, tree: Any):
     tiny.begin(out, 2)
     names = set(objects(out))
     assert {"candidates/000001_stats.json", "candidates/000001.tar"} <= names
     assert not [name for name in names if ".tmp-" in name or name.endswith(LOCK_NAME)]
     # What has no marker, or not the size that its marker says, is not finished.
-    (out / "candidates/000000_stats.json").unlink()
+    (out / "candidates").delete("000000_stats.json")
     tiny.make(out)
     assert tiny.models.made == [*range(8), *range(16, 25)]
     tiny.make(tmp_path / "local")
@@ -101,20 +103,20 @@ def test_only_missing_shards_are_made(tiny: Any, out: Path, tmp_path: Path, tree
 @pytest.mark.parametrize("name", ["000001.tar", "000001.parquet", "000001_stats.json"])
 @pytest.mark.parametrize("kept_bytes", [0, -9])
 def test_what_is_truncated_is_made_again(
-    tiny: Any, memory_out: Path, name: str, kept_bytes: int
+    tiny: Any, memory_out: Store, name: str, kept_bytes: int
 ) -> None:
     tiny.begin(memory_out, 2)
-    path = memory_out / "candidates" / name
-    write_bytes(path, path.read_bytes()[:kept_bytes])
+    candidates = memory_out / "candidates"
+    candidates.write(name, candidates.read(name)[:kept_bytes])
     tiny.make(memory_out)
     assert tiny.models.made == list(range(8, 25))
 
 
 @pytest.mark.parametrize("name", ["000001.tar", "000001.parquet"])
-def test_what_is_damaged_is_found_when_it_is_read(tiny: Any, memory_out: Path, name: str):
+def test_what_is_damaged_is_found_when_it_is_read(tiny: Any, memory_out: Store, name: str):
     tiny.begin(memory_out, 2)
-    flip(memory_out / "candidates" / name)
-    with pytest.raises(ValueError, match=rf"{name} was damaged after it was finished: run the"):
+    flip(memory_out / "candidates", name)
+    with pytest.raises(ValueError, match=rf"{name} was damaged after it was finished: rerun the"):
         tiny.make(memory_out)
     tiny.models.made.clear()
     tiny.make(memory_out)
@@ -122,7 +124,7 @@ def test_what_is_damaged_is_found_when_it_is_read(tiny: Any, memory_out: Path, n
     assert verify(memory_out) == []
 
 
-def test_a_killed_job_is_resumed(tiny: Any, s3_out: Path, tmp_path: Path, tree: Any):
+def test_a_killed_job_is_resumed(tiny: Any, s3_out: Store, tmp_path: Path, tree: Any):
     def die(indices: Any) -> None:
         if indices[0] >= 16:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +133,7 @@ def test_a_killed_job_is_resumed(tiny: Any, s3_out: Path, tmp_path: Path, tree: 
     job.start()
     job.join(60)
     assert job.exitcode == -signal.SIGKILL
-    assert (s3_out / LOCK_NAME).exists()  # nobody could remove it
+    assert s3_out.exists(LOCK_NAME)  # nobody could remove it
     assert read_status(s3_out).holder is None
     tiny.make(s3_out)
     assert tiny.models.made == list(range(16, 25))
@@ -139,13 +141,13 @@ def test_a_killed_job_is_resumed(tiny: Any, s3_out: Path, tmp_path: Path, tree: 
     assert hashes(s3_out) == tree(tmp_path / "local")
 
 
-def disturbed(tiny: Any, out: Path, disturb: Callable[[Any], None]) -> None:
+def disturbed(tiny: Any, out: Store, disturb: Callable[[Any], None]) -> None:
     tiny.models.disturb = disturb
-    tiny.make(location(str(out)))
+    tiny.make(out)
 
 
 def test_resuming_asks_for_one_listing(
-    tiny: Any, s3_out: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Any, s3_out: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.begin(s3_out, SHARDS)
     requests = Counter[str]()
@@ -157,13 +159,13 @@ def test_resuming_asks_for_one_listing(
         return await call(self, method, *args, **kwargs)
 
     monkeypatch.setattr(store, "_call_s3", counted)
-    job = Job(tiny.recipe(), 25, s3_out, load=tiny.load)
+    job = tiny.job(s3_out)
     before = requests.copy()
-    assert len(finished_shards(job.candidates, job.shards, identity(describe(job)))) == SHARDS
+    assert len(finished_shards(job, job.shards)) == SHARDS
     assert requests - before == {"get_object": SHARDS, "list_objects_v2": 1}
 
 
-def test_photographs_are_labelled_into_a_bucket(tiny: Any, memory_out: Path, tmp_path: Path):
+def test_photographs_are_labelled_into_a_bucket(tiny: Any, memory_out: Store, tmp_path: Path):
     from PIL import Image
 
     (tmp_path / "photos").mkdir()
@@ -172,18 +174,18 @@ def test_photographs_are_labelled_into_a_bucket(tiny: Any, memory_out: Path, tmp
     assert tiny.label(tmp_path / "photos", memory_out).totals.candidates == 9
 
 
-def test_a_worker_takes_the_place_along(tiny: Any, s3_out: Path):
-    spec = Job(tiny.recipe(), 25, s3_out).spec
-    write_bytes(s3_out.parent / "note", b"here")  # opens the connection, which cannot travel
+def test_a_worker_takes_the_place_along(tiny: Any, s3_out: Store):
+    spec = WorkerSpec.of(Job.sampling(tiny.recipe(), 25, s3_out))
+    s3_out.write("note", b"here")  # opens the connection, which cannot travel
     there = pickle.loads(pickle.dumps(spec))
     assert there == spec
-    assert (there.out.parent / "note").read_bytes() == b"here"
+    assert there.out.read("note") == b"here"
 
 
 # --- status, verify, repair ------------------------------------------------------------------
 
 
-def test_status_of_a_bucket(tiny: Any, out: Path):
+def test_status_of_a_bucket(tiny: Any, out: Store):
     tiny.begin(out, 2)
     found = read_status(out)
     assert (found.shards_done, found.samples_done) == (2, 16)
@@ -194,12 +196,12 @@ def test_status_of_a_bucket(tiny: Any, out: Path):
     assert render(out) == ["finished: 25 candidates, 23 kept in 4 shards"]
 
 
-def test_damage_is_found_and_repaired(tiny: Any, out: Path):
+def test_damage_is_found_and_repaired(tiny: Any, out: Store):
     tiny.make(out)
     whole = hashes(out)
     assert verify(out) == []
-    flip(out / "shards/tiny-000000.tar")
-    (out / "shards/tiny-000001.tar").unlink()
+    flip(out / "shards", "tiny-000000.tar")
+    (out / "shards").delete("tiny-000001.tar")
     assert [problem.file for problem in verify(out)] == [
         "shards/tiny-000000.tar",
         "shards/tiny-000001.tar",
@@ -210,48 +212,49 @@ def test_damage_is_found_and_repaired(tiny: Any, out: Path):
     assert hashes(out) == whole
 
 
-def test_damaged_rows_are_made_anew(tiny: Any, memory_out: Path):
+def test_damaged_rows_are_made_anew(tiny: Any, memory_out: Store):
     tiny.make(memory_out)
     whole = hashes(memory_out)
-    flip(memory_out / "samples.parquet")
+    flip(memory_out, "samples.parquet")
     assert [problem.file for problem in verify(memory_out)] == ["samples.parquet"]
     tiny.make(memory_out)
     assert hashes(memory_out) == whole
 
 
-def test_nobody_knows_how_much_a_bucket_holds(tiny: Any, memory_out: Path):
-    made = estimate(tiny.recipe(), 25, memory_out, load=tiny.load)
+def test_nobody_knows_how_much_a_bucket_holds(tiny: Any, memory_out: Store):
+    made = estimate(tiny.job(memory_out), LocalExecutor())
     assert made.disk_gib > 0
     assert made.disk_free_gib is None
 
 
-def test_a_dataset_is_opened_with_one_look_at_its_files(tiny: Any, memory_out: Path):
+def test_a_dataset_is_opened_with_one_look_at_its_files(tiny: Any, memory_out: Store):
     out = memory_out
     tiny.make(out)
-    shard = out / "shards/tiny-000001.tar"
-    write_bytes(shard, shard.read_bytes()[:-512])
+    shards, name = out / "shards", "tiny-000001.tar"
+    shards.write(name, shards.read(name)[:-512])
     with pytest.raises(ValueError, match=r"tiny-000001.tar has \d+ bytes, .* it is damaged"):
         open_dataset(str(out))
-    shard.unlink()
+    shards.delete(name)
     with pytest.raises(FileNotFoundError, match=r"tiny-000001.tar is missing"):
         open_dataset(str(out))
 
 
-def test_a_forked_loader_opens_the_shards(tiny: Any, s3_out: Path):
+def test_a_forked_loader_opens_the_shards(tiny: Any, s3_out: Store):
     tiny.make(s3_out)
     data = open_dataset(str(s3_out))
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        result = pool.map_async(read, data.shard_paths)
+        names = [(data.shards, info.name) for info in data.manifest.shards]
+        result = pool.starmap_async(read, names)
         digests = [sha256(content).hexdigest() for content in result.get(30)]
     assert digests == [info.sha256 for info in data.manifest.shards]
 
 
-def read(path: Path) -> bytes:
-    with path.open("rb") as file:
+def read(folder: Store, name: str) -> bytes:
+    with folder.open(name) as file:
         return file.read()
 
 
-def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Path, tmp_path: Path):
+def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Store, tmp_path: Path):
     from train_seg.config import AugmentConfig
     from train_seg.data.augment import Augment
     from train_seg.data.training_data import batches, open_training_data
@@ -280,7 +283,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)
     with pytest.raises(ImportError, match=r"found no package gcsfs: pip install .*\[gcs\]"):
-        location("gs://bucket/x")
+        open_store("gs://bucket/x")
 
 
 @pytest.mark.parametrize("command", ["generate", "status", "verify"])
@@ -290,7 +293,7 @@ def test_no_such_bucket(s3: str, factory: Callable, command: str):
     assert result.code == 1
     assert (
         result.err
-        == f"error: {url}: there is no bucket no-such-bucket: make it, or correct its name\n"
+        == f"error: {url}: there is no bucket no-such-bucket: create it, or correct its name\n"
     )
 
 
@@ -308,7 +311,7 @@ def test_no_credentials(
     assert "credentials" in result.err
 
 
-def test_nothing_made_there(out: Path, factory: Callable):
+def test_nothing_made_there(out: Store, factory: Callable):
     result = factory("status", out)
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert f"{out} holds no dataset.json and no candidates/job.json" in result.err
@@ -316,24 +319,23 @@ def test_nothing_made_there(out: Path, factory: Callable):
         open_dataset(str(out))
 
 
-def test_data_that_is_nothing(s3_out: Path, factory: Callable, tmp_path: Path):
+def test_data_that_is_nothing(s3_out: Store, factory: Callable, tmp_path: Path):
     result = factory("train-deeplab", "--data", s3_out, "--out", tmp_path / "model")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert str(s3_out) in result.err
 
 
-def test_other_things_in_the_folder(tiny: Any, out: Path):
-    write_bytes(out / "notes.txt", b"mine")
+def test_other_things_in_the_folder(tiny: Any, out: Store):
+    out.write("notes.txt", b"mine")
     with pytest.raises(FileExistsError, match=r"holds no dataset but notes.txt"):
         tiny.make(out)
-    write_bytes(out.parent / "file", b"mine")
     with pytest.raises(NotADirectoryError, match="found a file"):
-        tiny.make(out.parent / "file")
+        tiny.make(out / "notes.txt")
 
 
 def test_memory_is_not_shared_with_workers(tiny: Any):
-    with pytest.raises(ValueError, match=r"lies in the memory of this process.*--executor local"):
-        tiny.make(location("memory://alone"), executor=RayExecutor(1))
+    with pytest.raises(ValueError, match=r"is in the memory of this process.*--executor local"):
+        tiny.make("memory://alone", executor=RayExecutor(1))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_other_bytes_are_not_taken(tiny: Any, tree: Callable, out: Path) -> None
     flip(out / "shards/tiny-000003.tar")
     damaged = tree(out)
     tiny.models.encode = lambda images, indices: {"image": images.float() / 300}
-    with pytest.raises(ValueError, match="comes out with other bytes here") as caught:
+    with pytest.raises(ValueError, match="gives different bytes here") as caught:
         tiny.make(out)
     assert "\n" not in str(caught.value)
     assert {name: h for name, h in tree(out).items() if "candidates" not in name} == damaged
@@ -120,7 +120,7 @@ def test_dataset_json_comes_back_from_the_rows(
     damage(out / "dataset.json")
     with pytest.raises(ValueError, match=r"started with --n 25, not 9"):
         tiny.make(out, n=9)
-    with pytest.raises(ValueError, match=r"another recipe \(dataset.drop_fraction differ"):
+    with pytest.raises(ValueError, match=r"different recipe \(dataset.drop_fraction differ"):
         tiny.make(out, overrides=["dataset.drop_fraction=0.2"])
     tiny.make(out)
     assert tree(out) == whole

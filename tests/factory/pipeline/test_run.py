@@ -21,9 +21,12 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 import generators
-from factory.pipeline import commit, worker
-from factory.pipeline import run as generate
-from factory.pipeline.executors import RayExecutor
+from factory.pipeline import commit, shard_writer
+from factory.pipeline.estimate import estimate
+from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
+from factory.pipeline.job import Job
+from factory.pipeline.progress import OnProgress, Progress, ignore
+from factory.pipeline.run import run
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_samples
 from generators.base import FeatureMaps, FeatureMapSpec, sample_seed
@@ -102,7 +105,7 @@ def recipe(tmp_path: Path) -> ResolvedRecipe:
 def _cheap_preview(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "factory.reports.preview.write_preview",
-        lambda folder: (folder / "preview.png").write_bytes(b"png"),
+        lambda folder: folder.write("preview.png", b"png"),
     )
 
 
@@ -112,8 +115,20 @@ def changed(recipe: ResolvedRecipe, *overrides: str) -> ResolvedRecipe:
     return resolve(load_recipe(str(path), list(overrides)))
 
 
-def make(recipe: ResolvedRecipe, out: Path, n: int = N, **options: Any) -> Any:
-    return generate.generate(recipe, n, out, load=load_tiny, **options)
+def make(
+    recipe: ResolvedRecipe,
+    out: Path,
+    n: int = N,
+    executor: Executor | None = None,
+    on_progress: OnProgress = ignore,
+    load: Any = load_tiny,
+    **how: Any,
+) -> Any:
+    return run(Job.sampling(recipe, n, out, load=load, **how), executor, on_progress)
+
+
+def make_labelled(recipe: ResolvedRecipe, images: Path, out: Path) -> Any:
+    return run(Job.labeling(recipe, images, out, load=load_tiny))
 
 
 def tree_sha256(folder: Path) -> str:
@@ -135,7 +150,7 @@ def reference(recipe: ResolvedRecipe, tmp_path: Path) -> str:
 def interrupt_after(shards: int, error: BaseException) -> Any:
     """A progress callback that raises once so many shards are done."""
 
-    def callback(progress: generate.Progress) -> None:
+    def callback(progress: Progress) -> None:
         if progress.shards_done == shards and progress.stage == "generate":
             raise error
 
@@ -147,7 +162,7 @@ def interrupt_after(shards: int, error: BaseException) -> Any:
 
 def test_the_dataset_is_complete_and_consistent(recipe: ResolvedRecipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    events: list[generate.Progress] = []
+    events: list[Progress] = []
     manifest = make(recipe, out, on_progress=events.append)
     assert open_dataset(out).manifest == manifest
     assert sorted(p.name for p in out.iterdir()) == [
@@ -167,7 +182,7 @@ def test_the_dataset_is_complete_and_consistent(recipe: ResolvedRecipe, tmp_path
 
     rows = pd.read_parquet(out / "samples.parquet")
     assert len(rows) == N
-    assert rows.index.tolist() == list(range(N))
+    assert rows["index"].tolist() == list(range(N))
     assert set(rows[~rows.kept].reason) == {"uncertain"}
     assert rows[rows.kept].uncertainty.max() == pytest.approx(manifest.uncertainty_threshold)
     assert rows[~rows.kept].uncertainty.min() >= manifest.uncertainty_threshold
@@ -194,14 +209,14 @@ def test_photographs_are_labelled_into_the_same_kind_of_dataset(
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8)
         Image.fromarray(pixels).save(images / f"photo {i:02d}.png")
     out = tmp_path / "out"
-    manifest = generate.label(recipe, images, out, load=load_tiny)
+    manifest = make_labelled(recipe, images, out)
     assert manifest.totals.candidates == 11
     rows = pd.read_parquet(out / "samples.parquet")
     assert rows.source.tolist() == [f"photo {i:02d}.png" for i in range(11)]
     assert next(iter(read_samples(out))).image.shape == (3, *SIZE)
     (images / "photo 03.png").write_bytes((images / "photo 04.png").read_bytes())
-    with pytest.raises(ValueError, match="made from other images"):
-        generate.label(recipe, images, out, load=load_tiny)
+    with pytest.raises(ValueError, match="made from different images"):
+        make_labelled(recipe, images, out)
 
 
 def test_the_real_models_work_together(tmp_path: Path) -> None:
@@ -225,7 +240,7 @@ def test_the_real_models_work_together(tmp_path: Path) -> None:
         f"labeler: {{weights: {tmp_path / 'labeler'}}}\n"
     )
     resolved = resolve(load_recipe(str(tmp_path / "real.yaml")))
-    manifest = generate.generate(resolved, 5, tmp_path / "out", device="cpu")
+    manifest = run(Job.sampling(resolved, 5, tmp_path / "out", device="cpu"))
     assert manifest.classes == ["dark", "bright"]
     samples = list(read_samples(tmp_path / "out"))
     assert len(samples) == 5
@@ -366,7 +381,7 @@ def test_a_failure_before_the_first_shard_leaves_nothing(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="belongs to another generator"):
-        generate.generate(recipe, N, out, load=load_mismatched)
+        make(recipe, out, load=load_mismatched)
     assert not out.exists()
 
 
@@ -375,7 +390,7 @@ def test_a_full_disk_is_one_line_and_resumable(
     recipe: ResolvedRecipe, tmp_path: Path, reference: str, monkeypatch: Any, number: int
 ) -> None:
     out = tmp_path / "out"
-    real = worker.TarWriter.add
+    real = shard_writer.TarWriter.add
 
     def add(self: Any, members: Any) -> None:
         if len(MADE) > 10:
@@ -383,7 +398,7 @@ def test_a_full_disk_is_one_line_and_resumable(
         real(self, members)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.TarWriter, "add", add)
+        patch.setattr(shard_writer.TarWriter, "add", add)
         with pytest.raises(OSError, match="1 of 4 shards are finished and kept: free some space"):
             make(recipe, out)
     assert not list(out.rglob(".tmp-*"))
@@ -392,7 +407,9 @@ def test_a_full_disk_is_one_line_and_resumable(
 
 
 def test_an_estimate(recipe: ResolvedRecipe, tmp_path: Path) -> None:
-    found = generate.estimate(recipe, 10_000, tmp_path / "deep/out", load=load_tiny)
+    found = estimate(
+        Job.sampling(recipe, 10_000, tmp_path / "deep/out", load=load_tiny), LocalExecutor()
+    )
     assert found.workers == 1
     assert found.samples_per_sec > 0
     assert found.total_sec >= 10_000 / found.samples_per_sec

@@ -8,18 +8,21 @@ import tarfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import webdataset as wds
 from PIL import Image
 
-from factory.pipeline import run as generate
+from factory.pipeline.job import Job
+from factory.pipeline.progress import OnProgress, Progress, ignore
+from factory.pipeline.run import run
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import (
     IGNORE,
+    Manifest,
     Sample,
     level_at_quantile,
     open_dataset,
@@ -36,21 +39,22 @@ PACKING = ("dataset.shard_size=4", "dataset.samples_per_shard=5")
 MAPS = "dataset.uncertainty_maps=true"
 
 
-@pytest.fixture(autouse=True)
-def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def recipe() -> ResolvedRecipe:
     return resolve(load_recipe("demo", [*FAST, *PACKING, MAPS]))
+
+
+def make(
+    recipe: ResolvedRecipe, out: Path, on_progress: OnProgress = ignore, **how: Any
+) -> Manifest:
+    return run(Job.sampling(recipe, N, out, device="cpu", **how), None, on_progress)
 
 
 @pytest.fixture(scope="module")
 def made(recipe: ResolvedRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset with maps, its candidates kept."""
     folder = tmp_path_factory.mktemp("maps") / "data"
-    generate.generate(recipe, N, folder, device="cpu", keep_candidates=True)
+    make(recipe, folder, keep_candidates=True)
     return folder
 
 
@@ -66,7 +70,8 @@ def sample_levels(sample: Sample) -> np.ndarray:
 
 def test_every_sample_has_the_same_members_for_tarfile_and_webdataset(made: Path) -> None:
     samples = {s.key: s for s in read_samples(made)}
-    paths = open_dataset(made).shard_paths
+    shards = open_dataset(made).manifest.shards
+    paths = [made / "shards" / shard.name for shard in shards]
     names = []
     for path in paths:
         with tarfile.open(path) as tar:
@@ -106,19 +111,19 @@ def tree_sha256(folder: Path) -> dict[str, str]:
 def test_a_resumed_job_gives_the_same_bytes(
     recipe: ResolvedRecipe, made: Path, tmp_path: Path
 ) -> None:
-    def stop(progress: generate.Progress) -> None:
+    def stop(progress: Progress) -> None:
         if progress.shards_done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate.generate(recipe, N, tmp_path, device="cpu", on_progress=stop)
-    generate.generate(recipe, N, tmp_path, device="cpu")
+        make(recipe, tmp_path, stop)
+    make(recipe, tmp_path)
     assert tree_sha256(tmp_path) == tree_sha256(made)
 
 
 def test_maps_change_neither_images_nor_masks(made: Path, tmp_path: Path) -> None:
     plain = resolve(load_recipe("demo", [*FAST, *PACKING]))
-    manifest = generate.generate(plain, N, tmp_path, device="cpu")
+    manifest = make(plain, tmp_path)
     assert manifest.uncertainty_histogram is None
     for without, sample in zip(read_samples(tmp_path), read_samples(made), strict=True):
         assert without.uncertainty is None
@@ -127,8 +132,8 @@ def test_maps_change_neither_images_nor_masks(made: Path, tmp_path: Path) -> Non
         np.testing.assert_array_equal(without.mask, sample.mask)
     rows, others = (pd.read_parquet(f / "samples.parquet") for f in (tmp_path, made))
     pd.testing.assert_frame_equal(rows, others)
-    with pytest.raises(ValueError, match=r"another recipe \(dataset\.uncertainty_maps differ\)"):
-        generate.generate(plain, N, made, device="cpu")
+    with pytest.raises(ValueError, match=r"different recipe \(dataset\.uncertainty_maps differ\)"):
+        make(plain, made)
 
 
 def test_the_trainer_ignores_exactly_what_is_above_the_quantile(made: Path) -> None:

@@ -82,7 +82,7 @@ def test_damaged_files_are_to_be_made_anew(tiny: Any, out: Path) -> None:
     (shards / "tiny-000001.tar").unlink()
     (shards / "tiny-000002.tar").write_bytes(b"short")
     shutil.copy(shards / "tiny-000003.tar", shards / "copy.tar")
-    reasons = ("another sha256", "is missing", "has 5 bytes", "is no part of the dataset")
+    reasons = ("different sha256", "is missing", "has 5 bytes", "does not belong to the dataset")
     problems = found(out)
     assert len(problems) == 4
     for (text, _), reason in zip(problems, reasons, strict=True):
@@ -110,9 +110,9 @@ MASK = np.zeros((16, 16), np.uint8)
         (lambda m: [*m, m[-1]], "has members"),
         (lambda m: replaced(m, "png", b"no image"), "cannot be read"),
         (lambda m: replaced(m, "json", b"{"), "cannot be read"),
-        (lambda m: replaced(m, "json", b"{}"), "another .json than its row"),
+        (lambda m: replaced(m, "json", b"{}"), "a .json that differs from its row"),
         (lambda m: replaced(m, "seg.png", png(MASK + 7, True)), "class id 7, there are 2"),
-        (lambda m: replaced(m, "seg.png", png(MASK, True)), "other pixels in its mask"),
+        (lambda m: replaced(m, "seg.png", png(MASK, True)), "a mask that differs from the counts"),
         (lambda m: replaced(m, "seg.png", png(MASK)), "a .seg.png of L 16 x 16, expected P"),
         (lambda m: replaced(m, "unc.png", png(MASK[:8])), "a .unc.png of L 16 x 8, expected"),
         (lambda m: [], "has 6 samples, expected 6 and 7 rows"),
@@ -129,15 +129,15 @@ def test_wrong_samples_are_named(out: Path, change: Any, reason: str) -> None:
 def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
     rewrite(out, lambda members: replaced(members, "unc.png", png(MASK)))
     assert found(out) == [
-        ("dataset.json: has another uncertainty_histogram than the shards' maps", "none")
+        ("dataset.json: has an uncertainty_histogram that differs from the shards' maps", "none")
     ]
 
 
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("kept", pa.array([False] * 2 + [True] * 23), "other candidates than the least uncertain"),
-        ("index", pa.array([0] * 25), "other indices"),
+        ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the least uncertain"),
+        ("index", pa.array([0] * 25), "does not have the indices"),
         ("shard", pa.array(["tiny-000001.tar"] * 25), "where those of tiny-000000.tar should be"),
         ("shard", pa.array([f"tiny-{i // 2:06d}.tar" for i in range(25)]), "does not list"),
     ],
@@ -159,13 +159,13 @@ def test_wrong_totals(out: Path, field: str, value: Any) -> None:
     totals = manifest.totals.model_copy(update={field: value})
     manifest.model_copy(update={"totals": totals}).write(out)
     text, remedy = found(out)[0]
-    assert re.match("dataset.json: has (other totals|another total of bytes)", text)
+    assert re.match("dataset.json: has (totals that differ|a total of bytes that differs)", text)
     assert remedy == "none"
 
 
 def test_what_is_no_finished_dataset(tiny: Any, tmp_path: Path) -> None:
     tiny.begin(tmp_path / "out", 1)
-    with pytest.raises(FileNotFoundError, match="not finished: run the same command"):
+    with pytest.raises(FileNotFoundError, match="not finished: rerun the command"):
         verify(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         verify(tmp_path / "nowhere")
@@ -203,12 +203,15 @@ def test_the_preview(tiny: Any, out: Path) -> None:
 def test_the_command(factory: Callable, out: Path) -> None:
     result = factory("verify", out)
     assert result.code == 0
-    assert "is whole: 25 rows, 23 samples" in result.out
+    assert "is intact: 25 rows, 23 samples" in result.out
     (out / "shards/tiny-000001.tar").unlink()
     result = factory("verify", out)
     assert result.code == 1
     assert result.out == "shards/tiny-000001.tar: is missing\n"
-    assert "run the command that made it again, which makes shards/tiny-000001.tar" in result.err
+    assert (
+        "rerun the command that made the dataset, which regenerates shards/tiny-000001.tar"
+        in result.err
+    )
     assert len(result.err.strip().splitlines()) == 1
 
 
@@ -219,7 +222,7 @@ def test_the_command_on_what_is_not_its_own(factory: Callable, out: Path) -> Non
     assert result.code == 1
     assert "move shards/copy.tar elsewhere" in result.err
     assert "do not rely on shards/tiny-000000.tar" in result.err
-    assert "run the command" not in result.err
+    assert "rerun the command" not in result.err
     assert len(result.err.strip().splitlines()) == 1
 
 
@@ -229,5 +232,5 @@ def test_an_unfinished_dataset_is_no_annotated_folder(
     tiny.begin(tmp_path / "out", 1)
     result = factory("train-deeplab", "--data", tmp_path / "out", "--out", tmp_path / "model")
     assert result.code == 1
-    assert "its job is not finished: run the same command again" in result.err
+    assert "its job is not finished: rerun the command" in result.err
     assert len(result.err.strip().splitlines()) == 1

@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from factory.pipeline import run as generate
-from factory.pipeline import worker
-from factory.pipeline.executors import Results
-from factory.pipeline.worker import Shard, ShardWorker, WorkerSpec
+from factory.pipeline import shard_writer
+from factory.pipeline.executors import Executor, Results
+from factory.pipeline.job import Job
+from factory.pipeline.models import load_models, precision_of
+from factory.pipeline.run import run
+from factory.pipeline.shard import Shard, ShardStats
+from factory.pipeline.shard_writer import Encoding
+from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_tar, sample_key
+from factory_core.storage import open_store
 from generators.base import FeatureMaps
 from generators.config import DDPMConfig
 from labelers.config import LabelerConfig
@@ -72,9 +77,8 @@ class Load:
 def make_worker(folder: Path, models: Models, maps: bool = False) -> ShardWorker:
     (folder / "candidates").mkdir()
     config = DDPMConfig(weights="x", batch_size=BATCH)
-    spec = WorkerSpec(
-        folder, config, LabelerConfig(), PALETTE, uncertainty_maps=maps, load=Load(models)
-    )
+    encoding = Encoding(PALETTE, uncertainty_maps=maps)
+    spec = WorkerSpec(open_store(folder), config, LabelerConfig(), encoding, load=Load(models))
     return ShardWorker(spec)
 
 
@@ -90,14 +94,14 @@ def test_a_batch_is_written_while_the_next_is_sampled(
 ) -> None:
     sampling = [threading.Event() for _ in range(3)]
     in_time: list[bool] = []
-    encode = worker.encode_sample
+    encode = shard_writer.encode_sample
 
     def waiting(key: str, *rest: Any) -> Any:
         if int(key) % BATCH == 0 and int(key) < 2 * BATCH:  # the first of a batch but the last
             in_time.append(sampling[int(key) // BATCH + 1].wait(SECONDS))
         return encode(key, *rest)
 
-    monkeypatch.setattr(worker, "encode_sample", waiting)
+    monkeypatch.setattr(shard_writer, "encode_sample", waiting)
     made = make_worker(tmp_path, Models(at_batch=lambda number: sampling[number].set()))
     stats = made(Shard(0, 0, 8))
     assert in_time == [True, True]
@@ -124,14 +128,14 @@ def test_what_fails_in_sampling_leaves_nothing(tmp_path: Path, error: BaseExcept
 def test_what_fails_in_writing_is_raised_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int
 ) -> None:
-    encode = worker.encode_sample
+    encode = shard_writer.encode_sample
 
     def fail(name: str, *rest: Any) -> Any:
         if int(name) == key:
             raise OSError("broken disk")
         return encode(name, *rest)
 
-    monkeypatch.setattr(worker, "encode_sample", fail)
+    monkeypatch.setattr(shard_writer, "encode_sample", fail)
     models = Models()
     with pytest.raises(OSError, match="broken disk"):
         make_worker(tmp_path, models)(Shard(0, 0, 8))
@@ -144,7 +148,7 @@ def test_the_marker_counts_levels(tmp_path: Path) -> None:
     levels = np.rint(255 * np.arange(8) / 100 / np.log(2)).astype(int)
     expected = np.bincount(np.repeat(levels, 64), minlength=256)
     assert stats.uncertainty_histogram == expected.tolist()
-    assert worker.ShardStats.from_json(stats.to_json()) == stats
+    assert ShardStats.from_json(stats.to_json()) == stats
 
 
 # --- one precision a dataset -----------------------------------------------------------------
@@ -162,6 +166,12 @@ def recipe(tmp_path: Path) -> ResolvedRecipe:
     return resolve(load_recipe(str(tmp_path / "tiny.yaml")))
 
 
+def make(
+    recipe: ResolvedRecipe, n: int, out: Path, load: Load, executor: Executor | None = None
+) -> None:
+    run(Job.sampling(recipe, n, out, load=load), executor)
+
+
 def test_a_job_is_not_continued_in_another_precision(
     recipe: ResolvedRecipe, tmp_path: Path
 ) -> None:
@@ -171,17 +181,17 @@ def test_a_job_is_not_continued_in_another_precision(
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        generate.generate(recipe, 12, out, load=Load(Models(at_batch=stop)))
+        make(recipe, 12, out, Load(Models(at_batch=stop)))
     before = left_in(out)
     message = (
-        r"begun with generator\.precision=float32 labeler\.precision=float32, but auto means "
-        r"generator\.precision=bfloat16 .* here: go on where it was begun"
+        r"started with generator\.precision=float32 labeler\.precision=float32, but auto means "
+        r"generator\.precision=bfloat16 .* here: resume where it was started"
     )
     with pytest.raises(ValueError, match=message) as caught:
-        generate.generate(recipe, 12, out, load=Load(Models(torch.bfloat16)))
+        make(recipe, 12, out, Load(Models(torch.bfloat16)))
     assert "\n" not in str(caught.value)
     assert left_in(out) == before
-    generate.generate(recipe, 12, out, load=Load())
+    make(recipe, 12, out, Load())
     precision = "generator.precision=float32 labeler.precision=float32"
     assert open_dataset(out).manifest.precision == precision
 
@@ -189,8 +199,8 @@ def test_a_job_is_not_continued_in_another_precision(
 def test_the_real_models_say_what_they_compute_in() -> None:
     settings = ["generator.precision=bfloat16", "labeler.precision=bfloat16"]
     demo = resolve(load_recipe("demo", settings))
-    models = worker.load_models(demo.generator, demo.labeler, "cpu")
-    assert worker.precision_of(models) == " ".join(settings)
+    models = load_models(demo.generator, demo.labeler, "cpu")
+    assert precision_of(models) == " ".join(settings)
 
 
 @dataclass(frozen=True)
@@ -215,5 +225,5 @@ def test_workers_that_differ_in_precision_are_refused(
 ) -> None:
     for _ in range(2):  # and what they left is no better
         with pytest.raises(ValueError, match=r"=bfloat16 and .*=float32: set one of them"):
-            generate.generate(recipe, 40, tmp_path / "out", executor=TwoMachines())
+            make(recipe, 40, tmp_path / "out", Load(), TwoMachines())
     assert len(left_in(tmp_path / "out")) == 2 * 3 + 1

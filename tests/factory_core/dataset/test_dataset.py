@@ -164,7 +164,10 @@ def test_a_tar_is_byte_reproducible_and_plain(tmp_path: Path) -> None:
 def test_samples_are_read_back_by_us_and_by_webdataset(folder: Path) -> None:
     ours = list(read_samples(folder))
     theirs = list(
-        wds.WebDataset([str(p) for p in open_dataset(folder).shard_paths], shardshuffle=False)
+        wds.WebDataset(
+            [str(folder / "shards" / shard.name) for shard in open_dataset(folder).manifest.shards],
+            shardshuffle=False,
+        )
     )
     assert (
         [s.key for s in ours] == [s["__key__"] for s in theirs] == [sample_key(i) for i in range(3)]
@@ -206,7 +209,7 @@ def test_opening_what_is_no_finished_dataset(folder: Path, tmp_path_factory: Any
     with pytest.raises(FileNotFoundError, match=r"holds no dataset.json: expected a folder"):
         open_dataset(empty)
     (empty / "candidates").mkdir()
-    with pytest.raises(FileNotFoundError, match="run the same command again"):
+    with pytest.raises(FileNotFoundError, match="rerun the command"):
         open_dataset(empty)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from factory_core.dataset import open_dataset
-from factory_core.storage import location
+from factory_core.storage import open_store
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.shards import ShardSource
@@ -98,7 +98,9 @@ def test_each_dataset_has_its_own_threshold(
 
 
 def test_a_dataset_without_maps_is_named(maps: Path, dataset: Path) -> None:
-    message = r"data has no uncertainty maps, .* anew with --set dataset\.uncertainty_maps=true"
+    message = (
+        r"data has no uncertainty maps, .*: regenerate it with --set dataset\.uncertainty_maps=true"
+    )
     with pytest.raises(ValueError, match=message) as caught:
         open_data(maps, dataset, ignore_above=0.9)
     assert "\n" not in str(caught.value)
@@ -167,12 +169,10 @@ def test_only_the_shards_of_a_window_are_read(dataset: Path) -> None:
 
 
 def test_a_bucket_gives_what_a_folder_gives(dataset: Path) -> None:
-    bucket = location("memory://segmenter-shards/data")
+    bucket = open_store("memory://segmenter-shards/data")
     for file in dataset.rglob("*"):
         if file.is_file():
-            target = bucket / str(file.relative_to(dataset))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
+            bucket.write(str(file.relative_to(dataset)), file.read_bytes())
     local, remote = (open_data(folder, shuffle_buffer=5) for folder in (dataset, str(bucket)))
     assert local.digest == remote.digest
     streams = (itertools.islice(batches(d.source, 4), 7) for d in (local, remote))

@@ -1,0 +1,52 @@
+"""Loading the generator and the labeler of a recipe, and the precision they compute in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from generators.base import FeatureMaps, Generator
+from generators.config import GeneratorConfig
+from labelers.config import LabelerConfig
+
+
+class LabelerLike(Protocol):
+    """What a worker asks of a labeler (`labelers.labeler.Labeler`)."""
+
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
+    ) -> Any:
+        """Masks and uncertainty of a batch."""
+        ...
+
+    def check(self, generator: Generator) -> None:
+        """Raise ValueError unless the labeler was trained on features of `generator`."""
+        ...
+
+
+Models = tuple[Generator, LabelerLike]
+LoadModels = Callable[[GeneratorConfig, LabelerConfig, str], Models]
+
+
+def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str) -> Models:
+    """Generator and labeler from the folders that their configs name, on `device`."""
+    import generators
+    from factory_core.device import pick_device, pick_dtype
+    from labelers.labeler import Labeler
+
+    assert labeler.weights is not None  # a resolved recipe has both
+    loaded, where = generators.load(generator, device), pick_device(device)
+    return loaded, Labeler.load(labeler.weights, where, pick_dtype(labeler.precision, where))
+
+
+def precision_of(models: Models) -> str:
+    """What the models compute in, as recipe settings: `auto` differs between machines.
+
+    A model that does not say computes in float32.
+    """
+    dtypes = [
+        str(getattr(model, "dtype", torch.float32)).removeprefix("torch.") for model in models
+    ]
+    return "generator.precision={} labeler.precision={}".format(*dtypes)

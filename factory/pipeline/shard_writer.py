@@ -1,0 +1,162 @@
+"""Writing one shard: a tar of every sample, a parquet of rows about them, and the marker.
+
+    NNNNNN.tar, NNNNNN.parquet, NNNNNN_stats.json
+
+The marker is written last, with size and sha256 of the other two. A shard without one is redone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory.pipeline.shard import Shard, ShardStats
+from factory_core.dataset import (
+    UNCERTAINTY_LEVELS,
+    FileInfo,
+    ImageFormat,
+    Member,
+    TarWriter,
+    encode_sample,
+)
+from factory_core.storage import Store
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How samples become files: colours of the mask for viewers, and the image's format."""
+
+    palette: tuple[tuple[int, int, int], ...]
+    image_format: ImageFormat = "png"
+    uncertainty_maps: bool = False
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A labelled batch, in order: what becomes the members of N samples, and a row about each.
+
+    `images` uint8 `[N, 3, H, W]`, `masks` uint8 `[N, H, W]`, `levels` of the uncertainty maps uint8
+    `[N, H, W]` or None without maps; each row is that of `rows_schema`.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    levels: np.ndarray | None
+    rows: list[dict[str, Any]]
+
+    def members(self, encoding: Encoding) -> Iterator[list[Member]]:
+        """The files of each sample."""
+        for i, row in enumerate(self.rows):
+            meta = {name: value for name, value in row.items() if name != "key"}
+            levels = None if self.levels is None else self.levels[i]
+            yield encode_sample(
+                row["key"],
+                self.images[i],
+                self.masks[i],
+                encoding.palette,
+                meta,
+                encoding.image_format,
+                levels,
+            )
+
+
+class ShardWriter:
+    """Writes a shard batch by batch; used as a context, it leaves no trace unless closed.
+
+    Encoding releases the interpreter: a batch is encoded and written in the background while the
+    next one is made. Two are in memory, and a failure of either is raised by the next call.
+    """
+
+    def __init__(self, folder: Store, shard: Shard, encoding: Encoding):
+        self.folder, self.shard, self.encoding = folder, shard, encoding
+        self._started = time.perf_counter()
+        self._rows: list[dict[str, Any]] = []
+        self._histogram = np.zeros(UNCERTAINTY_LEVELS, np.int64)
+        self._image_size = (0, 0)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> ShardWriter:
+        with ExitStack() as stack:
+            self._background = stack.enter_context(ThreadPoolExecutor(1))
+            new_tar = self.folder.new_file(self.shard.tar, sync_name=False)
+            self._file = stack.enter_context(new_tar)
+            self._tar = TarWriter(self._file)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def write(self, batch: Candidates) -> None:
+        """Append a batch; its samples follow those of the one before."""
+        self._wait()
+        self._writing = self._background.submit(self._append, batch)
+        self._rows += batch.rows
+        height, width = batch.masks.shape[1:]
+        self._image_size = (height, width)
+        if batch.levels is not None:
+            self._histogram += np.bincount(batch.levels.ravel(), minlength=UNCERTAINTY_LEVELS)
+
+    def close(self, precision: str, job: str) -> ShardStats:
+        """Finish the tar, write the rows, then the marker.
+
+        `precision` and `job` are noted in the marker, see `ShardStats`.
+        """
+        self._wait()
+        self._tar.close()
+        tar = FileInfo.written(self._file, self.shard.tar, len(self._rows))
+        # Waiting for the disk is most of what a small shard costs: wait for both files at once.
+        rows = self._background.submit(self._write_rows)
+        self._open.close()
+        stats = ShardStats(
+            number=self.shard.number,
+            start=self.shard.start,
+            stop=self.shard.stop,
+            image_size=self._image_size,
+            uncertainty_sum=float(sum(row["uncertainty"] for row in self._rows)),
+            elapsed_sec=round(time.perf_counter() - self._started, 3),
+            tar=tar,
+            rows=rows.result(),
+            uncertainty_histogram=(
+                self._histogram.tolist() if self.encoding.uncertainty_maps else None
+            ),
+            precision=precision,
+            job=job,
+        )
+        self.folder.write_json(self.shard.marker, stats.to_json())
+        return stats
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _append(self, batch: Candidates) -> None:
+        for members in batch.members(self.encoding):
+            self._tar.add(members)
+
+    def _write_rows(self) -> FileInfo:
+        name = self.shard.parquet
+        schema = rows_schema(self.shard.files is not None)
+        with self.folder.new_file(name, sync_name=False) as file:
+            pq.write_table(pa.Table.from_pylist(self._rows, schema), file)
+            return FileInfo.written(file, name, len(self._rows))
+
+
+def rows_schema(from_files: bool) -> pa.Schema:
+    """Columns of a candidate parquet; `source` is the photograph's file name."""
+    fields = [
+        ("key", pa.string()),
+        ("index", pa.int64()),
+        ("seed", pa.int64()),
+        ("uncertainty", pa.float32()),
+        ("class_pixels", pa.list_(pa.int64())),
+    ]
+    return pa.schema([*fields, ("source", pa.string())] if from_files else fields)

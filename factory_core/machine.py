@@ -1,0 +1,32 @@
+"""What this machine offers: cores, free disk, memory used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+GIB = 2**30
+
+
+def available_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def disk_free_bytes(folder: Path) -> int:
+    """Free space on the disk that `folder` is on, or would be on."""
+    folder = folder.resolve()
+    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far; 0 where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
