@@ -26,9 +26,12 @@ from factory.pipeline.executors.actor import ShardActor, plain
 from factory.pipeline.executors.cluster import cluster as start_ray
 from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy, put, weights_of
 from factory.pipeline.failures import ShardsFailed
-from factory.pipeline.job import Job, begin, describe
-from factory.pipeline.worker import ShardStats
+from factory.pipeline.job import Job
+from factory.pipeline.ownership import begin
+from factory.pipeline.shard import ShardStats
+from factory.pipeline.worker import WorkerSpec
 from factory.recipe.weights import weight_files, weights_sha256
+from factory_core.storage import open_store
 
 SECONDS = 60  # to wait, instead of for ever
 
@@ -53,8 +56,8 @@ def shippable(tiny: Any, cluster: Any) -> Any:
 
 def begun(tiny: Any, out: Path, n: int) -> Job:
     """A job of which nothing is made yet."""
-    job = Job(tiny.recipe(), n, out, load=tiny.load)
-    begin(job, describe(job))
+    job = tiny.job(out, n)
+    begin(job)
     return job
 
 
@@ -72,6 +75,9 @@ def test_make_executor() -> None:
     for workers in (2, "1-2"):
         with pytest.raises(ValueError, match="the local executor has one"):
             make_executor("local", workers=workers)
+    assert make_executor("ray", shard_timeout_sec=9.0) == RayExecutor(shard_timeout_sec=9.0)
+    with pytest.raises(ValueError, match="--shard-timeout 9: the local executor cannot replace"):
+        make_executor("local", shard_timeout_sec=9.0)
 
 
 @pytest.mark.parametrize("workers", ["0", "-2", "two", "2-", "8-2", "2-8-9", "1.5"])
@@ -159,7 +165,7 @@ def test_a_mistake_is_a_value_in_a_worker(tiny: Any, tmp_path: Path, error: Exce
         raise error
 
     tiny.load = load
-    found = ShardActor(begun(tiny, tmp_path / "out", 2).spec, 1, []).load()
+    found = ShardActor(WorkerSpec.of(begun(tiny, tmp_path / "out", 2)), 1, []).load()
     assert type(found) is type(error)
     assert str(found) == str(error)
 
@@ -174,8 +180,8 @@ def test_a_mistake_of_a_librarys_own_type_survives_pickling() -> None:
 
 def test_a_folder_that_workers_do_not_share(shippable: Any, tmp_path: Path) -> None:
     job = begun(shippable, tmp_path / "out", 2)
-    elsewhere = replace(job.spec, out=tmp_path / "not shared")
-    with pytest.raises(OSError, match="give an --out that all of them share"):
+    elsewhere = replace(WorkerSpec.of(job), out=open_store(tmp_path / "not shared"))
+    with pytest.raises(OSError, match="give an --out that all machines share"):
         list(RayExecutor(1).run(elsewhere, job.shards))
 
 
@@ -192,7 +198,7 @@ def test_more_gpus_than_there_are(tiny: Any, tmp_path: Path, cluster: Any) -> No
     gpus = cluster.cluster_resources().get("GPU", 0) + 1
     job = begun(tiny, tmp_path / "out", 2)
     with pytest.raises(ValueError, match=f"--gpus-per-worker {gpus:g}: this machine has"):
-        list(RayExecutor(1, gpus_per_worker=gpus).run(job.spec, job.shards))
+        list(RayExecutor(1, gpus_per_worker=gpus).run(WorkerSpec.of(job), job.shards))
 
 
 # --- workers that are lost -------------------------------------------------------------------
@@ -233,7 +239,9 @@ def test_a_shard_that_kills_its_workers_is_reported(
     with pytest.raises(ShardsFailed, match="sample 1 has uncertainty nan") as caught:
         shippable.make(tmp_path / "out", 24, executor=RayExecutor(1))
     assert [failure.number for failure in caught.value.failures] == [0, 1]
-    assert caught.value.failures[1].reason.startswith("2 workers died over it, the last: The actor")
+    assert caught.value.failures[1].reason.startswith(
+        "2 workers were lost over it, the last: The actor"
+    )
     assert (tmp_path / "out/candidates/000002_stats.json").exists()
 
 
@@ -297,6 +305,62 @@ def test_the_pool_grows_as_long_as_all_are_at_work(shippable: Any, tmp_path: Pat
     assert [path.read_text() for path in pids.iterdir()] == ["1 1", "1 1"]  # its cores, no more
 
 
+# --- workers that hang -----------------------------------------------------------------------
+
+
+def hang_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]], None]:
+    """What makes the worker of `sample` sleep forever: each time, or while `fuse` exists."""
+
+    def disturb(indices: Sequence[int]) -> None:
+        if sample in indices and (fuse is None or fuse.exists()):
+            if fuse is not None:
+                fuse.unlink()
+            while True:
+                time.sleep(3600)
+
+    return disturb
+
+
+def test_a_hung_workers_shard_is_made_by_another(
+    shippable: Any, tmp_path: Path, tree: Callable
+) -> None:
+    shippable.make(tmp_path / "undisturbed")
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    shippable.models.disturb = hang_over(10, fuse)
+    shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=10))
+    assert not fuse.exists()
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_the_default_limit_follows_the_slowest_shard(
+    shippable: Any, tmp_path: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from factory.pipeline.executors import pool
+
+    monkeypatch.setattr(pool, "SHORTEST_TIMEOUT_SEC", 10.0)
+    shippable.make(tmp_path / "undisturbed")
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    shippable.models.disturb = hang_over(10, fuse)  # of the second shard: one has been timed
+    shippable.make(tmp_path / "out", executor=RayExecutor(1))
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_a_shard_that_hangs_each_worker_is_reported(
+    shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from factory.pipeline.executors import pool
+
+    monkeypatch.setattr(pool, "LOST_WORKERS", 2)
+    shippable.models.disturb = hang_over(10)
+    with pytest.raises(ShardsFailed, match="3 of 4 shards are finished") as caught:
+        shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=5))
+    (failure,) = caught.value.failures
+    assert failure.number == 1
+    assert failure.reason.startswith("2 workers were lost over it, the last: not finished within 5")
+
+
 # --- weights ---------------------------------------------------------------------------------
 
 
@@ -358,7 +422,8 @@ def test_workers_without_the_weights_are_sent_them(
     from factory.pipeline.executors.pool import Pool
 
     job = begun(shippable, tmp_path / "out", 16)
-    found = weights_of(job.spec)
+    spec = WorkerSpec.of(job)
+    found = weights_of(spec)
     there = [replace(w, path=Path("/another machine") / w.path.name) for w in found]
     shipped = []
 
@@ -374,7 +439,7 @@ def test_workers_without_the_weights_are_sent_them(
 
     cache = {"env_vars": {"XDG_CACHE_HOME": str(tmp_path / "cache")}}
     actor = ray.remote(ShardActor).options(num_cpus=1, runtime_env=cache)
-    start = partial(actor.remote, replace(job.spec, load=load), 1, there)
+    start = partial(actor.remote, replace(spec, load=load), 1, there)
     outcomes = list(Pool(start, ship, job.shards, least=1, most=1).run())
     assert all(isinstance(outcome, ShardStats) for outcome in outcomes)
     assert len(outcomes) == 2
