@@ -116,20 +116,20 @@ def _refuse_foreign(out: Store) -> None:
 # --- finished shards ---------------------------------------------------------------------------
 
 
-def finished_shards(job: Job, shards: Sequence[Shard]) -> dict[int, ShardStats]:
-    """Stats by number of those `shards` that exist and are intact; the others must be made.
+def finished_shards(folder: Store, shards: Sequence[Shard], job: str) -> dict[int, ShardStats]:
+    """Stats by number of those `shards` in `folder` that are intact and were made for `job`.
 
-    On a disk, size and sha256 are checked. A bucket shows complete objects only and checks them
-    itself, so one listing gives the sizes, and `commit` checks the sha256 of what it reads.
+    The others must be made; `job` is a `JobIdentity.sha256`. On a disk, size and sha256 are
+    checked. A bucket shows complete objects only and checks them itself, so one listing gives the
+    sizes, and `commit` checks the sha256 of what it reads.
     """
-    folder, own = job.candidates, job.identity.sha256
     entries = {entry.name: entry for entry in folder.entries()}
     marked = {shard.marker: shard for shard in shards if shard.marker in entries}
     found = folder.read_many([entries[name] for name in marked])
     finished = {}
     for name, content in found.items():
         stats = ShardStats.parse(content)
-        if stats is None or not stats.is_of(marked[name], own):
+        if stats is None or not stats.is_of(marked[name], job):
             continue
         files = (stats.tar, stats.rows)
         if not all(f.name in entries and entries[f.name].size == f.bytes for f in files):

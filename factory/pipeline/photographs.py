@@ -1,4 +1,4 @@
-"""The photographs that `factory label` is given, checked before hours are spent on some of them."""
+"""The photographs for `factory label`, checked before hours are spent on them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from PIL import Image
 
-SHOWN = 5  # names of unreadable ones
-THREADS = 8  # that wait for the disk
+SHOWN = 5  # names of unreadable images
+THREADS = 8  # they wait for the disk
 
 
 def list_photographs(folder: Path) -> tuple[str, ...]:
     """Absolute paths of the images in `folder`, sorted by name.
 
-    Raises ValueError, with their number and the names of the first, if some are no images, and the
-    errors of `labelers.list_images`. Only headers (of PNG also the checksums) are read: an image
-    that breaks off later fails its shard.
+    Raises ValueError, with their number and the first names, if some are not images, and the errors
+    of `list_images`. Only headers (of PNG also the checksums) are read: an image that is truncated
+    later fails its shard.
     """
     from factory_core.images import list_images
 
@@ -34,7 +34,7 @@ def _is_image(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.verify()
-    # Pillow raises any of them, SyntaxError for a PNG that breaks off.
+    # Pillow raises any of them; SyntaxError for a truncated PNG.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
     return True
@@ -43,6 +43,6 @@ def _is_image(path: Path) -> bool:
 def _complaint(folder: Path, bad: Sequence[str], total: int) -> str:
     names = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
     return (
-        f"{len(bad)} of the {total} images in {folder} cannot be read ({names}): mend them or move"
-        " them elsewhere"
+        f"{len(bad)} of the {total} images in {folder} cannot be read ({names}): repair them or"
+        " move them elsewhere"
     )

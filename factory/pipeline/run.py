@@ -117,7 +117,7 @@ def _make_missing(
     ownership.begin(job)
     job.candidates.sweep()
     sweep_failures(job.candidates)
-    stats = ownership.finished_shards(job, shards)
+    stats = ownership.finished_shards(job.candidates, shards, job.identity.sha256)
     tally = Tally(sum(len(s.indices) for s in shards), len(shards), precision=precision)
     for found in stats.values():
         tally.add(found, resumed=True)

@@ -13,10 +13,7 @@ UNCERTAIN = "uncertain"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of N candidates stay: `kept` bool `[N]`; `threshold` is the largest uncertainty kept.
-
-    The threshold is in nats.
-    """
+    """`kept` bool `[N]` of N candidates; `threshold` is the largest uncertainty kept, in nats."""
 
     kept: np.ndarray
     threshold: float
@@ -39,8 +36,8 @@ def select(
 ) -> Selection:
     """Drop the floor(drop_fraction * N) most uncertain of N >= 1 candidates.
 
-    `uncertainty` is float32 `[N]` in nats. Among equals the later index (key) is dropped first,
-    so the outcome does not depend on the order in which candidates are given.
+    `uncertainty` is float32 `[N]` in nats. Of equally uncertain candidates, the one with the larger
+    index is dropped first, so the outcome does not depend on the order of the candidates.
 
     Raises:
         ValueError: an uncertainty is not a finite number.

@@ -254,12 +254,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _printable(text: str, otherwise: str) -> str:
-    """Pillow's font has hardly more than ASCII: the rest would come out as empty boxes."""
+    """Pillow's font has little beyond ASCII: the rest would be drawn as empty boxes."""
     return text if text.isascii() else otherwise
 
 
 def _shown_size(height: int, width: int) -> tuple[int, int]:
-    """Small images by a whole multiple, so that every pixel stays square; large ones shrunk."""
+    """Small images enlarged by a whole factor, so that pixels stay square; large ones shrunk."""
     longest = max(height, width)
     scale = TILE // longest if longest <= TILE else TILE / longest
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -268,7 +268,7 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
 def _tiles(sample: Sample, manifest: Manifest, size: tuple[int, int]) -> list[np.ndarray]:
     """Image, overlay and, where there is one, uncertainty map, uint8 at `size`.
 
-    The map's white is what at most 1 % of the dataset's pixels exceed: few come near ln K.
+    White in the map is what at most 1 % of the dataset's pixels exceed: few come near ln K.
     """
     picture = Image.fromarray(sample.image.transpose(1, 2, 0)).resize(size[::-1])  # bicubic
     mask = Image.fromarray(sample.mask).resize(size[::-1], Image.Resampling.NEAREST)

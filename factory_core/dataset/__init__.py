@@ -3,7 +3,7 @@
     DIR/dataset.json             the manifest, written last: a folder without it is not finished
         shards/NAME-000000.tar   KEY.png|jpg, KEY.json, KEY.seg.png of every kept sample, and
                                  KEY.unc.png of every one if uncertainty maps were asked for
-        samples.parquet          one row a candidate, dropped ones too
+        samples.parquet          one row per candidate, dropped ones too
 
 The same samples give the same bytes: members are sorted, times and owners are fixed, and nothing
 in a file depends on when, where or by how many workers it was written.

@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 
 
 class DamagedManifest(ValueError):
-    """A dataset.json that this program never wrote like that."""
+    """A dataset.json that this program did not write in this form."""
 
 
 class FileInfo(BaseModel):
@@ -65,7 +65,7 @@ class FileInfo(BaseModel):
 
 
 class Totals(BaseModel):
-    """Counts over the whole dataset; `bytes` of the shards, pixels of kept samples a class."""
+    """Counts over the whole dataset; `bytes` of the shards, pixels of kept samples per class."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +92,7 @@ class Manifest(BaseModel):
     image_size: tuple[int, int] = Field(description="(height, width) in pixels")
     image_format: ImageFormat
     shards: list[FileInfo]
-    samples: FileInfo = Field(description="samples.parquet: one row a candidate")
+    samples: FileInfo = Field(description="samples.parquet: one row per candidate")
     totals: Totals
     uncertainty_threshold: float = Field(description="largest uncertainty kept, in nats")
     uncertainty_histogram: list[int] | None = Field(

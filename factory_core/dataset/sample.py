@@ -33,8 +33,8 @@ def default_palette(n: int) -> list[list[int]]:
     """`n` distinguishable RGB colours (0-255); class 0 is black, as backgrounds usually are."""
     colours = [[0, 0, 0]]
     for i in range(1, n):
-        # Golden-ratio steps keep neighbours in the list far apart on the colour wheel; two
-        # levels of saturation and brightness tell later turns of the wheel from earlier ones.
+        # Golden-ratio steps keep neighbours in the list far apart on the colour wheel. Two levels
+        # of saturation and brightness distinguish later turns of the wheel from earlier ones.
         hue = (i - 1) * 0.618033988749895 % 1.0
         rgb = colorsys.hsv_to_rgb(hue, (0.85, 0.5)[i // 16 % 2], (0.95, 0.7)[i // 8 % 2])
         colours.append([round(255 * c) for c in rgb])
@@ -46,9 +46,9 @@ def overlay(
 ) -> np.ndarray:
     """Mask colours over an image, and a thin contour in full colour around every region.
 
-    `image` uint8 `[H, W, 3]`, `mask` uint8 `[H, W]` class ids, `palette` one RGB (0-255) a class,
-    `alpha` in 0-1. Returns uint8 `[H, W, 3]`. Black classes (by custom the background) and pixels
-    to ignore stay as they are.
+    `image` uint8 `[H, W, 3]`, `mask` uint8 `[H, W]` class ids, `palette` one RGB (0-255) per
+    class, `alpha` in 0-1. Returns uint8 `[H, W, 3]`. Black classes (usually the background) and
+    ignored pixels stay unchanged.
     """
     colours = np.zeros((256, 3), np.float32)
     colours[: len(palette)] = palette
@@ -95,7 +95,7 @@ def encode_sample(
     """Members (name, bytes) of one sample, sorted by name.
 
     `image` is uint8 `[3, H, W]` RGB, `mask` uint8 `[H, W]` class ids (255 = ignore); `palette`
-    (RGB, 0-255, one a class) only colours the mask for viewers. `meta` must be JSON-able.
+    (RGB, 0-255, one per class) only colours the mask for viewers. `meta` must be JSON-able.
     `levels` are the `uncertainty_levels` uint8 `[H, W]`, given for all samples of a dataset or
     for none.
     """
@@ -171,7 +171,7 @@ def level_at_quantile(histogram: Sequence[int], quantile: float) -> int:
 
     `histogram` counts the pixels of each of the 256 levels.
     """
-    # In decimal, as it is written: in binary 0.07 of 100 pixels would be eight.
+    # In decimal, as written: in binary, 0.07 of 100 pixels would be eight.
     wanted = math.ceil(Fraction(str(quantile)) * sum(histogram))
     return int(np.searchsorted(np.cumsum(histogram), wanted))
 

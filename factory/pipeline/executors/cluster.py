@@ -1,4 +1,4 @@
-"""Ray itself: started here and stopped again, or joined; and kept off the terminal."""
+"""Ray itself: a local cluster that is started and stopped, or one to join; without its output."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-# A machine's setting, if there is one, is meant for one process; without it, Ray gives each worker
-# as many threads as it has cores.
+from factory_core.machine import available_cpus
+
+__all__ = ["available_cpus", "cluster"]
+
+# A machine's setting, if any, is meant for one process. Without it, Ray gives each worker as many
+# threads as it has cores.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OBJECT_STORE_BYTES = 128 * 2**20  # only shards' numbers and statistics travel through Ray here
-STARTS = 2  # Ray allows 30 s, too little for a busy machine that has to read it from disk
-HANDLER_SEC = 0.05  # for so long at most, a SIGTERM would end the process Ray's way
+STARTS = 2  # Ray allows 30 s, too little for a busy machine that reads it from disk
+HANDLER_SEC = 0.05  # for at most this long, a SIGTERM would end the process Ray's way
 
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[None]:
-    """Join the cluster at `address`, or start one here of `cpus` cores; leave as found afterwards.
+    """Join the cluster at `address`, or start a local one of `cpus` cores; leave it as found.
 
     Raises OSError if nothing answers, or Ray does not start.
     """
@@ -58,10 +62,10 @@ def cluster(address: str | None, cpus: int) -> Iterator[None]:
 
 
 def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
-    """Wait for `ray.init`, which `begin` runs aside, once more if it fails; what it raised then.
+    """Wait for `ray.init`, which `begin` runs in another thread; try again if it fails.
 
-    In the main thread it would replace this process's way to be terminated; what Ray's core sets,
-    which dumps its stack, is undone here.
+    Returns what the last attempt raised. In the main thread, `ray.init` would replace this
+    process's handler of SIGTERM. The handler of Ray's core, which dumps its stack, is undone here.
     """
     handler = signal.getsignal(signal.SIGTERM)
     is_main = threading.current_thread() is threading.main_thread()
@@ -74,7 +78,9 @@ def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
                 if handler is not None and is_main:
                     signal.signal(signal.SIGTERM, handler)
         finally:
-            wait([starting])  # also after Ctrl-C: stopped half-way, Ray would leave processes
+            wait(
+                [starting]
+            )  # also after Ctrl-C: stopped half-way, Ray would leave processes behind
         error = starting.exception()
         if error is None:
             break
@@ -82,23 +88,18 @@ def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
 
 
 def _explain(address: str | None, error: BaseException) -> str:
-    """One line about what `ray.init` raised, which is of any kind and may be of several lines."""
+    """One line about what `ray.init` raised: any type of error, often several lines."""
     reason = " ".join(str(error).split())
     if address is not None:
         return f"--address {address}: found no Ray cluster to join there: {reason}"
     return (
-        f"Ray did not start on this machine ({reason}): run the same command again when it is less"
-        " busy, or give --executor local"
+        f"Ray did not start on this machine ({reason}): rerun the command when it is less busy,"
+        " or give --executor local"
     )
 
 
-def available_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _quiet() -> None:
-    """Keep Ray's notes off the terminal; must run before Ray is imported. Errors still raise."""
+    """Keep Ray's notices off the terminal; call it before Ray is imported. Errors still raise."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     warnings.filterwarnings("ignore", module=r"ray(\.|$)")
@@ -106,7 +107,7 @@ def _quiet() -> None:
 
 @contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Hide environment variables from the processes that are started meanwhile."""
+    """Hide environment variables from the processes started in this context."""
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -116,9 +117,9 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Hide what the process, its C++ parts included, writes to stderr.
+    """Hide what this process writes to stderr, including its C++ parts.
 
-    Ray's core announces that it has read RAY_BACKEND_LOG_LEVEL, whatever that level is.
+    At any log level, Ray's core announces that it has read RAY_BACKEND_LOG_LEVEL.
     """
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,8 +1,8 @@
-"""Weights for machines that do not share the driver's disk: in the object store, once.
+"""Weights for machines that do not share the driver's disk: sent once, through the object store.
 
-A worker looks for weights where the driver has them. If they are not there, or are others (their
-sha256 says so), the driver puts the files into Ray's object store, once for all workers, and the
-first worker of each machine writes them to that machine's disk.
+A worker looks for weights where the driver has them. If they are missing there, or their sha256
+differs, the driver puts the files into Ray's object store, once for all workers, and the first
+worker on each machine writes them to that machine's disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECTIONS: tuple[Literal["generator", "labeler"], ...] = ("generator", "labeler")
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as the driver has them: the recipe's section, a file or folder, what it holds."""
+    """Weights on the driver's machine: the recipe's section, a file or folder, and its sha256."""
 
     section: Literal["generator", "labeler"]
     path: Path
@@ -53,7 +53,7 @@ def put(weights: Sequence[Weights]) -> dict[str, dict[str, Any]]:
 
 
 def find_copy(weights: Weights) -> Path | None:
-    """Where `weights` are on this machine; None if they are not, or are others."""
+    """Where `weights` are on this machine; None if they are missing or differ."""
     for path in (weights.path, _copy_of(weights)):
         if path.exists() and weights_sha256(path) == weights.sha256:
             return path
@@ -63,11 +63,11 @@ def find_copy(weights: Weights) -> Path | None:
 def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
     """Write files (uint8 arrays, by relative name) to this machine's disk; returns where.
 
-    Raises ValueError if they are not those of `weights`.
+    Raises ValueError if their sha256 is not that of `weights`.
     """
     copy = _copy_of(weights)
     copy.parent.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: several workers of a machine may be at it at once, or be killed.
+    # The folder appears complete: workers of one machine may do this at once, or be killed.
     folder = Path(tempfile.mkdtemp(dir=copy.parent.parent))
     try:
         for name, content in files.items():
@@ -76,7 +76,7 @@ def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
             content.tofile(path)
         if weights_sha256(folder / copy.name) != weights.sha256:
             raise ValueError(
-                f"{weights.path} was changed while the job ran: give back what it was started with"
+                f"{weights.path} was changed while the job ran: restore what it was started with"
             )
         if copy.exists() and weights_sha256(copy) != weights.sha256:
             shutil.rmtree(copy.parent)  # damaged since
@@ -88,11 +88,11 @@ def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
 
 
 def _name(file: Path, path: Path) -> str:
-    """Of a file within `path`; "." for `path` itself if that is a file."""
+    """The name of a file within `path`; "." for `path` itself if that is a file."""
     return file.relative_to(path).as_posix()
 
 
 def _copy_of(weights: Weights) -> Path:
-    """Where a copy is kept on this machine, named by what it holds: later jobs find it there."""
+    """Where a copy is kept on this machine. Its name is the sha256, so later jobs find it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "dataset-factory" / "weights" / weights.sha256 / weights.path.name

@@ -161,7 +161,7 @@ def test_resuming_asks_for_one_listing(
     monkeypatch.setattr(store, "_call_s3", counted)
     job = tiny.job(s3_out)
     before = requests.copy()
-    assert len(finished_shards(job, job.shards)) == SHARDS
+    assert len(finished_shards(job.candidates, job.shards, job.identity.sha256)) == SHARDS
     assert requests - before == {"get_object": SHARDS, "list_objects_v2": 1}
 
 

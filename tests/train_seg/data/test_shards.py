@@ -98,9 +98,7 @@ def test_each_dataset_has_its_own_threshold(
 
 
 def test_a_dataset_without_maps_is_named(maps: Path, dataset: Path) -> None:
-    message = (
-        r"data has no uncertainty maps, .*: regenerate it with --set dataset\.uncertainty"
-    )
+    message = r"data has no uncertainty maps, .*: regenerate it with --set dataset\.uncertainty"
     with pytest.raises(ValueError, match=message) as caught:
         open_data(maps, dataset, ignore_above=0.9)
     assert "\n" not in str(caught.value)
