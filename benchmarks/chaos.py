@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import os
 import random
 import signal
@@ -39,6 +38,7 @@ from benchmarks.disturbances import (
 )
 from factory.pipeline.verify import verify
 from factory_core.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR, file_sha256
+from factory_core.storage import write_json
 
 SHARD_SIZE = 2
 ATTEMPTS = 6  # of a resumed job that nobody disturbs any more
@@ -272,7 +272,7 @@ def main() -> None:
             rounds.append(chaos.round(seed))
             print(f"{len(rounds)}/{options.rounds} {rounds[-1]}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in rounds], indent=1) + "\n")
+        write_json(options.json, [asdict(r) for r in rounds])
     kinds = collections.Counter(step.kind for r in rounds for step in plan(r.seed))
     print("; ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())))
     same = sum(r.is_same for r in rounds)

@@ -33,6 +33,7 @@ from rich.table import Table
 from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
 from factory.pipeline.run import Progress, generate
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory_core.storage import write_json
 from generators.base import FeatureMaps, sample_seed
 
 SIZE = (16, 16)  # of the stub's images
@@ -209,7 +210,7 @@ def main() -> None:
     for title, rows in figures.items():
         show(title, rows, Console())
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch import Tensor
 from benchmarks import plain_labeler as plain
 from factory.recipe.weights import find_weights
 from factory_core.device import pick_dtype
+from factory_core.storage import write_json
 from generators.base import FeatureMaps
 from labelers.config import LabelerConfig
 from labelers.ensemble.classifiers import Ensemble
@@ -201,7 +202,7 @@ def main() -> None:
         results["train"] = measure(CLASSES, options.threads)
     show(results, options.threads)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from factory.recipe.weights import find_weights
 from factory_core.annotated.annotations import Annotations, read_annotations
 from factory_core.device import pick_dtype
 from factory_core.images import IGNORE
+from factory_core.storage import write_json
 from generators.base import FeatureMaps
 from generators.config import DDPMConfig
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
@@ -168,7 +169,7 @@ def main() -> None:
             results.setdefault(way, []).append({"seed": seed, **found})
             console.print(f"{way}, seed {seed}: mIoU {found['miou']:.4f}")
             if options.json:
-                options.json.write_text(json.dumps(results, indent=1) + "\n")
+                write_json(options.json, results)
     show(results, console)
 
 

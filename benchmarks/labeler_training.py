@@ -31,6 +31,7 @@ from rich.table import Table
 
 from benchmarks import plain_labeler as plain
 from factory_core.device import pick_dtype
+from factory_core.storage import write_json
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
 from labelers.labeler import GeneratorInfo
 from labelers.training.budget import budget
@@ -242,7 +243,7 @@ def main() -> None:
     found = measure(options.classes, options.threads)
     show(found, options.classes, options.threads)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -43,7 +42,7 @@ from factory_core.dataset import (
     encode_sample,
     sample_key,
 )
-from factory_core.storage import atomic_file
+from factory_core.storage import atomic_file, write_json
 from train_seg.config import AugmentConfig
 from train_seg.data.augment import Augment
 from train_seg.data.training_data import batches, open_training_data
@@ -241,7 +240,7 @@ def main() -> None:
     found = measure(options.samples, options.batch_size, options.workers)
     show(found)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from factory_core.storage import write_json
+
 AUGMENT = ("horizontal_flip", "vertical_flip", "quarter_turns")
 
 
@@ -175,7 +177,7 @@ def main() -> None:
     print(f"peak memory of one process {peak_gib:.2f} GiB")
     if options.json:
         content = {"miou": scores, "seconds": seconds, "peak_gib": peak_gib}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import generators
 from factory.annotation.sample_features import TOLERANCE_LEVELS, difference
 from factory.commands.generate import generator_recipe
 from factory.recipe.weights import find_weights
+from factory_core.storage import write_json
 from generators.config import GeneratorConfig
 
 BATCHES = (8, 5, 1)
@@ -84,7 +84,7 @@ def main() -> None:
         table.add_row(name, *(f"{level:.2f}" for level in levels.values()))
     Console().print(table)
     if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real_images import Row, add_segmenter_options, run, scores_of
+from factory_core.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def main() -> None:
         table.add_row(*row)
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

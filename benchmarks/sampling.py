@@ -23,7 +23,6 @@ weights and at most 512 channels, `--channel-base` over the resolution.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from benchmarks.contenders import (
     summary,
 )
 from factory_core.device import pick_device
+from factory_core.storage import write_json
 
 STYLEGAN2 = "stylegan2"
 OF_DDPM = {"reduced": False, "steps": 25, "compile": "off"}  # options and their defaults
@@ -129,7 +129,7 @@ def main() -> None:
         content = {"device": device, "threads": threads, "torch": torch.__version__}
         content |= {"options": {key: str(value) for key, value in vars(options).items()}}
         content |= {"parts": subject.parts, "results": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from factory.pipeline.commit import select_rows, write_samples
 from factory.pipeline.job import finished_shard
 from factory.pipeline.worker import Shard, ShardStats, rows_schema
 from factory_core.dataset import FileInfo, sample_key
+from factory_core.storage import write_json
 
 SHARD_SIZE = 1000
 CLASSES = 5
@@ -113,7 +114,7 @@ def main() -> None:
         table.add_row(key, f"{value:,.2f}".removesuffix(".00"))
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from factory_core.dataset import (
     encode_sample,
     sample_key,
 )
-from factory_core.storage import atomic_file
+from factory_core.storage import atomic_file, write_json
 
 SIZE = 256
 CLASSES = 5
@@ -160,7 +160,7 @@ def main() -> None:
         )
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from factory_core.dataset import encode_mask, overlay, write_json
-from factory_core.storage import write_bytes
+from factory_core.dataset import encode_mask, overlay
+from factory_core.storage import write_bytes, write_json
 from train_seg.evaluation.evaluate import PredictFn
 
 MASKS_DIR = "masks"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from factory_core.dataset import sweep_temporaries, write_json
+from factory_core.storage import sweep_temporaries, write_json
 from train_seg.network.segmenter import ABOUT_NAME
 from train_seg.training.module import LAST_NAME
 

@@ -6,9 +6,9 @@ import copy
 import csv
 import io
 import math
-import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
 
-from factory_core.storage import write_bytes
+from factory_core.storage import atomic_path, write_bytes
 from train_seg.config import SegmenterConfig
 from train_seg.data.stream import Stream
 from train_seg.evaluation.metrics import Confusion, scores
@@ -235,10 +235,10 @@ class KeepLast(Checkpoint):
         if pl_module.idle:
             return
         path = pl_module.checkpoints / LAST_NAME
-        temporary = path.with_name(f".tmp-{path.name}")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, path)
+        # All processes take part in saving; the first one writes.
+        target = atomic_path(path) if trainer.is_global_zero else nullcontext(path)
+        with target as file:
+            trainer.save_checkpoint(file)
 
 
 @torch.no_grad()
