@@ -26,7 +26,8 @@ from typing import Any, Literal
 import torch
 
 from factory_core.storage import write_bytes
-from train_seg.network.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from train_seg.network.network import IMAGENET_MEAN, IMAGENET_STD
+from train_seg.network.segmenter import Segmenter
 
 Format = Literal["onnx", "torchscript"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript"}

@@ -23,7 +23,7 @@ from factory_core.storage import atomic_path, write_bytes
 from train_seg.config import SegmenterConfig
 from train_seg.data.stream import Stream
 from train_seg.evaluation.metrics import Confusion, scores
-from train_seg.network.segmenter import Network, weights_bytes
+from train_seg.network.network import Network, weights_bytes
 from train_seg.training.losses import objective
 from train_seg.training.parallel import rank, union, whole, world_size
 

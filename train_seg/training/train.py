@@ -36,8 +36,9 @@ from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
 from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
 from train_seg.evaluation.plots import draw_curves
+from train_seg.network.network import build, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
-from train_seg.network.segmenter import Segmenter, build, check_sizes
+from train_seg.network.segmenter import Segmenter
 from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
 from train_seg.training.panel import PANELS_DIR, Panels
