@@ -8,8 +8,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from factory_core.dataset import IGNORE
 from train_seg.config import AugmentConfig
-from train_seg.evaluation.metrics import IGNORE
 
 GREY = 128  # of padding: near the mean of natural images
 

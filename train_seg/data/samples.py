@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from factory_core.dataset import IGNORE
 from train_seg.data.augment import Augment
-from train_seg.evaluation.metrics import IGNORE
 
 Size = tuple[int, int]
 Pair = tuple[torch.Tensor, torch.Tensor]  # image uint8 [3, H, W], mask uint8 [H, W]
@@ -94,7 +94,9 @@ class Decoder:
         image, mask = resize(pixels.permute(2, 0, 1).contiguous(), mask, self.size)
         # Without the folder: where a dataset lies must not change what is trained.
         shard = sample.shard.rsplit("/", 1)[-1]
-        return self.augment(image, mask, sample_seed(self.seed, epoch, f"{shard}/{sample.key}"))
+        return self.augment(
+            image, mask, augmentation_seed(self.seed, epoch, f"{shard}/{sample.key}")
+        )
 
 
 def unknown_ids(mask: torch.Tensor, classes: int) -> str:
@@ -124,8 +126,8 @@ def resize(image: torch.Tensor, mask: torch.Tensor, size: Size) -> Pair:
     return image, mask.squeeze(-3)
 
 
-def sample_seed(seed: int, epoch: int, key: str) -> int:
-    """Seed of a sample's augmentation: of the sample and epoch alone, never of the order."""
+def augmentation_seed(seed: int, epoch: int, key: str) -> int:
+    """Seed of a sample's augmentation: depends on the sample and epoch, never on the order."""
     words = [seed, epoch, zlib.crc32(key.encode())]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0])
 

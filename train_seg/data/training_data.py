@@ -15,7 +15,7 @@ import torch
 from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
 from factory_core.storage import Store, open_store
 from train_seg.data.augment import Augment
-from train_seg.data.samples import Pair, Size, check_ids, resize, sample_seed
+from train_seg.data.samples import Pair, Size, augmentation_seed, check_ids, resize
 from train_seg.data.shards import ShardSource
 from train_seg.data.stream import Item, Source, Stream
 
@@ -61,7 +61,7 @@ class TensorSource:
 
     def decoder(self, number: int, epoch: int) -> Pair:
         """An image and its mask, augmented."""
-        seed = sample_seed(self._seed, epoch, f"memory/{number}")
+        seed = augmentation_seed(self._seed, epoch, f"memory/{number}")
         return self._augment(self._images[number], self._masks[number], seed)
 
 

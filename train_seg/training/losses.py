@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from factory_core.dataset import IGNORE
 from train_seg.config import SegmenterConfig
-from train_seg.evaluation.metrics import IGNORE
 from train_seg.training.parallel import whole
 
 

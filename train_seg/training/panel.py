@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 
+from factory_core.dataset import IGNORE
 from factory_core.storage import write_bytes
-from train_seg.evaluation.metrics import IGNORE
 from train_seg.training.module import SegmenterModule
 
 PANELS_DIR = "panels"
