@@ -19,7 +19,8 @@ from factory_core.dataset import IGNORE
 
 TOLERANCE = 0.0075  # θ as a part of the image's diagonal, the value of the paper
 POLICY_BOUNDARY = (
-    "F1 of contours within max(1 px, 0.75 % of the diagonal), per class and image, then averaged"
+    f"F1 of contours within max(1 px, {100 * TOLERANCE:g} % of the diagonal), per class and image, "
+    "then averaged"
 )
 _NONE = IGNORE  # in a contour map: no contour here
 

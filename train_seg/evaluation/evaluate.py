@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.boundary import BoundaryF1, BoundaryScores
 from train_seg.evaluation.metrics import Confusion, Scores, scores
 
@@ -85,7 +86,7 @@ def evaluate(
     images: torch.Tensor,
     masks: torch.Tensor,
     classes: Sequence[str],
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     splits: int = 1,
     seed: int = 0,
 ) -> Evaluation:

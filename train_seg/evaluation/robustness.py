@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.evaluate import PredictFn
 from train_seg.evaluation.metrics import Confusion, scores
 
@@ -126,7 +127,7 @@ def robustness(
     clean: Sequence[float],
     names: Sequence[str],
     severities: Sequence[int] = SEVERITIES,
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     seed: int = 0,
     workers: int = 0,
 ) -> list[Robustness]:

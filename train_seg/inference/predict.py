@@ -19,6 +19,7 @@ from PIL import Image
 
 from factory_core.dataset import encode_mask, overlay
 from factory_core.storage import write_bytes, write_json
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.evaluate import PredictFn
 
 MASKS_DIR = "masks"
@@ -42,7 +43,7 @@ def predict(
     images: Iterable[tuple[str, torch.Tensor]],
     out: str | Path,
     palette: Sequence[Sequence[int]],
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     overlays: bool = True,
 ) -> PredictionCounts:
     """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from train_seg.config import INFERENCE_BATCH_SIZE, MIN_SIDE_PX
+
+MAX_OVERLAP = 0.9
+
 LogitsFn = Callable[[torch.Tensor], torch.Tensor]
 Size = tuple[int, int]
 
@@ -20,11 +24,13 @@ class Tiling:
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.9:
-            raise ValueError(f"expected an overlap from 0 to 0.9, found {self.overlap:g}")
-        if min(self.size) < 8:
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise ValueError(f"expected an overlap from 0 to {MAX_OVERLAP}, found {self.overlap:g}")
+        if min(self.size) < MIN_SIDE_PX:
             height, width = self.size
-            raise ValueError(f"expected tiles of at least 8 pixels a side, found {height}x{width}")
+            raise ValueError(
+                f"expected tiles of at least {MIN_SIDE_PX} pixels per side, found {height}x{width}"
+            )
 
     @classmethod
     def of_height(cls, height: int, training_size: Size, overlap: float) -> Tiling:
@@ -33,7 +39,7 @@ class Tiling:
 
 
 def predict_tiled(
-    logits_fn: LogitsFn, image: torch.Tensor, tiling: Tiling, batch_size: int = 16
+    logits_fn: LogitsFn, image: torch.Tensor, tiling: Tiling, batch_size: int = INFERENCE_BATCH_SIZE
 ) -> torch.Tensor:
     """Class ids uint8 `[H, W]` of an image uint8 `[3, H, W]`.
 

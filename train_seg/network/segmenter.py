@@ -21,7 +21,7 @@ from factory_core.dataset import default_palette
 from factory_core.device import pick_device
 from factory_core.models import read_model
 from factory_core.storage import write_bytes, write_json
-from train_seg.config import SegmenterConfig
+from train_seg.config import INFERENCE_BATCH_SIZE, SegmenterConfig
 from train_seg.network.network import IMAGENET_MEAN, IMAGENET_STD, Network, build, weights_bytes
 
 WEIGHTS_NAME = "model.safetensors"
@@ -105,7 +105,7 @@ class Segmenter:
             skipped or {},
         )
 
-    def predict(self, images: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
+    def predict(self, images: torch.Tensor, batch_size: int = INFERENCE_BATCH_SIZE) -> torch.Tensor:
         """Class ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
 
         Images are resized to the training size, and their logits back to `h` x `w`. Raises

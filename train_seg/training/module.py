@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
 
 from factory_core.storage import atomic_path, write_bytes
-from train_seg.config import SegmenterConfig
+from train_seg.config import SGD_MOMENTUM, SegmenterConfig
 from train_seg.data.stream import Stream
 from train_seg.evaluation.metrics import Confusion, scores
 from train_seg.network.network import Network, weights_bytes
@@ -66,7 +66,7 @@ class SegmenterModule(lightning.LightningModule):
         config = self.config
         settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
         if config.optimizer == "sgd":
-            settings |= {"momentum": 0.9, "nesterov": True}
+            settings |= {"momentum": SGD_MOMENTUM, "nesterov": True}
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         groups = [

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from factory_core.dataset import default_palette
 from factory_core.device import pick_device
 from factory_core.storage import write_bytes
-from train_seg.config import SegmenterConfig
+from train_seg.config import MAX_LOADERS, MIN_ROUND_STEPS, SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
 from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
@@ -45,8 +45,6 @@ from train_seg.training.panel import PANELS_DIR, Panels
 from train_seg.training.parallel import barrier, rank, synchronise, world_size
 
 CURVES_PLOT_NAME = "curves.png"
-MAX_LOADERS = 8
-MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
 
 
 @dataclass(frozen=True)

@@ -61,5 +61,5 @@ def test_sizes_follow_the_images_of_training():
 def test_refuses_nonsense():
     with pytest.raises(ValueError, match=r"overlap from 0 to 0.9, found 1"):
         Tiling((16, 16), 1)
-    with pytest.raises(ValueError, match=r"at least 8 pixels a side, found 16x4"):
+    with pytest.raises(ValueError, match=r"at least 8 pixels per side, found 16x4"):
         Tiling.of_height(16, (64, 16), 0)
