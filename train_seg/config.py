@@ -46,9 +46,7 @@ class AugmentConfig(BaseModel):
     hue: float = Field(
         default=0.0, ge=0, le=0.5, description="shift by up to x turns of the colour wheel"
     )
-    blur: float = Field(
-        default=0.0, ge=0, description="largest sigma of a Gaussian blur, in pixels"
-    )
+    blur: float = Field(default=0.0, ge=0, description="largest Gaussian sigma, in pixels")
 
     @field_validator("scale")
     @classmethod
@@ -118,7 +116,7 @@ class SegmenterConfig(BaseModel):
     dice: float = Field(
         default=0.0,
         ge=0,
-        description="weight of the Dice loss, which is added to the cross-entropy",
+        description="weight of the Dice loss added to the cross-entropy",
     )
     ignore_above_quantile: float | None = Field(
         default=None,

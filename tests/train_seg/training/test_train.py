@@ -16,13 +16,7 @@ from train_seg.evaluation.evaluate import evaluate
 from train_seg.network.network import build
 from train_seg.network.segmenter import Segmenter
 from train_seg.training.module import SegmenterModule
-from train_seg.training.train import (
-    pick_num_workers,
-    pick_precision,
-    round_steps,
-    total_steps,
-    train,
-)
+from train_seg.training.train import train
 
 
 class Stop(Exception):
@@ -231,33 +225,6 @@ def test_unknown_encoder_is_one_line(dataset, config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_length_of_a_run():
-    config = SegmenterConfig(batch_size=8, epochs=3)
-    assert total_steps(config, 100) == 38
-    assert total_steps(config.model_copy(update={"max_steps": 7}), 100) == 7
-    assert (round_steps(config, 24), round_steps(config, 8000)) == (50, 1000)
-
-
-def test_auto_precision_asks_the_hardware(monkeypatch):
-    cpu = torch.device("cpu")
-    for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-            monkeypatch.setattr(torch.cpu, name, lambda s=supported: s, raising=False)
-        assert pick_precision(SegmenterConfig(), cpu) == expected
-    assert pick_precision(SegmenterConfig(precision="bfloat16"), cpu) == "bf16-mixed"
-
-
-def test_loader_processes_as_the_device_wants_them():
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert torch.get_num_threads() == 1
-    assert pick_num_workers(SegmenterConfig(), cpu) == 0
-    assert pick_num_workers(SegmenterConfig(), gpu) == 1
-    torch.set_num_threads(20)
-    assert pick_num_workers(SegmenterConfig(), gpu) == 8
-    assert pick_num_workers(SegmenterConfig(num_workers=0), gpu) == 0
-    assert pick_num_workers(SegmenterConfig(num_workers=3), cpu) == 3
-
-
 def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
     given = {"max_steps": 20, "validate_every": 1, "patience": 2, "optimizer": "sgd", "lr": 1e-12}
     data, out = [make_labeled(4)], tmp_path / "out"
@@ -274,7 +241,7 @@ def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
 
 def test_patience_without_validation_is_refused(config, tmp_path, make_labeled):
     impatient = config.model_copy(update={"patience": 2})
-    with pytest.raises(ValueError, match="patience counts validations: give --val too"):
+    with pytest.raises(ValueError, match="patience counts validations: also give --val"):
         train([make_labeled(4)], tmp_path / "out", impatient, device="cpu")
     assert not (tmp_path / "out").exists()
 
