@@ -107,13 +107,13 @@ def test_a_dataset_without_maps_is_named(maps: Path, dataset: Path) -> None:
 
 
 def test_annotated_images_have_no_maps(make_labeled: Callable) -> None:
-    with pytest.raises(ValueError, match="found annotated images only: leave that setting out"):
+    with pytest.raises(ValueError, match="found only annotated images: leave that setting out"):
         open_data(make_labeled(2), ignore_above=0.9)
 
 
 def test_a_map_that_is_missing(tmp_path: Path, write_dataset: Callable[..., Path]) -> None:
     folder = write_dataset(tmp_path / "bad", histogram=counts({0: 1}))
-    message = r"sample \d{9}: found members json, png, seg\.png, expected unc\.png too"
+    message = r"sample \d{9}: found members json, png, seg\.png, expected also unc\.png"
     with pytest.raises(ValueError, match=message) as caught:
         list(open_data(folder, ignore_above=0.9).source.epoch(0))
     assert "\n" not in str(caught.value)
@@ -222,7 +222,7 @@ DAMAGES = [
     (remove, r"sample \(\d of 4\): cannot be read \(.*No such file.*\): copy the shard again", 4),
     (overwrite_header, r"sample \(\d of 4\): cannot be read \(it ends after 1 samples, .* 4\)", 3),
     (spoil_picture, r"sample 000000006: png cannot be decoded \(.*\)", 1),
-    (remove_mask, r"sample 000000006: found members json, png, expected seg\.png too", 1),
+    (remove_mask, r"sample 000000006: found members json, png, expected also seg\.png", 1),
 ]
 
 

@@ -61,7 +61,7 @@ def test_classes_and_sizes_must_agree(dataset, write_dataset, make_labeled, tmp_
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ((1.0,), r"--mix 1: found 1 weights, expected one a --data: 2"),
+        ((1.0,), r"--mix 1: found 1 weights, expected 2, one per --data"),
         ((0.9, 0.0), r"--mix 0.9,0: expected weights above 0"),
         ((0.9, -1), r"--mix 0.9,-1: expected weights above 0"),
         ((0.9, float("nan")), r"--mix 0.9,nan: expected weights above 0"),

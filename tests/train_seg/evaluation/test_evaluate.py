@@ -61,7 +61,7 @@ def test_a_split_is_scored_as_a_set(make_labeled, without_blue):
 
 def test_more_splits_than_images(make_labeled, by_colour):
     data = make_labeled(2)
-    with pytest.raises(ValueError, match=r"found 2 images, expected at least one for each of 3"):
+    with pytest.raises(ValueError, match=r"found 2 images, expected at least 3, one per split"):
         evaluate(by_colour, data.images, data.masks, data.classes, splits=3)
 
 

@@ -25,9 +25,9 @@ def test_names_of_groups_and_lists():
     assert len(corruption_names("common")) == 15
     assert "fog" in corruption_names("weather")
     assert corruption_names("fog, snow") == ["snow", "fog"]
-    with pytest.raises(ValueError, match=r"no corruption 'snwo': did you mean 'snow'\?"):
+    with pytest.raises(ValueError, match=r"unknown corruption 'snwo': did you mean 'snow'\?"):
         corruption_names("fog,snwo")
-    with pytest.raises(ValueError, match=r"no corruption '': expected one of all, common"):
+    with pytest.raises(ValueError, match=r"unknown corruption '': expected one of all, common"):
         corruption_names("")
 
 
@@ -107,7 +107,7 @@ def test_means_leave_out_the_extra_corruptions():
 
 def test_small_images_are_refused(make_labeled, by_colour):
     data = make_labeled(1, size=24)
-    with pytest.raises(ValueError, match="at least 32 pixels a side, found 24x24"):
+    with pytest.raises(ValueError, match="at least 32 pixels per side, found 24x24"):
         robustness([by_colour], data.images, data.masks, data.classes, [1.0], ["fog"])
 
 
