@@ -1,4 +1,4 @@
-"""The artefact: saved and loaded, any image size, damaged folders."""
+"""Networks of all kinds; the artefact: saving, loading, image sizes, damaged folders."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_predicts_at_the_size_of_the_image(segmenter, size):
     assert segmenter.predict(torch.zeros(0, 3, *size, dtype=torch.uint8)).shape == (0, *size)
 
 
-def test_images_of_another_kind_are_refused(segmenter):
+def test_images_of_a_wrong_type_or_shape_are_refused(segmenter):
     with pytest.raises(ValueError, match=r"float32 of shape \[1, 3, 32, 32\], expected .*uint8"):
         segmenter.predict(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"shape \[32, 32, 3\], expected"):
         segmenter.predict(torch.zeros(32, 32, 3, dtype=torch.uint8))
 
 
-def test_missing_and_damaged(segmenter, tmp_path):
+def test_missing_and_damaged_files(segmenter, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no model.json"):
         Segmenter.load(tmp_path)
     segmenter.save(tmp_path)
@@ -98,7 +98,7 @@ def test_refuses_weights_of_another_model(segmenter, tmp_path):
         Segmenter.load(tmp_path / "a")
 
 
-def test_one_class_is_none():
+def test_one_class_is_refused():
     with pytest.raises(ValueError, match="found 1 class, expected at least 2"):
         build(SegmenterConfig(encoder="resnet18"), 1, (32, 32))
 
@@ -141,7 +141,7 @@ def test_refused_architectures(settings, expected):
     assert "\n" not in str(error.value)
 
 
-def test_an_architecture_that_cannot_take_the_size():
+def test_an_architecture_that_does_not_support_the_size():
     config = SegmenterConfig(architecture="FPN", encoder="resnet18", encoder_depth=3)
     network = build(config, 3, (40, 40))
     with pytest.raises(ValueError, match=r"cannot take images of 40x40: .*160x160.*set image_size"):

@@ -15,7 +15,7 @@ def test_length_of_a_run():
     assert (round_steps(config, 24), round_steps(config, 8000)) == (50, 1000)
 
 
-def test_auto_precision_asks_the_hardware(monkeypatch):
+def test_auto_precision_depends_on_the_hardware(monkeypatch):
     cpu = torch.device("cpu")
     for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
@@ -24,7 +24,7 @@ def test_auto_precision_asks_the_hardware(monkeypatch):
     assert pick_precision(SegmenterConfig(precision="bfloat16"), cpu) == "bf16-mixed"
 
 
-def test_loader_processes_as_the_device_wants_them():
+def test_loader_processes_depend_on_the_device():
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert torch.get_num_threads() == 1
     assert pick_num_workers(SegmenterConfig(), cpu) == 0
