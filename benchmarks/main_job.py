@@ -1,4 +1,4 @@
-"""What a newcomer waits for: `factory --help`, and the embedded default from start to finish.
+"""The first commands of a new user: `factory --help`, and the embedded default job.
 
 python -m benchmarks.main_job [--n 64] [--repeats 3] [--json FILE]
 """
