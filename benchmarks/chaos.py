@@ -1,20 +1,19 @@
-"""Whether a job that is disturbed in every way ends, when it is resumed, in the same bytes.
+"""Whether a disturbed job, once resumed, ends in the same bytes as an undisturbed one.
 
     python -m benchmarks.chaos --rounds 20 [--seed 0] [--n 24] [--json FILE]
 
-Every round disturbs one job of the embedded demo some times: `kill -9` of workers, raylets, Ray's
-head and the driver, Ctrl-C and `kill`, a full disk, a second job in the folder, truncated and
+Every round disturbs one job of the embedded demo several times: `kill -9` of workers, raylets,
+Ray's head and the driver, Ctrl-C and `kill`, a full disk, a second job in the folder, truncated and
 zeroed files, before and after the dataset is finished, with the local executor and with Ray. Then
-the same command is run until it succeeds, and the sha256 of dataset.json, samples.parquet and
-every shard are those of a job that nobody disturbed. The same seed disturbs in the same way (but
-for what the scheduler decides): `--rounds 1 --seed S` repeats a round.
+the same command is rerun until it succeeds, and the sha256 of dataset.json, samples.parquet and
+every shard are compared with those of an undisturbed job. Equal seeds give equal disturbances,
+except for what the scheduler decides: `--rounds 1 --seed S` repeats a round.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import json
 import os
 import random
 import signal
@@ -34,14 +33,15 @@ from benchmarks.disturbances import (
     can_mount,
     damage,
     filled,
+    identifies,
     small_disk,
-    tells,
 )
 from factory.pipeline.verify import verify
 from factory_core.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR, file_sha256
+from factory_core.storage import write_json
 
 SHARD_SIZE = 2
-ATTEMPTS = 6  # of a resumed job that nobody disturbs any more
+ATTEMPTS = 6  # to finish a job that is no longer disturbed
 RAY_ONLY = ("kill -9 a worker", "kill -9 the raylet", "kill -9 Ray's head")
 KINDS = (
     *RAY_ONLY,
@@ -57,7 +57,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Step:
-    """A disturbance of a job of `workers`, when `share` of its shards are finished."""
+    """A disturbance of a job with `workers`, once a `share` (0-1) of its shards is finished."""
 
     kind: str
     executor: str
@@ -66,11 +66,11 @@ class Step:
 
 
 def plan(seed: int) -> list[Step]:
-    """The disturbances of a round: consecutive seeds begin with all kinds in turn."""
+    """The disturbances of a round; consecutive seeds include each kind in turn."""
     rng = random.Random(seed)
     kinds = [KINDS[seed % len(KINDS)], *rng.sample(KINDS, rng.randint(1, 2))]
     rng.shuffle(kinds)
-    if kinds[0] == "damage":  # there is nothing yet
+    if kinds[0] == "damage":  # there are no files yet
         kinds.append(kinds.pop(0))
     steps = []
     for kind in kinds:
@@ -81,7 +81,7 @@ def plan(seed: int) -> list[Step]:
 
 @dataclass
 class Round:
-    """What was done in a round, and how it ended."""
+    """The disturbances of a round, and how it ended."""
 
     seed: int
     done: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Round:
 
     @property
     def is_same(self) -> bool:
-        """Whether it ended in the same dataset."""
+        """Whether it ended in the same dataset as the undisturbed job."""
         return self.verdict == "same"
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Round:
 
 
 def hashes(out: Path) -> dict[str, str]:
-    """sha256 of all that makes a dataset; the preview and hidden files are no part of it."""
+    """sha256 of the files of a dataset, without the preview and hidden files."""
     files = [out / MANIFEST_NAME, out / SAMPLES_NAME, *sorted((out / SHARDS_DIR).glob("*"))]
     return {str(path.relative_to(out)): file_sha256(path) for path in files if path.is_file()}
 
@@ -125,7 +125,7 @@ class Chaos:
         self.expected: dict[str, str] = {}
 
     def reference(self) -> None:
-        """The job that nobody disturbs."""
+        """Run the undisturbed job."""
         job = self._job("reference")
         code, said = job.wait(job.start("local"))
         if code != 0:
@@ -134,7 +134,7 @@ class Chaos:
 
     def _job(self, name: str) -> Job:
         (self.folder / name).mkdir(exist_ok=True)
-        # Ray's sockets lie below: the system allows only short paths for them.
+        # Ray's sockets go below this folder; the system allows only short paths for them.
         ray = self.folder / "ray"
         ray.mkdir(exist_ok=True)
         mark = f"{os.getpid()}-{name}"
@@ -160,7 +160,7 @@ class Chaos:
         return result
 
     def _resume(self, job: Job, rng: random.Random, result: Round) -> str:
-        """Run the command until it succeeds; the verdict."""
+        """Rerun the command until it succeeds; returns the verdict."""
         said = ""
         for _ in range(ATTEMPTS):
             result.attempts += 1
@@ -168,13 +168,13 @@ class Chaos:
             code, said = job.wait(job.start(executor, rng.randint(1, 2)))
             if code == 0:
                 break
-            result.done.append(f"resumed in vain ({code}: {said})")
+            result.done.append(f"resumed without success ({code}: {said})")
         else:
             return f"not finished after {ATTEMPTS} attempts: {said}"
         found = hashes(job.out)
         different = sorted(k for k in found | self.expected if found.get(k) != self.expected.get(k))
         if different:
-            return f"other bytes in {', '.join(different)}"
+            return f"different bytes in {', '.join(different)}"
         problems = verify(job.out)
         return "; ".join(map(str, problems)) or "same"
 
@@ -182,9 +182,9 @@ class Chaos:
 
     def _disturb(self, job: Job, step: Step, rng: random.Random, result: Round) -> None:
         if step.kind == "damage":
-            result.done.append(" + ".join(damage(rng, job.out, 4)) or "damage (nothing there yet)")
+            result.done.append(" + ".join(damage(rng, job.out, 4)) or "damage (no files yet)")
             return
-        if tells(job.out / MANIFEST_NAME):  # finished: give it something to do
+        if identifies(job.out / MANIFEST_NAME):  # finished: give the job something to do
             (job.out / SAMPLES_NAME).write_bytes(b"")
             result.done.append(f"emptied {SAMPLES_NAME}")
         result.attempts += 1
@@ -200,7 +200,7 @@ class Chaos:
         result.done.append(f"{step.kind} ({on}, after {shards} shards, ended with {ended})")
 
     def _send(self, job: Job, step: Step, shards: int, rng: random.Random) -> tuple[int | str, str]:
-        """A signal to one of its processes."""
+        """Send a signal to one of the job's processes."""
         process = job.start(step.executor, step.workers)
         job.await_shards(process, shards)
         signals = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
@@ -212,14 +212,14 @@ class Chaos:
             os.kill(rng.choice(pids), signals.get(step.kind, signal.SIGKILL))
         except (ProcessLookupError, IndexError):
             code, said = job.wait(process)
-            return f"{code} before the signal came", said
+            return f"{code} before the signal arrived", said
         return job.wait(process)
 
     def _fill_disk(
         self, job: Job, step: Step, shards: int, rng: random.Random
     ) -> tuple[int | str, str]:
         left = rng.randrange(NEARLY_FULL_BYTES)
-        if not self.has_disks:  # Ray needs larger files for itself
+        if not self.has_disks:  # Ray itself needs larger files
             return job.wait(job.start("local", file_limit=left))
         process = job.start(step.executor, step.workers)
         job.await_shards(process, shards)
@@ -244,18 +244,18 @@ class Chaos:
         done = damage(rng, job.out, 4)
         code, said = job.wait(process)
         why = f" ({said})" if code == 1 else ""
-        return f"{code}{why} with {' + '.join(done) or 'nothing there'}", ""
+        return f"{code}{why} with {' + '.join(done) or 'no files'}", ""
 
 
 def main() -> None:
-    """Run the rounds; exit non-zero unless all end in the same dataset."""
+    """Run the rounds; the exit code is non-zero unless all end in the same dataset."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first round; then one more each"
+        "--seed", type=int, default=0, help="of the first round; increases by one per round"
     )
     parser.add_argument("--n", type=int, default=24, help="candidates")
-    parser.add_argument("--folder", type=Path, help="where to work; its path must be short")
+    parser.add_argument("--folder", type=Path, help="working folder with a short path")
     parser.add_argument("--json", type=Path, help="file to write the rounds to")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its jobs, unmounts its disk
@@ -263,8 +263,8 @@ def main() -> None:
         chaos = Chaos(Path(name), options.n)
         if not chaos.has_disks:
             print(
-                "no disk can be mounted here (it takes root): a limit on the size of files, which"
-                " only the local executor bears, stands for a full disk"
+                "cannot mount a disk here (this takes root): a limit on the size of files replaces"
+                " the full disk, with the local executor only"
             )
         chaos.reference()
         rounds = []
@@ -272,7 +272,7 @@ def main() -> None:
             rounds.append(chaos.round(seed))
             print(f"{len(rounds)}/{options.rounds} {rounds[-1]}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in rounds], indent=1) + "\n")
+        write_json(options.json, [asdict(r) for r in rounds])
     kinds = collections.Counter(step.kind for r in rounds for step in plan(r.seed))
     print("; ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())))
     same = sum(r.is_same for r in rounds)

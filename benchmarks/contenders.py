@@ -1,4 +1,4 @@
-"""Ways of making images that run in turn, and the table of how fast they were."""
+"""Ways of making images that are timed in turn, and the table of their speeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.counting import Work, peak_bandwidth, peak_flops, seconds
 
 @dataclass
 class Run:
-    """One way to make images: what to call, what it costs, how long it took."""
+    """One way of making images: its functions, their cost, their times."""
 
     name: str
     dtype: torch.dtype
@@ -24,7 +24,7 @@ class Run:
     images: Callable[[], Tensor]
     encode: Callable[[Tensor], object]
     work: Work  # of one image with its features
-    image_seconds: list[float] = field(default_factory=list)  # of a batch each
+    image_seconds: list[float] = field(default_factory=list)  # of one batch each
     feature_seconds: list[float] = field(default_factory=list)
 
     def once(self, device: torch.device, keep: bool = True) -> None:
@@ -35,27 +35,27 @@ class Run:
             self.feature_seconds.append(feature_seconds)
 
     def time(self, device: torch.device) -> tuple[float, float]:
-        """Seconds of one batch of images, and what its features take besides."""
+        """Seconds of one batch of images, and the additional seconds of its features."""
         made: list[Tensor] = []
         image_seconds = seconds(lambda: made.append(self.images()), device)
         return image_seconds, seconds(lambda: self.encode(made[0]), device)
 
     @property
     def seconds(self) -> float:
-        """Of one image with its features, median."""
+        """Median time of one image with its features, in seconds."""
         pairs = zip(self.image_seconds, self.feature_seconds, strict=True)
         return statistics.median(a + b for a, b in pairs) / self.batch_size
 
     @property
     def feature_share(self) -> float:
-        """What features cost, relative to sampling alone."""
+        """The cost of features relative to sampling alone."""
         pairs = zip(self.image_seconds, self.feature_seconds, strict=True)
         return statistics.median(b / a for a, b in pairs)
 
 
 @dataclass
 class OnePass(Run):
-    """Images and features come from one pass: `encode` makes the images once more."""
+    """Images and features come from one pass; `encode` repeats the images."""
 
     def time(self, device: torch.device) -> tuple[float, float]:
         alone, together = super().time(device)
@@ -63,23 +63,23 @@ class OnePass(Run):
 
 
 class Subject(Protocol):
-    """A network under measurement."""
+    """The network that is measured."""
 
     title: str
     parts: dict[str, float]  # floating-point operations of the parts of a pass
-    work: Work  # of one image with its features, in our way
+    work: Work  # of one image with its features, our way
 
     def cost(self) -> str:
-        """What an image is made of, in words."""
+        """The computation of an image, in words."""
         ...
 
     def runs(self, batch_size: int) -> list[Run]:
-        """What is compared, at one batch size."""
+        """The runs to compare at one batch size."""
         ...
 
 
 def parts_table(subject: Subject) -> Table:
-    """Where the arithmetic of a pass is."""
+    """How the arithmetic of a pass is distributed."""
     total = sum(subject.parts.values())
     table = Table(title=f"a pass: {total / 1e9:.5g} GFLOP")
     table.add_column("part")
@@ -90,7 +90,7 @@ def parts_table(subject: Subject) -> Table:
 
 
 def summary(subject: Subject, peak: float | None, bandwidth: float | None) -> str:
-    """What an image costs, and how many a second a device of these rates could make at best."""
+    """The cost of an image, and the best images/s of a device with these rates."""
     work = subject.work
     lines = [
         f"{subject.cost()}: {work.flops / 1e12:.4g} TFLOP of products, "
@@ -106,7 +106,7 @@ def summary(subject: Subject, peak: float | None, bandwidth: float | None) -> st
 
 
 def results(runs: list[Run], device: torch.device) -> list[dict[str, Any]]:
-    """Figures of each run, by name of the table's column."""
+    """The figures of each run by column of the table."""
     peaks = {dtype: peak_flops(device, dtype) for dtype in {run.dtype for run in runs}}
     bandwidth = peak_bandwidth(device)
     plain = {run.batch_size: run.seconds for run in runs if run.name == "plain"}
@@ -132,10 +132,10 @@ def results(runs: list[Run], device: torch.device) -> list[dict[str, Any]]:
 
 
 def results_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """The figures, without the single repeats.
+    """Print the figures, without the single repeats.
 
-    `features` is their time over that of sampling, `peak` TFLOP/s of a plain product, `used` the
-    utilisation of it, `bound` the utilisation that memory would allow.
+    `features` is their time relative to sampling, `peak` the TFLOP/s of a plain product, `used` the
+    utilisation of it, and `bound` the utilisation that memory would allow.
     """
     table = Table(title=title)
     shares = ("features", "used", "bound")

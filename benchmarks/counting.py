@@ -1,4 +1,4 @@
-"""Counts what a computation has to do, and measures how fast a device does that at best."""
+"""Counts the work of a computation, and measures how fast a device can do it at best."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-# Operations whose time is that of their arithmetic; all others move memory.
+# Operations limited by arithmetic; all others move memory.
 PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations of the products (a multiply-add is two), and the bytes that all
-    other operations read and write at least."""
+    """Floating-point operations of the products (a multiply-add is two), and the minimum number of
+    bytes that all other operations read and write."""
 
     flops: float = 0
     other_bytes: float = 0
@@ -33,7 +33,7 @@ class Work:
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the sizes of operands and results of operations that are no products."""
+    """Adds up the sizes of operands and results of all operations except products."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def count(function: Callable[[], object]) -> Work:
-    """The work of one call, which may be on the meta device."""
+    """The work of one call, which may run on the meta device."""
     with torch.no_grad(), FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         function()
     return Work(flops.get_total_flops(), traffic.bytes)
@@ -78,9 +78,9 @@ def _best_rate(function: Callable[[], object], device: torch.device, amount: flo
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a plain matrix product or a 3x3 convolution, the faster one.
+    """FLOP/s of a plain matrix product or a 3x3 convolution, whichever is faster.
 
-    On a CPU they come from different libraries, of which either may be slow on this machine.
+    On a CPU they come from different libraries, and either may be slow on a given machine.
     """
     n = 8192 if device.type == "cuda" else 2048
     a = torch.randn(n, n, device=device).to(dtype)
@@ -95,7 +95,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_bandwidth(device: torch.device) -> float:
-    """Bytes/s, reads and writes together, of a copy that does not fit a cache."""
+    """Bytes/s, reads plus writes, of a copy that does not fit into a cache."""
     a = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     return _best_rate(lambda: b.copy_(a), device, 2 * a.numel())

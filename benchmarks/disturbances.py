@@ -1,7 +1,7 @@
-"""What can happen to a job from outside: its processes die, its files break, its disk is full.
+"""Disturbances of a job: its processes die, its files are damaged, its disk is full.
 
-Processes are found by a mark in the environment that they inherit, so that those of another job
-on this machine, Ray clusters included, are never touched.
+Processes are found by a mark in their inherited environment, so that other jobs and Ray clusters on
+this machine are never touched.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from factory_core.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, SAMPLE
 from factory_core.dataset.recovery import recover_manifest
 
 MARK = "DATASET_FACTORY_CHAOS"
-LONGEST_SEC = 300  # of a command: then it is taken to hang, and killed
+LONGEST_SEC = 300  # a command that takes longer counts as hung and is killed
 DISK_MIB = 64
-NEARLY_FULL_BYTES = 30_000  # what is left of a full disk at most: less than a shard
+NEARLY_FULL_BYTES = 30_000  # free bytes of a full disk, at most: less than a shard
 
-# What the command lines of the processes of a Ray cluster look like.
+# Patterns of the command lines in a Ray cluster.
 WORKER, RAYLET, HEAD = r"^ray::(?!\w*Agent)", "/raylet ", "/gcs_server "
 
 
 @dataclass
 class Job:
-    """A `factory generate` command, run as often as need be on the folder `out`.
+    """A `factory generate` command, run as often as necessary on the folder `out`.
 
-    `mark` is unique among the jobs of this machine; `ray` is where its clusters keep their files.
+    `mark` is unique among the jobs of this machine; `ray` is the folder for files of Ray clusters.
     """
 
     arguments: Sequence[str]
@@ -53,7 +53,7 @@ class Job:
         command = [sys.executable, "-m", "factory", "generate", *self.arguments, *how]
 
         def prepare() -> None:
-            # A job in the background of a shell ignores Ctrl-C and hands that on.
+            # A background job of a shell ignores Ctrl-C, and its children inherit that.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if file_limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
@@ -62,7 +62,7 @@ class Job:
             [*command, "--out", str(self.out)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            # Ray renames its workers, and would write over their environment in doing so.
+            # Without SPT_NOENV, Ray overwrites the environment of workers when it renames them.
             env={**os.environ, MARK: self.mark, "SPT_NOENV": "1", "RAY_TMPDIR": str(self.ray)},
             preexec_fn=prepare,
             start_new_session=True,
@@ -71,7 +71,7 @@ class Job:
         return process
 
     def wait(self, process: subprocess.Popen[bytes]) -> tuple[int | str, str]:
-        """Its exit code (`hung` if it had to be killed) and its last line on stderr."""
+        """The exit code (`hung` if it had to be killed) and the last line on stderr."""
         code: int | str
         try:
             _, said = process.communicate(timeout=LONGEST_SEC)
@@ -84,7 +84,7 @@ class Job:
         return code, lines[-1] if lines else ""
 
     def await_shards(self, process: subprocess.Popen[bytes], count: int) -> bool:
-        """Wait until so many candidate shards are finished; False if the command ends before."""
+        """Wait until `count` candidate shards are finished; False if the command ends earlier."""
         while process.poll() is None:
             with suppress(FileNotFoundError):
                 names = os.listdir(self.out / CANDIDATES_DIR)
@@ -94,7 +94,7 @@ class Job:
         return False
 
     def await_processes(self, process: subprocess.Popen[bytes], kind: str) -> list[int]:
-        """Ids as `processes`, once there are some; none if the command ends before."""
+        """Wait for `processes` of this kind; none if the command ends earlier."""
         while process.poll() is None:
             if found := self.processes(kind):
                 return found
@@ -105,7 +105,7 @@ class Job:
         """Ids of this job's processes whose command line matches the pattern `kind`."""
         found = []
         for entry in Path("/proc").iterdir():
-            with suppress(OSError):  # ended meanwhile, or somebody else's
+            with suppress(OSError):  # ended meanwhile, or of another user
                 if not entry.name.isdigit():
                     continue
                 environment = (entry / "environ").read_bytes().split(b"\0")
@@ -115,7 +115,7 @@ class Job:
         return found
 
     def end(self) -> None:
-        """Kill whatever of it is left."""
+        """Kill all remaining processes of the job."""
         for process in self.running:
             if process.poll() is None:
                 process.kill()
@@ -129,9 +129,9 @@ class Job:
 
 
 def damage(rng: random.Random, out: Path, most: int) -> list[str]:
-    """Truncate or zero up to `most` files of a job or dataset; says which and how.
+    """Truncate or zero up to `most` files of a job or dataset; returns which and how.
 
-    One of the files that tell whose the folder is stays whole: with none, the job has to refuse.
+    One of the files that identify the dataset stays intact: without any, the job has to refuse.
     """
     files = sorted(
         path
@@ -139,8 +139,8 @@ def damage(rng: random.Random, out: Path, most: int) -> list[str]:
         for path in out.glob(pattern)
         if path.is_file() and not path.name.startswith(".")
     )
-    if tellers := [path for path in files if tells(path)]:
-        files.remove(rng.choice(tellers))
+    if identifying := [path for path in files if identifies(path)]:
+        files.remove(rng.choice(identifying))
     done = []
     for path in rng.sample(files, min(len(files), rng.randint(1, most))):
         with suppress(FileNotFoundError):  # the job has just moved or removed it
@@ -163,8 +163,8 @@ def _damage(rng: random.Random, path: Path) -> str:
     return how
 
 
-def tells(path: Path) -> bool:
-    """Whether the job can read from this file whose the folder is."""
+def identifies(path: Path) -> bool:
+    """Whether this file still says which dataset the folder holds."""
     if path.name == SAMPLES_NAME:
         return recover_manifest(path.parent) is not None
     if path.name not in (MANIFEST_NAME, JOB_NAME) and not path.name.endswith("_stats.json"):
@@ -179,14 +179,14 @@ def tells(path: Path) -> bool:
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether a small disk can be mounted on `folder` (it takes root)."""
+    """Whether a small disk can be mounted on `folder`, which takes root."""
     with small_disk(folder) as is_mounted:
         return is_mounted
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk of DISK_MIB mounted on `folder` for a while; says whether that worked."""
+    """Mount a disk of DISK_MIB on `folder` temporarily; yields whether that worked."""
     size = f"size={DISK_MIB}m"
     try:
         command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
@@ -196,18 +196,18 @@ def small_disk(folder: Path) -> Iterator[bool]:
     try:
         yield is_mounted
     finally:
-        if is_mounted:  # lazily: a killed job's processes may take a moment to leave
+        if is_mounted:  # lazily: processes of a killed job may need a moment to end
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
 def filled(folder: Path, left: int) -> Iterator[None]:
-    """The disk of `folder` with only `left` bytes free, for a while."""
+    """Leave only `left` bytes free on the disk of `folder`, temporarily."""
     ballast = folder / "ballast"
     status = os.statvfs(folder)
     pages = max(0, status.f_bavail - left // status.f_frsize)
     try:
-        # The job takes blocks at the same time, so that it may be full before.
+        # The job also takes blocks, so that the disk may be full earlier.
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             for _ in range(pages):
                 file.write(bytes(status.f_frsize))

@@ -1,16 +1,16 @@
-"""What executors cost: scaling from one worker to two, the driver's share, the price of a shard.
+"""The cost of executors: scaling from one worker to two, the driver's share, overhead per shard.
 
     python -m benchmarks.executors [--part scaling|shards|all] [--json FILE]
 
-scaling     samples/s of one and of two Ray actors with a thread each, on the demo recipe, and the
-            driver's CPU time meanwhile. Measured from the end of the first fifth of the shards,
-            when all workers have long begun, to the last shard that all were busy with: the start
+scaling     samples/s of one and of two Ray actors with one thread each, on the demo recipe, and
+            the driver's CPU time meanwhile. Measured from the end of the first fifth of the shards,
+            when all workers are running, to the last shard during which all were busy. The start
             of Ray and the loading of the models are left out.
 shards      5000 shards of one sample that costs nothing, from an empty folder to the finished
-            dataset, in process and on two actors. Overhead is all of the wall time, but for what
-            generator and labeler took, divided by the number of shards.
+            dataset, in process and on two actors. Overhead is the wall time, without the time of
+            generator and labeler, divided by the number of shards.
 
-CPU time of the driver is that of its own process, all threads.
+The CPU time of the driver is that of its own process, all threads.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from rich.table import Table
 from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
 from factory.pipeline.run import Progress, generate
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory_core.storage import write_json
 from generators.base import FeatureMaps, sample_seed
 
-SIZE = (16, 16)  # of the stub's images
-BATCH = 8  # samples: small, for many shards in a short time
+SIZE = (16, 16)  # size of the stub's images
+BATCH = 8  # samples per shard: few, for many shards in a short time
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Wall and CPU seconds of this process when so many samples were done."""
+    """Wall and CPU seconds of this process when this many samples were done."""
 
     samples: int
     wall_sec: float
@@ -51,7 +52,7 @@ class Moment:
 def run(
     recipe: ResolvedRecipe, n: int, executor: Executor, folder: Path, load: Any = None
 ) -> tuple[list[Moment], float]:
-    """Make a dataset; returns a moment for each shard, and seconds from start to finish."""
+    """Make a dataset; returns one moment per shard, and the seconds from start to finish."""
     moments: list[Moment] = []
 
     def note(progress: Progress) -> None:
@@ -71,7 +72,7 @@ def run(
 
 
 def scaling(folder: Path, shards: int, steps: int) -> list[dict[str, Any]]:
-    """One and two actors on the demo recipe, in shards of a batch."""
+    """One and two actors on the demo recipe, with one batch per shard."""
     sizes = [f"generator.batch_size={BATCH}", f"dataset.shard_size={BATCH}"]
     recipe = resolve(load_recipe("demo", [f"generator.steps={steps}", *sizes]))
     rows = []
@@ -92,19 +93,19 @@ def scaling(folder: Path, shards: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-# --- the price of a shard --------------------------------------------------------------------
+# --- overhead per shard --------------------------------------------------------------------
 
 
 @dataclass
 class StubPrediction:
-    """As a labeler's, of no meaning."""
+    """Meaningless labels in the format of a labeler."""
 
     mask: torch.Tensor
     uncertainty: torch.Tensor
 
 
 class Stub:
-    """Generator and labeler that cost next to nothing; notes the time that they took."""
+    """Generator and labeler that cost next to nothing; records the time they take."""
 
     image_size = SIZE
 
@@ -131,7 +132,7 @@ class Stub:
 
 
 def stub_loader(times: Path) -> Callable[..., tuple[Stub, Stub]]:
-    """What workers load instead of models; `times` gets the seconds that each took."""
+    """What workers load instead of models; the seconds of each are written to `times`."""
 
     def load(*_: Any) -> tuple[Stub, Stub]:
         stub = Stub(times)
@@ -141,7 +142,7 @@ def stub_loader(times: Path) -> Callable[..., tuple[Stub, Stub]]:
 
 
 def stub_recipe(folder: Path) -> ResolvedRecipe:
-    """Shards of one sample; of a network that is never loaded."""
+    """A job with one sample per shard and a network that is never loaded."""
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
     (weights / "labeler.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
@@ -182,7 +183,7 @@ def shard_price(folder: Path, shards: int) -> list[dict[str, Any]]:
 
 
 def show(title: str, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print one table, a column a run."""
+    """Print one table with one column per run."""
     table = Table(title=title, title_justify="left", show_header=False)
     for key in rows[0]:
         values = (row[key] for row in rows)
@@ -195,9 +196,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("scaling", "shards", "all"), default="all")
     parser.add_argument("--shards", type=int, default=5000, help="of the stub")
-    parser.add_argument("--demo-shards", type=int, default=30, help=f"of {BATCH} samples, a worker")
+    parser.add_argument(
+        "--demo-shards", type=int, default=30, help=f"per worker, of {BATCH} samples"
+    )
     parser.add_argument("--steps", type=int, default=25, help="of the demo's sampler")
-    parser.add_argument("--folder", type=Path, help="where to work")
+    parser.add_argument("--folder", type=Path, help="working folder")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -209,7 +212,7 @@ def main() -> None:
     for title, rows in figures.items():
         show(title, rows, Console())
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m benchmarks.labeler [--part predict|train|all] [--device cpu] [--json FILE]
 
-Prediction labels one image of 256x256 from 8448 channels with ten members, published and ours in
-float32 and bfloat16. Each runs in a process of its own; memory is what it takes at its peak beyond
-the features and the members. Training is the matter of `benchmarks.labeler_training`.
+Prediction labels one image of 256x256 from 8448 channels with ten members: the published way, and
+ours in float32 and bfloat16. Each runs in its own process. Memory is the peak beyond the features
+and the members. Training is measured by `benchmarks.labeler_training`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 from benchmarks import plain_labeler as plain
 from factory.recipe.weights import find_weights
 from factory_core.device import pick_dtype
+from factory_core.storage import write_json
 from generators.base import FeatureMaps
 from labelers.config import LabelerConfig
 from labelers.ensemble.classifiers import Ensemble
@@ -36,14 +37,14 @@ from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
 CLASSES = 21
 MEMBERS = 10
 REPEATS = {"plain": 2, "float32": 5, "bfloat16": 5}
-DEMO_INDICES = range(2_000_000, 2_000_032)  # renderings that nothing was trained or scored on
+DEMO_INDICES = range(2_000_000, 2_000_032)  # renderings not used for training or scoring
 GIB = 2**30
 
 Label = Callable[[], tuple[Tensor, Tensor]]
 
 
 class PeakMemory:
-    """Bytes at the peak beyond those in use when this was made, of a GPU or else RSS (Linux)."""
+    """Peak bytes beyond those in use at creation: GPU memory, or RSS (Linux) on a CPU."""
 
     def __init__(self, device: str):
         self.cuda = device.startswith("cuda")
@@ -51,7 +52,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             self.before = self._status("VmRSS")
 
     def peak(self) -> int:
@@ -65,7 +66,7 @@ class PeakMemory:
 
 
 def label_by(way: str, device: str) -> Label:
-    """What labels the image: mask and JS divergence `[H, W]`, on the CPU."""
+    """A function that labels the image: mask and JS divergence `[H, W]`, on the CPU."""
     spec = plain.lsun_spec()
     features = plain.random_features(spec, images=1, seed=0).to(device)
     channels = sum(m.channels for m in spec)
@@ -93,13 +94,13 @@ def label_by(way: str, device: str) -> Label:
 
 
 def run_one(way: str, device: str, folder: Path) -> dict[str, float]:
-    """Time `way` in this process and leave its labels in `folder`."""
+    """Time `way` in this process and write its labels to `folder`."""
     label = label_by(way, device)
     memory = PeakMemory(device)
     seconds = []
     for _ in range(REPEATS[way]):
         started = time.perf_counter()
-        mask, js = (t.cpu() for t in label())  # which waits for a GPU
+        mask, js = (t.cpu() for t in label())  # .cpu() waits for a GPU
         seconds.append(time.perf_counter() - started)
     peak = memory.peak()
     torch.save((mask.long(), js), folder / f"{way}.pt")
@@ -107,7 +108,7 @@ def run_one(way: str, device: str, folder: Path) -> dict[str, float]:
 
 
 def measure_prediction(threads: int, device: str) -> dict[str, Any]:
-    """All ways, and how far their labels are from the plain ones."""
+    """All ways, and how far their labels differ from the plain ones."""
     runs, labels = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for way in REPEATS:
@@ -124,7 +125,7 @@ def measure_prediction(threads: int, device: str) -> dict[str, Any]:
         "speedup": runs["plain"]["sec"] / runs[ours]["sec"],
         "plain_peak_gib": runs["plain"]["peak_gib"],
         "ours_peak_gib": runs[ours]["peak_gib"],
-        "ours": ours,  # what `precision: auto` is on this machine
+        "ours": ours,  # `precision: auto` on this machine
         "ways": runs,
         "float32_other_labels": int((labels["float32"][0] != mask).sum()),
         "float32_js_error": float((labels["float32"][1] - js).abs().max()),
@@ -133,9 +134,9 @@ def measure_prediction(threads: int, device: str) -> dict[str, Any]:
 
 
 def demo_agreement(device: str) -> float:
-    """Share of pixels of unseen demo images that the demo's labeler labels alike in both formats.
+    """Share of pixels of unseen demo images that the demo's labeler labels equally in both formats.
 
-    Random members are undecided everywhere: only trained ones tell.
+    Needs trained members: random ones are undecided everywhere.
     """
     import generators
     from factory.demo.render import render
@@ -155,7 +156,7 @@ def demo_agreement(device: str) -> float:
 
 
 def show(results: dict[str, dict[str, Any]], threads: int) -> None:
-    """Print what was measured."""
+    """Print the figures."""
     table = Table(title=f"labelers at the LSUN setting, {threads} threads")
     for column in ("", "plain", "ours", "speedup", "plain peak", "ours peak"):
         table.add_column(column, justify="right" if column else "left")
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.way:  # a process of its own, see measure_prediction
+    if options.way:  # in its own process, see measure_prediction
         print(json.dumps(run_one(options.way, options.device, options.folder)))
         return
     results: dict[str, dict[str, Any]] = {}
@@ -201,7 +202,7 @@ def main() -> None:
         results["train"] = measure(CLASSES, options.threads)
     show(results, options.threads)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.labeler_accuracy --data DIR [--generator DIR] [--json FILE]
 
-`--data` holds `labeled/` and `test/`, annotated folders. Every way learns from the same features;
-it is repeated with several seeds, and says how far its own seeds are apart.
+`--data` holds the annotated folders `labeled/` and `test/`. All ways train on the same features.
+Each is repeated with several seeds, which also shows how much the seed matters.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from factory.recipe.weights import find_weights
 from factory_core.annotated.annotations import Annotations, read_annotations
 from factory_core.device import pick_dtype
 from factory_core.images import IGNORE
+from factory_core.storage import write_json
 from generators.base import FeatureMaps
 from generators.config import DDPMConfig
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
@@ -68,7 +69,7 @@ def encode(data: Path, weights: str, console: Console) -> tuple[Part, Part]:
 
 
 def train(way: str, part: Part, seed: int) -> Predict:
-    """What labels an image's features: mask and JS divergence `[1, H, W]`."""
+    """A function that labels the features of an image: mask and JS divergence `[1, H, W]`."""
     annotations, training = part.annotations, WAYS[way]
     classes, size = annotations.classes, annotations.masks.shape[1:]
     config = LabelerConfig(seed=seed, training=training or ReferenceTraining())
@@ -102,7 +103,7 @@ def train(way: str, part: Part, seed: int) -> Predict:
 
 
 def measure(way: str, seed: int, labeled: Part, test: Part) -> dict[str, float]:
-    """Seconds of training, mIoU on the test images, and how well JS tells where it is wrong."""
+    """Seconds of training, mIoU on the test images, and how well JS predicts wrong pixels."""
     started = time.perf_counter()
     predict = train(way, labeled, seed)
     seconds = time.perf_counter() - started
@@ -123,7 +124,7 @@ def measure(way: str, seed: int, labeled: Part, test: Part) -> dict[str, float]:
 
 
 def auroc(score: torch.Tensor, positive: torch.Tensor) -> float:
-    """Chance that a positive scores above a negative; ties count as their order falls."""
+    """Probability that a positive scores above a negative; ties are in arbitrary order."""
     ranks = torch.empty(len(score), dtype=torch.double)
     ranks[score.argsort()] = torch.arange(1, len(score) + 1, dtype=torch.double)
     positives = int(positive.sum())
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--generator", default="package:factory.demo/generator")
     parser.add_argument("--ways", nargs="*", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--json", type=Path, help="also where earlier results are taken from")
+    parser.add_argument("--json", type=Path, help="also read for earlier results")
     options = parser.parse_args()
     console = Console()
     labeled, test = encode(options.data, options.generator, console)
@@ -168,7 +169,7 @@ def main() -> None:
             results.setdefault(way, []).append({"seed": seed, **found})
             console.print(f"{way}, seed {seed}: mIoU {found['miou']:.4f}")
             if options.json:
-                options.json.write_text(json.dumps(results, indent=1) + "\n")
+                write_json(options.json, results)
     show(results, console)
 
 

@@ -2,13 +2,13 @@
 
     python -m benchmarks.labeler_training [--classes 21] [--threads 2] [--json FILE]
 
-Features are random: they decide no time, with one exception. Members trained on noise stop as soon
-as the reference's rule allows, so both are charged the least number of steps that it allows.
+Features are random, which affects the time in one way only: members trained on noise stop as soon
+as the reference's rule allows. Both are therefore charged the minimum number of steps.
 
-Ours (`fast`, and `reference` for comparison) reads all 50 images from a store on disk; `fast` runs
-to its end, of `reference` some steps are timed. The plain implementation keeps upsampled features
-in memory: it is timed on PLAIN_IMAGES images, upsampling an image and a step of one member. Each
-runs in a process of its own.
+Ours (`fast`, and `reference` for comparison) reads all 50 images from a store on disk. `fast` runs
+to its end; of `reference`, some steps are timed. The plain implementation keeps upsampled features
+in memory. It is timed on PLAIN_IMAGES images: upsampling one image, and one step of one member.
+Each runs in its own process.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rich.table import Table
 
 from benchmarks import plain_labeler as plain
 from factory_core.device import pick_dtype
+from factory_core.storage import write_json
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
 from labelers.labeler import GeneratorInfo
 from labelers.training.budget import budget
@@ -51,7 +52,7 @@ class Enough(Exception):
 
 
 def memory_gib(name: str) -> float:
-    """A field of /proc/self/status: VmHWM (peak, mapped files too), RssAnon (now, without them)."""
+    """A field of /proc/self/status: VmHWM (peak with mapped files), RssAnon (now, without them)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 2**20 for line in lines if line.startswith(name))
 
@@ -64,7 +65,7 @@ def random_masks(classes: int, images: int) -> torch.Tensor:
 
 
 def fill(folder: Path) -> None:
-    """Features of all images on disk: random, the same for each."""
+    """Features of all images on disk: random, and equal for all images."""
     store = FeatureStore(folder, plain.lsun_spec(), IMAGES)
     features = plain.random_features(store.spec, 1, seed=0)
     for _ in range(IMAGES):
@@ -78,7 +79,7 @@ def least_steps(batch_pixels: int) -> int:
 
 
 def run_ours(way: str, classes: int, folder: Path) -> dict[str, float]:
-    """Seconds of `fast` training to its end, or of `reference` training from a part of it."""
+    """Seconds of a complete `fast` training, or of `reference` extrapolated from a part."""
     training = TRAININGS[way]
     config = LabelerConfig(members=MEMBERS, training=training)
     store = FeatureStore(folder, plain.lsun_spec(), IMAGES)
@@ -126,7 +127,7 @@ def run_ours(way: str, classes: int, folder: Path) -> dict[str, float]:
 def project_image(store: FeatureStore, width: int, dtype: torch.dtype) -> float:
     """Seconds for the first layer of all members on one whole image, and its gradient.
 
-    The alternative to gathering pixels: cheaper once a step reads some thousands of one image.
+    The alternative to gathering pixels; cheaper once a step reads some thousands from one image.
     """
     seconds = 0.0
     for table in store.tables().values():
@@ -141,12 +142,12 @@ def project_image(store: FeatureStore, width: int, dtype: torch.dtype) -> float:
 
 
 def run_plain(classes: int) -> dict[str, float]:
-    """Seconds of the plain implementation on all images, from a part of it."""
+    """Seconds of the plain implementation on all images, extrapolated from a part."""
     hidden = LabelerConfig().hidden_for(classes)
     features = plain.random_features(plain.lsun_spec(), PLAIN_IMAGES, 0)
     masks = random_masks(classes, PLAIN_IMAGES)
     upsample_sec = float("inf")
-    for _ in range(2):  # the first one also pays for fresh memory
+    for _ in range(2):  # the first one also allocates memory
         pixels = None
         started = time.perf_counter()
         pixels = plain.upsample(features, plain.LSUN_SIZE)
@@ -202,9 +203,9 @@ def measure(classes: int, threads: int) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any], classes: int, threads: int) -> None:
-    """Print what was measured."""
+    """Print the figures."""
     table = Table(title=f"training on {IMAGES} images, {classes} classes, {threads} threads")
-    for column in ("", "seconds", "steps", "ms a step", "peak GiB"):
+    for column in ("", "seconds", "steps", "ms per step", "peak GiB"):
         table.add_column(column, justify="right" if column else "left")
     for way, run in found["ways"].items():
         figures = (f"{run['steps']:.0f}", f"{1e3 * run['step_sec']:.1f}", f"{run['peak_gib']:.2f}")
@@ -219,7 +220,7 @@ def show(found: dict[str, Any], classes: int, threads: int) -> None:
     fast = found["ways"]["fast"]
     print(
         f"the first layer on one whole image takes {fast['whole_image_sec']:.2f} s, a step of fast "
-        f"on {TRAININGS['fast'].batch_pixels} pixels a member {fast['step_sec']:.2f} s"
+        f"on {TRAININGS['fast'].batch_pixels} pixels per member {fast['step_sec']:.2f} s"
     )
 
 
@@ -232,7 +233,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.way:  # a process of its own, see measure
+    if options.way:  # in its own process, see measure
         if options.way == "plain":
             run = run_plain(options.classes)
         else:
@@ -242,7 +243,7 @@ def main() -> None:
     found = measure(options.classes, options.threads)
     show(found, options.classes, options.threads)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""The loader alone, against a plain `Dataset` over the same files in folders.
+"""The training loader against a plain `Dataset` over the same files in folders.
 
     python -m benchmarks.loader [--samples 2000] [--workers 1 2] [--json FILE]
 
-Data are made in a temporary folder: smooth images of 256x256 with sensor noise and masks of eight
-classes with curved borders, written as `factory generate` writes them (PNG in shards of 1000), and
-the same files once more, loose, in `images/` and `masks/`.
+The data are made in a temporary folder: smooth 256x256 images with sensor noise, and masks of eight
+classes with curved borders. They are written as `factory generate` writes them (PNG in shards of
+1000), and again as loose files in `images/` and `masks/`.
 
-The plain way opens each file with Pillow, makes an array of it and a tensor of that, and leaves
+The plain way opens each file with Pillow, converts it to an array and a tensor, and leaves
 shuffling, batching and processes to torch's `DataLoader`. Both deliver shuffled batches of uint8
-images and masks, with as many loader processes, without augmentation, resizing or a training; both
-are timed over the same number of batches, in turn, after the first batches of each.
+images and masks with equally many loader processes, without augmentation, resizing or training.
+They are timed in turn over the same number of batches, after the first batches of each.
 
-`resume` is the time to the first batch of a stream that begins anew, in its middle and late.
+`resume` is the time to the first batch of a stream that starts at the beginning, in the middle and
+late.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -43,7 +43,7 @@ from factory_core.dataset import (
     encode_sample,
     sample_key,
 )
-from factory_core.storage import atomic_file
+from factory_core.storage import atomic_file, write_json
 from train_seg.config import AugmentConfig
 from train_seg.data.augment import Augment
 from train_seg.data.training_data import batches, open_training_data
@@ -71,7 +71,7 @@ def make_sample(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_both(folder: Path, samples: int) -> None:
-    """`folder`/shards is a finished dataset, `folder`/loose the same files."""
+    """Write a finished dataset to `folder`/shards and the same files to `folder`/loose."""
     dataset, loose = folder / "dataset", folder / "loose"
     for part in (dataset / "shards", loose / "images", loose / "masks"):
         part.mkdir(parents=True)
@@ -160,14 +160,14 @@ def first_batch_sec(folder: Path, batch_size: int, start_step: int) -> float:
 
 
 def check_same_pixels(folder: Path) -> None:
-    """Both ways deliver the same images and masks."""
+    """Check that both ways deliver the same images and masks."""
     samples = len(PlainFolder(folder / "loose"))
     sums = []
     for make in (plain, ours):
         pairs = itertools.islice(make(folder, 1, 1), samples)
         sums.append(sorted((int(i.long().sum()), int(m.long().sum())) for i, m in pairs))
     if sums[0] != sums[1]:
-        raise SystemExit("the two loaders deliver other pixels: their speeds say nothing")
+        raise SystemExit("the two loaders deliver different pixels: speeds are not comparable")
 
 
 def rates(folder: Path, batch_size: int, workers: int, samples: int) -> dict[str, list[float]]:
@@ -184,12 +184,12 @@ def rates(folder: Path, batch_size: int, workers: int, samples: int) -> dict[str
                 images, _ = next(stream)
                 count += len(images)
             found[name].append(count / (time.perf_counter() - started))
-            del stream  # ends its processes
+            del stream  # ends the loader processes
     return found
 
 
 def measure(samples: int, batch_size: int, workers: Sequence[int]) -> dict[str, Any]:
-    """Images/s of both ways and their ratio by number of loader processes; seconds to resume."""
+    """Images/s of both ways and their ratio, per number of loader processes; time to resume."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_both(folder, samples)
@@ -212,7 +212,7 @@ def measure(samples: int, batch_size: int, workers: Sequence[int]) -> dict[str, 
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what was measured."""
+    """Print the figures."""
     title = f"{found['samples']} samples of {SIZE}x{SIZE} PNG, batches of {found['batch_size']}"
     table = Table(title=title)
     for column in ("loader processes", "plain, images/s", "ours, images/s", "ratio", "worst"):
@@ -227,7 +227,9 @@ def show(found: dict[str, Any]) -> None:
         )
     Console().print(table)
     for step, seconds in found["resume_sec"].items():
-        print(f"first batch of a stream from step {step}: {seconds:.2f} s, without processes")
+        print(
+            f"first batch of a stream from step {step}: {seconds:.2f} s, without loader processes"
+        )
 
 
 def main() -> None:
@@ -241,7 +243,7 @@ def main() -> None:
     found = measure(options.samples, options.batch_size, options.workers)
     show(found)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a newcomer waits for: `factory --help`, and the embedded default from start to finish.
+"""The first commands of a new user: `factory --help`, and the embedded default job.
 
 python -m benchmarks.main_job [--n 64] [--repeats 3] [--json FILE]
 """
@@ -6,7 +6,6 @@ python -m benchmarks.main_job [--n 64] [--repeats 3] [--json FILE]
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from factory_core.storage import write_json
 
 
 def seconds(arguments: list[str]) -> float:
@@ -54,7 +55,7 @@ def main() -> None:
         table.add_row(name, *(f"{value:.2f}" for value in figures))
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps({"seconds": results}, indent=1) + "\n")
+        write_json(options.json, {"seconds": results})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The published way to label pixels, written plainly: what the labelers are measured against.
+"""The published way to label pixels, in plain code: the baseline of the labelers.
 
-Every feature map is upsampled to the image's size and all are concatenated, so that a pixel is a
-row of `[pixels, ΣC]`; the members of the ensemble are separate networks, trained and asked one
+Every feature map is upsampled to the image size and all are concatenated, so that a pixel is a row
+of `[pixels, ΣC]`. The members of the ensemble are separate networks, trained and evaluated one
 after another (Baranchuk et al., "Label-Efficient Semantic Segmentation with Diffusion Models").
 """
 
@@ -29,7 +29,7 @@ PATIENCE_BATCHES = 51
 
 
 def lsun_spec() -> tuple[FeatureMapSpec, ...]:
-    """The 15 feature maps of the LSUN setting, 8448 channels together."""
+    """The 15 feature maps of the LSUN setting, 8448 channels in total."""
     return tuple(
         FeatureMapSpec(f"b{block}_t{t}", channels, side, side)
         for t in LSUN_TIMESTEPS
@@ -66,13 +66,13 @@ class PixelClassifier(nn.Module):
 
 
 def random_members(inputs: int, classes: int, members: int, seed: int) -> list[PixelClassifier]:
-    """Members in eval mode that disagree, with the paper's hidden widths under 30 classes."""
+    """Members in eval mode that disagree, with the paper's hidden widths for < 30 classes."""
     torch.manual_seed(seed)
     made = [PixelClassifier(inputs, (128, 32), classes) for _ in range(members)]
     for member in made:
         for layer in member.layers:
             if isinstance(layer, nn.BatchNorm1d):
-                # Statistics such as training leaves, so that units differ and logits spread.
+                # Statistics as after training, so that units differ and logits spread.
                 nn.init.uniform_(layer.get_buffer("running_mean"), 0, 1)
                 nn.init.uniform_(layer.get_buffer("running_var"), 0.01, 0.1)
     return [member.eval() for member in made]
@@ -81,7 +81,7 @@ def random_members(inputs: int, classes: int, members: int, seed: int) -> list[P
 def upsample(features: FeatureMaps, size: tuple[int, int]) -> torch.Tensor:
     """Every pixel of N images of `size` (H, W) as a row, `[N·H·W, ΣC]`, in the maps' dtype."""
     maps = [
-        # Channels last: pixels come out as rows, and a CPU is twice as fast.
+        # Channels last: pixels become rows, and a CPU is twice as fast.
         F.interpolate(
             f.contiguous(memory_format=torch.channels_last), size, mode="bilinear"
         ).permute(0, 2, 3, 1)
@@ -106,7 +106,7 @@ def predict(
         choices.append(logits.argmax(1))
         probabilities.append(p)
         entropies.append(torch.special.entr(p).sum(1))
-    # On a CPU `mode` gives ties to the smallest id, as the published masks do.
+    # On a CPU, `mode` resolves ties to the smallest id, as the published masks do.
     mask = torch.stack(choices, 1).mode(1).values
     mean_probability = torch.stack(probabilities).mean(0)
     js = torch.special.entr(mean_probability).sum(1) - torch.stack(entropies).mean(0)
@@ -124,9 +124,9 @@ def train(
 ) -> tuple[PixelClassifier, int]:
     """Train one member on rows `[pixels, ΣC]` and labels int64 `[pixels]`; return it and its steps.
 
-    The published procedure: Adam, batches of 64 pixels, at least four passes, then a stop once 51
-    batches in a row do not beat the best single-batch loss. `max_steps` stops it earlier, to
-    measure a part; `on_step(step, loss)` watches.
+    The published procedure: Adam, batches of 64 pixels, at least four passes, then stop after 51
+    consecutive batches that do not beat the best single-batch loss. `max_steps` stops earlier, to
+    measure a part; `on_step(step, loss)` is called after each step.
     """
     torch.manual_seed(seed)
     member = PixelClassifier(pixels.shape[1], hidden, classes)
@@ -163,7 +163,7 @@ def train_ensemble(
 ) -> list[PixelClassifier]:
     """Train `members` members one after another on N images and masks uint8 `[N, H, W]`.
 
-    Pixels of the id `ignore` are left out; member m is seeded with seed + m.
+    Pixels with the id `ignore` are left out; member m is seeded with seed + m.
     """
     pixels = upsample(features, (masks.shape[1], masks.shape[2]))
     labels = masks.flatten().long()

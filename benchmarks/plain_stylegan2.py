@@ -1,10 +1,9 @@
-"""StyleGAN2's synthesis as one writes it from the papers: what ours is measured against.
+"""StyleGAN2's synthesis in plain code, written from the papers: the baseline of ours.
 
-Two ways in float32, with the weights of a network of ours and the same output (architecture
-`skip`, learned noise): `modulate_weights` scales the weights for each sample and runs a grouped
-convolution, as StyleGAN2 describes it (Karras et al. 2020a, Fig. 2c); `modulate_activations` scales
-what goes into a convolution and what comes out. Both insert zeros and filter with an ordinary
-convolution.
+Two ways in float32, with the weights of our network and the same output (architecture `skip`,
+learned noise). `modulate_weights` scales the weights for each sample and runs a grouped
+convolution, as in StyleGAN2 (Karras et al. 2020a, Fig. 2c). `modulate_activations` scales the input
+and the output of the convolution. Both insert zeros and filter with an ordinary convolution.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ Modulated = Callable[..., Tensor]
 
 
 def upfirdn(x: Tensor, padding: list[int]) -> Tensor:
-    """Zeros inserted after every pixel, padded, low-pass filtered."""
+    """Insert zeros after every pixel, pad, and filter with a low-pass."""
     n, c, h, w = x.shape
     x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(n, c, 2 * h, 2 * w)
     return low_pass(F.pad(x, padding))
 
 
 def low_pass(x: Tensor) -> Tensor:
-    """Filtered with [1, 3, 3, 1], times 4 for the inserted zeros."""
+    """Filter with [1, 3, 3, 1], times 4 for the inserted zeros."""
     weight = (fir_filter().to(x.device) * 4).expand(x.shape[1], 1, 4, 4)
     return F.conv2d(x, weight, groups=x.shape[1])
 
@@ -54,7 +53,7 @@ def modulate_weights(x: Tensor, weight: Tensor, s: Tensor, up: bool, demodulate:
 def modulate_activations(
     x: Tensor, weight: Tensor, s: Tensor, up: bool, demodulate: bool
 ) -> Tensor:
-    """The same by scaling x before and the outcome after."""
+    """The same, by scaling x before and the result after."""
     x = x * s[:, :, None, None]
     if up:
         y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)

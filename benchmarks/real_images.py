@@ -1,10 +1,10 @@
-"""The whole product on real images: is a segmenter from synthetic data better than from labels?
+"""The whole product on real images: do synthetic data beat the labels alone?
 
     python -m benchmarks.real_images --data DIR --out DIR [--json FILE]
 
 `--data` holds `unlabeled/` (images), `labeled/` and `test/` (annotated folders) and, optionally,
-`classes.json`. Every step is a `factory` command, printed as it is run; what is already there is
-not made again. Two DeepLabV3 trainings run side by side, on one thread each.
+`classes.json`. Every step is a `factory` command, which is printed when it starts; existing results
+are reused. Two DeepLabV3 trainings run in parallel, on one thread each.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from factory_core.storage import write_json
+
 AUGMENT = ("horizontal_flip", "vertical_flip", "quarter_turns")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a name and the data that its segmenters are trained on."""
+    """One row of the table: a name, and the data its segmenters are trained on."""
 
     name: str
     data: tuple[Path, ...]
 
 
 def run(arguments: Sequence[object], log: Path, threads: int | None = None) -> float:
-    """Run one `factory` command, its output into `log`; seconds. Stops here if it fails."""
+    """Run one `factory` command with its output in `log`; returns seconds, exits if it fails."""
     command = [sys.executable, "-m", "factory", *map(str, arguments)]
     print("$ factory " + shlex.join(command[3:]), flush=True)
     environment = dict(os.environ)
@@ -54,7 +56,7 @@ def run(arguments: Sequence[object], log: Path, threads: int | None = None) -> f
 
 
 def prepare(options: argparse.Namespace) -> dict[str, float]:
-    """Generator, labeler, synthetic and pseudo-labelled datasets; seconds of what was made now."""
+    """Make generator, labeler, synthetic and pseudo-labelled datasets; seconds of new ones."""
     data, out = options.data, options.out
     seconds: dict[str, float] = {}
 
@@ -119,7 +121,7 @@ def direct(options: argparse.Namespace) -> float:
 
 
 def add_segmenter_options(parser: argparse.ArgumentParser) -> None:
-    """What `train_and_score` needs to know."""
+    """The arguments of `train_and_score`."""
     parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
     parser.add_argument("--steps", type=int, default=400, help="of each DeepLabV3 training")
     parser.add_argument("--input-scale", type=float, default=2, help="see SegmenterConfig")
@@ -127,7 +129,7 @@ def add_segmenter_options(parser: argparse.ArgumentParser) -> None:
 
 
 def scores_of(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, list[float]]:
-    """mIoU on the test images, for each row one of every seed; two trainings side by side."""
+    """mIoU on the test images, per row and seed; two trainings run in parallel."""
     jobs = [(row, seed) for seed in range(options.seeds) for row in rows]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: train_and_score(*job, options), jobs))
@@ -137,7 +139,7 @@ def scores_of(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, lis
 
 
 def scores_table(scores: dict[str, list[float]], title: str) -> Table:
-    """Mean and standard deviation over the seeds."""
+    """Print mean and standard deviation over the seeds."""
     table = Table(title=title)
     for column in ("trained on", "mean", "std", "seeds"):
         table.add_column(column)
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--init", help="generator to go on from")
+    parser.add_argument("--init", help="generator to start from")
     parser.add_argument("--generator-steps", type=int, default=2600)
     parser.add_argument("--settings", nargs="*", default=["channels=[16,32,64,128]", "lr=0.001"])
     parser.add_argument("--n", type=int, default=2000, help="synthetic candidates")
@@ -175,7 +177,7 @@ def main() -> None:
     print(f"peak memory of one process {peak_gib:.2f} GiB")
     if options.json:
         content = {"miou": scores, "seconds": seconds, "peak_gib": peak_gib}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How far a sample made again is from itself, and from other samples: mean absolute grey levels.
+"""The difference between a sample and its regeneration, and between different samples.
 
     python -m benchmarks.regeneration --recipe demo --generator DIR [--n 24] [--json FILE]
 
-The tolerance of `factory.annotation.sample_features` lies between the two. The same samples are
-made in float32 and bfloat16, in batches of several sizes; JPEG, which must be told from a sample,
-is given beside.
+Differences are mean absolute grey levels. The tolerance of `factory.annotation.sample_features`
+lies between the two. The same samples are made in float32 and bfloat16 with several batch sizes.
+JPEGs of a sample, which must be distinguished from it, are also measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import generators
 from factory.annotation.sample_features import TOLERANCE_LEVELS, difference
 from factory.commands.generate import generator_recipe
 from factory.recipe.weights import find_weights
+from factory_core.storage import write_json
 from generators.config import GeneratorConfig
 
 BATCHES = (8, 5, 1)
@@ -33,7 +33,7 @@ JPEG_QUALITY = 95
 
 
 def make(config: GeneratorConfig, n: int, precision: str, batch: int) -> torch.Tensor:
-    """Samples 0 to n uint8 `[N, 3, H, W]`."""
+    """Samples 0 to n - 1, uint8 `[N, 3, H, W]`."""
     setting = {"precision": precision, "batch_size": batch}
     generator = generators.load(config.model_copy(update=setting), "cpu")
     parts = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
@@ -41,7 +41,7 @@ def make(config: GeneratorConfig, n: int, precision: str, batch: int) -> torch.T
 
 
 def as_jpeg(image: torch.Tensor) -> torch.Tensor:
-    """What is left of an image uint8 `[3, H, W]` after it was saved as JPEG."""
+    """An image uint8 `[3, H, W]` after saving it as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=JPEG_QUALITY)
     with Image.open(buffer) as read:
@@ -49,7 +49,7 @@ def as_jpeg(image: torch.Tensor) -> torch.Tensor:
 
 
 def measure(config: GeneratorConfig, n: int) -> dict[str, float]:
-    """Grey levels: the largest of the same samples, the smallest of JPEGs and of others."""
+    """Grey levels: largest for the same samples, smallest for JPEGs and for other samples."""
     made = {way: make(config, n, *way) for way in itertools.product(PRECISIONS, BATCHES)}
     same = [max(difference(a, b)) for a, b in itertools.combinations(made.values(), 2)]
     first = made[PRECISIONS[0], BATCHES[0]]
@@ -63,11 +63,11 @@ def measure(config: GeneratorConfig, n: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every generator, print a table, write JSON as asked."""
+    """Measure every generator, print a table, and write JSON on request."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", action="append", default=[], help="preset or file; repeatable")
     parser.add_argument("--generator", action="append", default=[], help="weights; repeatable")
-    parser.add_argument("--n", type=int, default=24, help="samples of each generator")
+    parser.add_argument("--n", type=int, default=24, help="samples per generator")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     sources = [(recipe, None) for recipe in options.recipe]
@@ -84,7 +84,7 @@ def main() -> None:
         table.add_row(name, *(f"{level:.2f}" for level in levels.values()))
     Console().print(table)
     if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

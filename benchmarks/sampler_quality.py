@@ -1,10 +1,10 @@
-"""What a cheaper sampler costs in quality: mIoU of a DeepLabV3 trained on its samples.
+"""The quality of cheaper samplers: mIoU of a DeepLabV3 trained on their samples.
 
     python -m benchmarks.sampler_quality --data DIR --labeler DIR --out DIR [--json FILE]
 
-`--data` holds `unlabeled/` and `test/` as for `benchmarks.real_images`, `--labeler` is a folder of
-`factory train-labeler`. Only the sampler differs between the rows: seeds, labeler, number of
-candidates and the segmenter's settings are the same. What is already there is not made again.
+`--data` holds `unlabeled/` and `test/` as for `benchmarks.real_images`; `--labeler` is a folder of
+`factory train-labeler`. Rows differ only in the sampler: seeds, labeler, number of candidates and
+the settings of the segmenter are the same. Existing results are reused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real_images import Row, add_segmenter_options, run, scores_of
+from factory_core.storage import write_json
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler and its number of network passes a sample."""
+    """A sampler and its number of network passes per sample."""
 
     kind: str
     steps: int
 
     @property
     def name(self) -> str:
-        """For tables and folders."""
+        """The name in tables and of folders."""
         return f"{self.kind}-{self.steps}"
 
 
@@ -43,7 +44,7 @@ SAMPLERS = (
 
 
 def sample(sampler: Sampler, options: argparse.Namespace) -> Path:
-    """The dataset of one sampler, made on one core, with its comparison to the real images."""
+    """Make the dataset of one sampler on one core, with a comparison to the real images."""
     out = options.out / "datasets" / sampler.name
     log = options.out / "logs" / f"{sampler.name}.txt"
     if not (out / "fidelity.json").exists():
@@ -61,7 +62,7 @@ def sample(sampler: Sampler, options: argparse.Namespace) -> Path:
 
 
 def frechet_ratio(dataset: Path) -> float:
-    """Fréchet distance to the real images over its noise floor; about 1 is as good as real."""
+    """Fréchet distance to the real images over its noise floor; 1 is as good as real images."""
     return float(json.loads((dataset / "fidelity.json").read_text())["frechet"]["ratio"])
 
 
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--labeler", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--n", type=int, default=500, help="candidates a sampler")
+    parser.add_argument("--n", type=int, default=500, help="candidates per sampler")
     parser.add_argument("--samplers", nargs="*", help="only these, e.g. ddpm-250")
     add_segmenter_options(parser)
     options = parser.parse_args()
@@ -91,7 +92,7 @@ def main() -> None:
         table.add_row(*row)
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

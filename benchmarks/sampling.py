@@ -1,29 +1,29 @@
-"""How fast images and their features are made, and how near that is to what the device can do.
+"""The speed of making images and their features, and how close it is to the device's limit.
 
     python -m benchmarks.sampling [--network demo|lsun|FOLDER|FILE] [--json FILE]
     python -m benchmarks.sampling --network stylegan2 [--resolution 256]
     python -m benchmarks.sampling --network lsun --count --peak 790 --bandwidth 4800
 
-`ours` is what `generate` calls, as a recipe says: `DDPMGenerator.sample_images` and then `encode`,
-or the one pass of `StyleGAN2Generator.sample`. `plain` is how one writes the same without us, in
-float32 (`sampling_ddpm`, `plain_stylegan2`). They run in turn, repeated; the figures are medians.
+`ours` is what `generate` calls for a recipe: `DDPMGenerator.sample_images` and then `encode`, or
+the single pass of `StyleGAN2Generator.sample`. `plain` is the same in plain code without this
+package, in float32 (`sampling_ddpm`, `plain_stylegan2`). They run repeatedly in turn; figures are
+medians.
 
-`used` is the arithmetic that was counted (products only; a multiply-add is two) over what a plain
-matrix product of the same number format reaches in the same run. `bound` is what it could be if
-products ran at that peak, and all other layers at the rate of a plain copy: no way to run the same
-layers one by one is faster. What is between `used` and `bound` is lost in the kernels; what is
-between `bound` and 100 % only fused layers (`--compile on`) give back.
+`used` is the counted arithmetic (products only; a multiply-add is two) relative to what a plain
+matrix product in the same number format reaches in the same run. `bound` is the value that `used`
+would have if products ran at that peak, and all other layers at the rate of a plain copy. Running
+the same layers one by one cannot be faster. The difference between `used` and `bound` is lost in
+the kernels; only fused layers (`--compile on`) can recover the part between `bound` and 100 %.
 
-On an accelerator the default is the network of LSUN at 256 x 256 with random weights (552.8 M
-parameters), else the demo's. `--count` only counts, for a device of given rates, on any machine;
-`--reduced` is the LSUN network with an eighth of the channels at 64 x 64. `stylegan2` has random
-weights and at most 512 channels, `--channel-base` over the resolution.
+On an accelerator, the default is the LSUN network at 256 x 256 with random weights (552.8 M
+parameters), else the demo's network. `--count` only counts, for a device of given rates, on any
+machine. `--reduced` is the LSUN network with an eighth of the channels at 64 x 64. `stylegan2` has
+random weights and `--channel-base` / resolution channels, at most 512.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from benchmarks.contenders import (
     summary,
 )
 from factory_core.device import pick_device
+from factory_core.storage import write_json
 
 STYLEGAN2 = "stylegan2"
 OF_DDPM = {"reduced": False, "steps": 25, "compile": "off"}  # options and their defaults
@@ -46,7 +47,7 @@ OF_STYLEGAN2 = {"resolution": 64, "channel_base": 16384}
 
 
 def measure(subject: Subject, options: argparse.Namespace) -> list[Run]:
-    """All runs of all batch sizes, those of one batch size in turn."""
+    """All runs of all batch sizes; those of one batch size are timed in turn."""
     done: list[Run] = []
     for batch_size in options.batch_size:
         runs = subject.runs(batch_size)
@@ -74,14 +75,14 @@ def parse() -> argparse.Namespace:
         "--network", help="demo, lsun or stylegan2 (random weights), a folder or a file"
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch-size", type=int, nargs="+", help="default: 8, of diffusion 16")
+    parser.add_argument("--batch-size", type=int, nargs="+", help="default: 8; for diffusion 16")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="leave it out")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of a CPU")
-    parser.add_argument("--count", action="store_true", help="only count, measure nothing")
-    parser.add_argument("--peak", type=float, help="TFLOP/s of a device to count for")
-    parser.add_argument("--bandwidth", type=float, help="GB/s of a device to count for")
+    parser.add_argument("--count", action="store_true", help="only count, without measuring")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the device, with --count")
+    parser.add_argument("--bandwidth", type=float, help="GB/s of the device, with --count")
     parser.add_argument("--json", type=Path)
     diffusion = parser.add_argument_group("diffusion models")
     diffusion.add_argument("--reduced", action="store_true", help="lsun: for a CPU")
@@ -98,7 +99,7 @@ def parse() -> argparse.Namespace:
 
 
 def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Fill in the defaults of the network's kind; refuse options of the other."""
+    """Fill in the defaults for the kind of network; reject options of the other kind."""
     is_stylegan2 = options.network == STYLEGAN2
     ours, others = (OF_STYLEGAN2, OF_DDPM) if is_stylegan2 else (OF_DDPM, OF_STYLEGAN2)
     for name in others:
@@ -129,7 +130,7 @@ def main() -> None:
         content = {"device": device, "threads": threads, "torch": torch.__version__}
         content |= {"options": {key: str(value) for key, value in vars(options).items()}}
         content |= {"parts": subject.parts, "results": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ Model = tuple[UNet2DModel, DDPMScheduler, NoiseModel]
 
 
 def load_network(name: str, reduced: bool, device: torch.device) -> Model:
-    """The weights that `--network` names; a fresh copy in float32 at each call."""
+    """The weights named by `--network`; a new float32 copy at each call."""
     if name == "demo":
         return load_unet(str(DEMO))
     if name != "lsun":
@@ -59,7 +59,7 @@ def load_network(name: str, reduced: bool, device: torch.device) -> Model:
 
 
 class PlainLoop:
-    """Sampling and features as one writes them with diffusers."""
+    """Sampling and features in plain diffusers code."""
 
     def __init__(self, model: Model, config: DDPMConfig, device: torch.device):
         unet, self.schedule, _ = model
@@ -81,7 +81,7 @@ class PlainLoop:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Activations of each timestep and block."""
+        """The activations per timestep and block."""
         x_0 = to_unit_range(images.to(self.device))
         eps = torch.randn(1, *self.shape[1:]).to(self.device)
         recorded: list[Tensor] = []
@@ -112,7 +112,7 @@ class Counts:
 
 
 def count_passes(network: str, reduced: bool, dtype: torch.dtype) -> Counts:
-    """Count on the meta device, which computes nothing."""
+    """Count on the meta device, without computing anything."""
     unet = load_network(network, reduced, torch.device("meta"))[0].to("meta").eval()
     size, blocks = unet.config.sample_size, default_blocks(unet)
     x = torch.empty(1, 3, size, size, device="meta")
@@ -121,7 +121,7 @@ def count_passes(network: str, reduced: bool, dtype: torch.dtype) -> Counts:
     x = x.to(dtype, memory_format=torch.channels_last)
     emb = embed(unet, torch.zeros(1, device="meta"))
     whole = count(lambda: walk(unet, x, emb))
-    # The share of a decoder block is what the walk spends more if it goes on to it.
+    # The share of a decoder block is the additional cost of a walk that includes it.
     ends = [0.0]
     for last in range(sum(len(up.resnets) for up in unet.up_blocks)):
         ends.append(count(partial(walk, unet, x, emb, [last], to_output=False)).flops)
@@ -140,7 +140,7 @@ def count_passes(network: str, reduced: bool, dtype: torch.dtype) -> Counts:
 
 
 class Diffusion:
-    """The diffusion model that the options ask for."""
+    """The diffusion model given by the options."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -194,7 +194,7 @@ class Diffusion:
         return load_network(self.options.network, self.options.reduced, self.options.device)
 
     def _config(self, batch_size: int) -> DDPMConfig:
-        """The recipe's section that is measured."""
+        """The recipe section that is measured."""
         return DDPMConfig(
             weights=self.options.network,
             steps=self.options.steps,

@@ -21,7 +21,7 @@ from generators.stylegan2.config import NetworkConfig, StyleGAN2Config
 from generators.stylegan2.model import StyleGAN2Generator, to_uint8
 from generators.stylegan2.network import StyleGAN2
 
-TOLERANCE = 1e-4  # of the largest value in an image, between float32 images made in two ways
+TOLERANCE = 1e-4  # relative to the largest value of an image, between two float32 ways
 PLAIN: dict[str, Modulated] = {
     "plain": modulate_weights,
     "plain, unfused": modulate_activations,
@@ -29,7 +29,7 @@ PLAIN: dict[str, Modulated] = {
 
 
 class Adversarial:
-    """A StyleGAN2 with random weights, of the shape that the options ask for."""
+    """A StyleGAN2 with random weights, of the shape given by the options."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -38,7 +38,7 @@ class Adversarial:
         self.network = StyleGAN2(shape).requires_grad_(False).eval()
         for name, parameter in self.network.synthesis.named_parameters():
             if name.endswith(("conv0.bias", "conv1.bias", "torgb.bias", "noise_strength")):
-                parameter.normal_(std=0.1)  # zeros would not show that one is left out
+                parameter.normal_(std=0.1)  # with zeros, a missing one would go unnoticed
         self.title = f"stylegan2 {shape.resolution} x {shape.resolution}"
         self.dtype = pick_dtype(options.precision, options.device)
         self.work = our_work(shape, self.dtype)
@@ -54,14 +54,14 @@ class Adversarial:
 
     def runs(self, batch_size: int) -> list[Run]:
         runs = [self._plain(name, batch_size) for name in PLAIN] if self.options.plain else []
-        # In float32 too: what the number format gives is told from what we do.
+        # Also in float32, to separate the gain of the number format from ours.
         runs.append(self._ours("float32", batch_size))
         if self.dtype is not torch.float32:
             runs.append(self._ours(self.options.precision, batch_size))
         return runs
 
     def _plain(self, name: str, batch_size: int) -> Run:
-        """Features are not a choice here: the loop has all activations in hand."""
+        """Features are free here: the loop has all activations at hand."""
         ours, indices = self._generator("float32", batch_size), range(batch_size)
         network, modulated = ours.network, PLAIN[name]
         same, _ = network.synthesis(ours.latents(indices))
@@ -103,7 +103,7 @@ class Adversarial:
 
 
 def our_work(shape: NetworkConfig, dtype: torch.dtype) -> Work:
-    """Of one image with its features, counted on the meta device, which computes nothing."""
+    """Work of one image with its features, counted on the meta device without computing."""
     with torch.device("meta"):
         synthesis = StyleGAN2(shape).synthesis
         ws = torch.empty(1, shape.num_ws, shape.w_dim)
@@ -113,7 +113,7 @@ def our_work(shape: NetworkConfig, dtype: torch.dtype) -> Work:
 
 
 def plain_work(shape: NetworkConfig, modulated: Modulated) -> Work:
-    """The same of a plain loop."""
+    """The same for a plain loop."""
     with torch.device("meta"):
         network, ws = StyleGAN2(shape), torch.empty(1, shape.num_ws, shape.w_dim)
     return count(lambda: synthesise(network, ws, modulated))

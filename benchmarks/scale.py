@@ -1,10 +1,10 @@
-"""Selection and samples.parquet at a scale that fits no memory: time and peak memory.
+"""Selection and samples.parquet for jobs larger than memory: time and peak memory.
 
     python -m benchmarks.scale [--shards 10000] [--json FILE]
 
-Rows and markers are made up (no images), on disk as workers leave them. What is measured is the
-end of a job, in a process of its own: trusting the markers by sha256, selecting, and writing
-samples.parquet. Packing the images is copying, and the disk's business.
+Rows and markers are synthetic (no images), on disk as workers leave them. The end of a job is
+measured in its own process: verifying the markers by sha256, selecting, and writing
+samples.parquet. Packing the images is not measured; it is limited by the disk.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from factory.pipeline.commit import select_rows, write_samples
 from factory.pipeline.job import finished_shard
 from factory.pipeline.worker import Shard, ShardStats, rows_schema
 from factory_core.dataset import FileInfo, sample_key
+from factory_core.storage import write_json
 
 SHARD_SIZE = 1000
 CLASSES = 5
@@ -40,7 +41,7 @@ def shard_at(number: int) -> Shard:
 
 
 def make_up(folder: Path, shards: int) -> None:
-    """Rows and markers of so many candidate shards; the tars are empty."""
+    """Write rows and markers of this many candidate shards; the tars are empty."""
     rng = np.random.default_rng(0)
     for number in range(shards):
         shard = shard_at(number)
@@ -96,24 +97,24 @@ def measure(folder: Path, shards: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Make the rows up, measure, print."""
+    """Write synthetic rows, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=10_000, help="of 1000 candidates")
-    parser.add_argument("--folder", type=Path, help="where to work: about 1 GB for each 10 000")
+    parser.add_argument("--folder", type=Path, help="working folder: about 1 GB per 10 000 shards")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         with spawn.Pool(1) as pool:
             pool.apply(make_up, (Path(name), options.shards))
-        with spawn.Pool(1) as pool:  # another process: its peak is the measured part's alone
+        with spawn.Pool(1) as pool:  # in its own process, for its own peak memory
             figures = pool.apply(measure, (Path(name), options.shards))
     table = Table("what", "found")
     for key, value in figures.items():
         table.add_row(key, f"{value:,.2f}".removesuffix(".00"))
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

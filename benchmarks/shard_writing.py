@@ -1,11 +1,11 @@
-"""How fast a shard is written, against `tarfile` and Pillow alone on the same images.
+"""The speed of writing shards, against `tarfile` and Pillow alone on the same images.
 
     python -m benchmarks.shard_writing [--samples 200] [--repeats 7] [--json FILE]
 
 Ours encodes each sample, writes a reproducible tar under a temporary name while hashing it, flushes
-it to disk and renames it. Plain writes the same three members with Pillow's and `tarfile`'s
-defaults, and no more. Both compress alike: PNG at Pillow's default level, JPEG at quality 95
-without subsampling. They take turns, on one thread.
+it to disk and renames it. Plain only writes the same three members with the defaults of Pillow and
+`tarfile`. Both use the same compression: PNG at Pillow's default level, JPEG at quality 95 without
+subsampling. They run in turn, on one thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from factory_core.dataset import (
     encode_sample,
     sample_key,
 )
-from factory_core.storage import atomic_file
+from factory_core.storage import atomic_file, write_json
 
 SIZE = 256
 CLASSES = 5
@@ -46,7 +46,7 @@ PALETTE = default_palette(CLASSES)
 
 @dataclass(frozen=True)
 class Picture:
-    """One sample: image uint8 `[3, H, W]`, mask uint8 `[H, W]`, and what goes into its .json."""
+    """One sample: image uint8 `[3, H, W]`, mask uint8 `[H, W]`, and the content of its .json."""
 
     key: str
     image: np.ndarray
@@ -55,7 +55,7 @@ class Picture:
 
 
 def make_up(count: int) -> list[Picture]:
-    """Blobs with a little grain, which a PNG compresses about as photographs; masks of blobs."""
+    """Blobs with a little grain, which compress about like photographs; masks of the blobs."""
     random = torch.Generator().manual_seed(0)
     pictures = []
     for index in range(count):
@@ -71,7 +71,7 @@ def make_up(count: int) -> list[Picture]:
 
 
 def ours(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> None:
-    """As a worker writes a shard, its size and sha256 included."""
+    """Write a shard as a worker does, including its size and sha256."""
     with atomic_file(path) as file:
         tar = TarWriter(file)
         for p in pictures:
@@ -81,7 +81,7 @@ def ours(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> 
 
 
 def plain(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> None:
-    """The same members without ado."""
+    """Write the same members in plain code."""
     colours = np.zeros((256, 3), np.uint8)
     colours[:CLASSES] = PALETTE
     colours[255] = 255
@@ -114,7 +114,7 @@ def seconds(function: Callable[[], None]) -> float:
 
 
 def measure(folder: Path, samples: int, repeats: int, image_format: ImageFormat) -> dict[str, Any]:
-    """Samples/s of both, and the median ratio of neighbouring runs."""
+    """Samples/s of both, and the median ratio of consecutive runs."""
     pictures = make_up(samples)
     times: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(repeats + 1):
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where to write: a disk, not memory")
+    parser.add_argument("--folder", type=Path, help="folder to write to: on a disk, not in memory")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,7 +160,7 @@ def main() -> None:
         )
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def tiny_segmenter() -> Callable:
         import torch
 
         from train_seg.config import SegmenterConfig
-        from train_seg.network.segmenter import Segmenter, build
+        from train_seg.network.network import build
+        from train_seg.network.segmenter import Segmenter
 
         config = SegmenterConfig(encoder="resnet18", encoder_depth=3, **settings)
         with torch.random.fork_rng():

@@ -1,0 +1,1 @@
+"""How to train, run and score a segmenter on a dataset."""

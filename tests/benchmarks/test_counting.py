@@ -6,7 +6,7 @@ from torch import nn
 from benchmarks.counting import count
 
 
-def test_a_convolution_is_its_multiply_adds_and_no_traffic() -> None:
+def test_a_convolution_counts_as_multiply_adds_without_traffic() -> None:
     conv = nn.Conv2d(4, 8, kernel_size=3, padding=1, device="meta")
     work = count(lambda: conv(torch.empty(2, 4, 16, 16, device="meta")))
     assert work.flops == 2 * (2 * 8 * 16 * 16) * (4 * 3 * 3)

@@ -1,4 +1,4 @@
-"""The loaders that are compared do the same work."""
+"""The compared loaders do the same work."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_both_deliver_the_same_pixels_in_equal_batches(folder: Path) -> None:
             assert images.is_contiguous()
 
 
-def test_other_pixels_are_noticed(folder: Path) -> None:
+def test_different_pixels_are_noticed(folder: Path) -> None:
     masks = sorted((folder / "loose/masks").iterdir())
     content = masks[0].read_bytes()
     masks[0].write_bytes(masks[1].read_bytes())
-    with pytest.raises(SystemExit, match="other pixels"):
+    with pytest.raises(SystemExit, match="different pixels"):
         check_same_pixels(folder)
     masks[0].write_bytes(content)

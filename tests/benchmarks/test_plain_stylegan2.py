@@ -1,4 +1,4 @@
-"""The plain loops that ours is measured against compute the same."""
+"""The plain loops compute the same as our network."""
 
 import pytest
 import torch

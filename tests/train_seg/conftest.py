@@ -66,9 +66,9 @@ def write_dataset(
     levels: Callable[[np.ndarray], np.ndarray] | None = None,
     histogram: list[int] | None = None,
 ) -> Path:
-    """A finished dataset folder; `change` may spoil masks, `declared` the number of samples.
+    """A finished dataset folder; `change` may damage masks, `declared` the number of samples.
 
-    `levels` gives the uncertainty map of a mask, `histogram` is what the manifest says of them.
+    `levels` maps a mask to its uncertainty map; `histogram` goes into the manifest.
     """
     (folder / "shards").mkdir(parents=True)
     palette = default_palette(len(classes))
@@ -108,13 +108,13 @@ def write_dataset(
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Twelve samples of 32x32 in three shards."""
+    """Twelve samples of 32x32 pixels in three shards."""
     return write_dataset(tmp_path / "data")
 
 
 @pytest.fixture
 def config() -> SegmenterConfig:
-    """The cheapest network there is, for a few steps."""
+    """A small, cheap network and a few steps."""
     return SegmenterConfig(
         encoder="resnet18", encoder_depth=3, batch_size=4, max_steps=6, validate_every=3
     )
@@ -132,7 +132,7 @@ def _write_dataset() -> Callable[..., Path]:
 
 @pytest.fixture
 def by_colour() -> Callable[[torch.Tensor], torch.Tensor]:
-    """A perfect segmenter of the squares: it tells them apart by their channel."""
+    """A perfect segmenter of the squares: it distinguishes them by their channel."""
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         masks = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.uint8)

@@ -1,0 +1,1 @@
+"""From datasets and annotated images to one exact, resumable stream of batches."""

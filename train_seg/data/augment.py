@@ -1,4 +1,4 @@
-"""Random changes of a training sample, from torchvision's transforms; the mask follows."""
+"""Random changes to a training sample, by torchvision's transforms; the mask follows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from factory_core.dataset import IGNORE
 from train_seg.config import AugmentConfig
-from train_seg.evaluation.metrics import IGNORE
 
-GREY = 128  # of padding: near the mean of natural images
+GREY = 128  # padding, near the mean of natural images
 
 
 class QuarterTurn(v2.Transform):
@@ -33,12 +33,12 @@ class Augment:
         """`size` is (height, width).
 
         Raises:
-            ValueError: quarter turns are asked for, but the images are not square.
+            ValueError: quarter turns are requested, but the images are not square.
         """
         if config.quarter_turns and size[0] != size[1]:
             raise ValueError(
                 f"augment.quarter_turns needs square images, found {size[0]}x{size[1]}: "
-                "switch it off or set image_size"
+                "switch it off, or set image_size"
             )
         steps: list[v2.Transform] = []
         if config.horizontal_flip:
@@ -65,7 +65,7 @@ class Augment:
     def __call__(
         self, image: torch.Tensor, mask: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change image uint8 `[3, H, W]` and mask uint8 `[H, W]`; the shapes stay."""
+        """Change image uint8 `[3, H, W]` and mask uint8 `[H, W]`; the shapes are kept."""
         if self._transform is None:
             return image, mask
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator

@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from factory_core.dataset import IGNORE
 from train_seg.data.augment import Augment
-from train_seg.evaluation.metrics import IGNORE
 
 Size = tuple[int, int]
 Pair = tuple[torch.Tensor, torch.Tensor]  # image uint8 [3, H, W], mask uint8 [H, W]
@@ -32,10 +32,10 @@ Reason = Literal[
 
 
 class Damage(NamedTuple):
-    """Why a sample cannot be learned from; `str` gives the line a user reads."""
+    """Why a sample is unusable; `str` gives the line that the user sees."""
 
     shard: str
-    sample: str  # its key, and its number where its shard cannot be read
+    sample: str  # its key, and its number if its shard cannot be read
     reason: Reason
     found: str
 
@@ -48,7 +48,7 @@ class Damage(NamedTuple):
 
 
 class DamagedSample(ValueError):
-    """A sample that cannot be learned from."""
+    """A sample that is unusable."""
 
     def __init__(self, damage: Damage):
         super().__init__(str(damage))
@@ -56,7 +56,7 @@ class DamagedSample(ValueError):
 
 
 class Encoded(NamedTuple):
-    """A sample as it lies in a shard; `members` are the files' bytes by extension."""
+    """A sample as stored in a shard; `members` are the bytes of its files by extension."""
 
     shard: str
     key: str
@@ -71,7 +71,7 @@ class Encoded(NamedTuple):
 class Decoder:
     """`Encoded` -> augmented (image, mask), a function of the sample, the seed and the epoch.
 
-    Pixels whose uncertainty level is above `limit` become 255; None learns from every pixel.
+    Pixels whose uncertainty level is above `limit` become 255; None keeps every pixel.
     """
 
     size: Size
@@ -92,14 +92,16 @@ class Decoder:
             _check_shape(levels, pixels, "uncertainty map", sample)
             mask[levels > self.limit] = IGNORE
         image, mask = resize(pixels.permute(2, 0, 1).contiguous(), mask, self.size)
-        # Without the folder: where a dataset lies must not change what is trained.
+        # Without the folder: the place of a dataset must not change the training.
         shard = sample.shard.rsplit("/", 1)[-1]
-        return self.augment(image, mask, sample_seed(self.seed, epoch, f"{shard}/{sample.key}"))
+        return self.augment(
+            image, mask, augmentation_seed(self.seed, epoch, f"{shard}/{sample.key}")
+        )
 
 
 def unknown_ids(mask: torch.Tensor, classes: int) -> str:
-    """What is wrong with the ids of a uint8 mask, or an empty text."""
-    # One pass: adding 1 wraps 255 (ignore) to 0 and leaves the order of all other ids.
+    """What is wrong with the ids of a uint8 mask, or an empty string."""
+    # One pass: adding 1 wraps 255 (ignore) to 0 and keeps the order of all other ids.
     largest = int((mask + 1).max()) - 1 if mask.numel() else -1
     if largest < classes:
         return ""
@@ -110,7 +112,7 @@ def unknown_ids(mask: torch.Tensor, classes: int) -> str:
 
 
 def check_ids(mask: torch.Tensor, classes: int, where: str) -> None:
-    """Refuse class ids beyond the list; `where` names the mask in the error."""
+    """Raise ValueError for ids beyond the list; `where` names the mask in the error."""
     if problem := unknown_ids(mask, classes):
         raise ValueError(f"{where}: {problem}")
 
@@ -124,8 +126,8 @@ def resize(image: torch.Tensor, mask: torch.Tensor, size: Size) -> Pair:
     return image, mask.squeeze(-3)
 
 
-def sample_seed(seed: int, epoch: int, key: str) -> int:
-    """Seed of a sample's augmentation: of the sample and epoch alone, never of the order."""
+def augmentation_seed(seed: int, epoch: int, key: str) -> int:
+    """Seed of a sample's augmentation: depends on the sample and epoch, never on the order."""
     words = [seed, epoch, zlib.crc32(key.encode())]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0])
 
@@ -134,31 +136,31 @@ def sample_seed(seed: int, epoch: int, key: str) -> int:
 
 
 def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
-    """Pixels of a PNG or JPEG: uint8 `[H, W, 3]`, or as stored (class ids) `[H, W]`.
+    """Pixels of a PNG or JPEG: uint8 `[H, W, 3]` if `rgb`, else the stored class ids `[H, W]`.
 
-    Raises OSError, ValueError or SyntaxError for what is no whole picture.
+    Raises OSError, ValueError or SyntaxError if the picture is damaged or incomplete.
     """
     if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
         width, height = struct.unpack(">II", encoded[16:24])
-        # Four times as fast as Pillow. It refuses what is not exactly the format asked for, eight
-        # bits a channel, and whatever is damaged: Pillow then converts, or says what is wrong.
+        # Four times as fast as Pillow. It rejects everything that is damaged or not exactly the
+        # requested format with eight bits per channel; Pillow then converts, or explains the error.
         try:
             if rgb:
                 return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "rgb")
             return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "mono")[..., 0]
-        except Exception:  # it has no narrower type
-            # The checksums: decoding, Pillow gives some damaged pictures as whole.
+        except Exception:  # kornia_rs raises no narrower type
+            # Checks the checksums: Pillow decodes some damaged pictures without an error.
             Image.open(io.BytesIO(encoded)).verify()
     picture = Image.open(io.BytesIO(encoded))
     return np.array(picture.convert("RGB") if rgb else picture)
 
 
 def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
-    """The first member of `names` that is there, uint8 `[H, W]` or, if `rgb`, `[H, W, 3]`."""
+    """The first existing member of `names`, uint8 `[H, W]` or, if `rgb`, `[H, W, 3]`."""
     name = next((name for name in names if name in sample.members), None)
     if name is None:
         there = ", ".join(sorted(sample.members))
-        found = f"found members {there}, expected {' or '.join(names)} too"
+        found = f"found members {there}, expected also {' or '.join(names)}"
         raise sample.damaged("member missing", found)
     try:
         return torch.from_numpy(decode_picture(sample.members[name], rgb))
@@ -170,7 +172,7 @@ def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
 def _check_shape(found: torch.Tensor, pixels: torch.Tensor, what: str, sample: Encoded) -> None:
     if found.shape != pixels.shape[:2]:
         line = (
-            f"the {what} has shape {tuple(found.shape)}, expected {tuple(pixels.shape[:2])}"
-            " as its image"
+            f"the {what} has shape {tuple(found.shape)}, expected {tuple(pixels.shape[:2])},"
+            " the shape of its image"
         )
         raise sample.damaged("shapes differ", line)

@@ -1,9 +1,9 @@
 """A dataset folder as a row of samples in an order that is known before anything is read.
 
-An epoch lines up the shards in an order drawn anew and cuts the row of their samples into windows
-of `shuffle_buffer`, within which the samples are shuffled. All of this follows from the seed and
-the counts in dataset.json. So a stream starts at any place by reading one window, while each tar is
-read forwards only, as suits a bucket, and a window ahead of its use.
+An epoch lines up the shards in a new random order and cuts the row of their samples into windows
+of `shuffle_buffer`. Samples are shuffled within a window. All of this depends only on the seed and
+the counts in dataset.json, so a stream can start anywhere after reading one window. Each tar is
+read only forwards, as suits a bucket, and one window ahead of its use.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class ShardSource:
     """The shards of one dataset folder, a `Source` for `Stream`.
 
     Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255. With
-    `skip_damaged`, a sample that cannot be read is replaced by the next one of its window that can
-    be, or of the next window with any.
+    `skip_damaged`, an unreadable sample is replaced by the next readable one of its window, or of
+    the next window that has one.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ShardSource:
         return hashlib.sha256(digests.encode()).hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
-        """The samples at increasing places of the endless row of epochs, as they lie in the tars.
+        """The encoded samples at increasing places of the endless row of epochs.
 
-        A thread reads the next window while one is used, so that nothing waits for a bucket.
-        Between the places only the tars' headers are read.
+        A thread reads the next window while the current one is used, to hide the latency of a
+        bucket. Of the samples between the places, only tar headers are read.
         """
         windows = self._windows(places)
         thread = ThreadPoolExecutor(1, "shard-reader")
@@ -99,8 +99,8 @@ class ShardSource:
                 continue
             stand_in = None
             if self._skip_damaged:
-                # All of the window, whichever places of it are asked for: a resumed stream, or
-                # another process, must find the same.
+                # The whole window, whichever of its places are requested: a resumed stream, or
+                # another process, must find the same replacement.
                 usable = usable or self._usable_window(tars, epoch, window, sample)
                 following = islice(cycle(usable), place % self._window, None)
                 stand_in = next(s for s in following if isinstance(s, Encoded))
@@ -110,7 +110,7 @@ class ShardSource:
     def _usable_window(
         self, tars: _Tars, epoch: int, window: int, damage: Damage
     ) -> list[Encoded | Damage]:
-        """All of a window or, if nothing in it can be read, of the next one with something."""
+        """All of a window or, if nothing in it is readable, of the next readable one."""
         windows = math.ceil(self.samples / self._window)
         for number in range(window, window + windows):
             first = number % windows * self._window
@@ -121,7 +121,7 @@ class ShardSource:
         raise ValueError(f"{damage} (and no other sample can be read)")
 
     def _fetch(self, tars: _Tars, epoch: int, places: np.ndarray) -> list[Encoded | Damage]:
-        """The samples at places of one epoch, read in the order in which they lie in the tars."""
+        """The samples at places of one epoch, read in the order of the tars."""
         shards = _rng(self._seed, epoch, 1).permutation(len(self._counts))
         ends = np.cumsum(self._counts[shards])
         unshuffled = self._unshuffled(epoch, places)
@@ -133,7 +133,7 @@ class ShardSource:
         return [found[i] for i in range(len(places))]
 
     def _unshuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Where the samples at `places` of an epoch stand in its row of shards."""
+        """Where the samples at `places` of an epoch are in its row of shards."""
         result = np.empty_like(places)
         for window in np.unique(places // self._window).tolist():
             first = window * self._window
@@ -149,7 +149,7 @@ def _rng(*words: int) -> np.random.Generator:
 
 
 def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
-    """The highest level of the uncertainty maps that is learned from."""
+    """The highest level of the uncertainty maps that is used."""
     histogram = dataset.manifest.uncertainty_histogram
     if histogram is None:
         raise ValueError(
@@ -163,7 +163,7 @@ def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
 
 
 class _Tars:
-    """Samples by shard and number; cheap in the order in which they lie in a shard."""
+    """Samples by shard and number; cheap in the order of a shard."""
 
     def __init__(self, dataset: Dataset):
         self._store, self._folder = dataset.store, dataset.shards
@@ -175,7 +175,7 @@ class _Tars:
         self._broken = ""  # why there is none
 
     def sample(self, shard: int, number: int) -> Encoded | Damage:
-        """A sample, or why it cannot be read; then neither can those behind it in its shard."""
+        """A sample, or why it is unreadable; then all later ones of its shard are too."""
         path, count = self._folder / self._names[shard], self._counts[shard]
         try:
             with self._folder.errors(self._names[shard]):
@@ -196,7 +196,7 @@ class _Tars:
         self._files.close()
 
     def _listed(self, shard: int) -> list[str]:
-        """Keys of a shard that cannot be read, from samples.parquet; none if that cannot either."""
+        """Keys of an unreadable shard, from samples.parquet; none if that is unreadable too."""
         if shard not in self._keys:
             wanted = [("shard", "==", self._names[shard])]
             try:
@@ -215,10 +215,10 @@ class _Tars:
         self._header = self._tar.next()
 
     def _next(self, keep: bool) -> Encoded:
-        """Go to the next sample; without `keep` its members are not read."""
+        """Advance to the next sample; without `keep`, its members are not read."""
         count, listed = self._number, self._counts[self._shard]
         if self._header is None:
-            # tarfile also takes a header that it cannot read for the end
+            # tarfile also takes an unreadable header for the end
             raise EOFError(f"it ends after {count} samples, dataset.json lists {listed}")
         key, members = self._header.name.split(".", 1)[0], dict[str, bytes]()
         while self._header is not None:

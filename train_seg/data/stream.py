@@ -1,8 +1,8 @@
 """Several sources as one endless stream of samples, decoded by loader processes into batches.
 
-Which sample stands at a place of the stream is a function of the seed and the sources' sizes alone:
-it is known before anything is read. So a stream starts at any step, each of several processes
-takes its rows of a batch, and neither the number of processes nor that of loader processes changes
+The sample at each place of the stream depends only on the seed and the sizes of the sources, so it
+is known before anything is read. A stream can therefore start at any step, and each of several
+processes takes its own rows of a batch. The numbers of processes and loader processes do not change
 a batch.
 
     places ──► Source.read (encoded, this process) ──► Source.decoder (loader processes) ──► batches
@@ -24,15 +24,15 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from train_seg.data.samples import Damage, DamagedSample, Pair
 
 CHUNK = 16  # samples that `epoch` decodes at a time
-DRAWS = 4096  # places of a mixture that are drawn at a time
+DRAWS = 4096  # places of a mixture drawn at a time
 
 log = logging.getLogger(__name__)
 
 
 class Item(NamedTuple):
-    """What a source reads at a place: `content` for its decoder, None if that is damaged.
+    """What a source reads at a place: `content` for its decoder, None if the sample is damaged.
 
-    With both, `content` is that of another sample, which stands in for the damaged one.
+    If both are given, `content` belongs to another sample, which replaces the damaged one.
     """
 
     epoch: int  # of the source
@@ -41,11 +41,11 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """Something with a known number of samples that can be gone through again and again."""
+    """A known number of samples that can be read epoch after epoch."""
 
     @property
     def samples(self) -> int:
-        """Samples an epoch."""
+        """Samples per epoch."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Source(Protocol):
 
     @property
     def decoder(self) -> Callable[[Any, int], Pair]:
-        """(content, epoch) -> augmented sample; raises DamagedSample. Loader processes get it."""
+        """(content, epoch) -> augmented sample; raises DamagedSample. Sent to loader processes."""
         ...
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
@@ -66,12 +66,12 @@ class Source(Protocol):
 class Stream:
     """Sources as one endless row of samples.
 
-    Without `mix`, an epoch holds each sample of each source once, in an order drawn over all.
-    With it, each place draws its source with these probabilities (positive, sum 1), and each
-    source is gone through epoch after epoch at its own pace; as an epoch counts what has as many
-    places as there are samples in all sources together.
+    Without `mix`, an epoch holds each sample of each source once, in random order. With `mix`, each
+    place draws its source with these probabilities (positive, sum 1), and each source runs through
+    its own epochs at its own pace; an epoch of the stream then has as many places as there are
+    samples in all sources.
 
-    `damaged` holds the damaged samples met so far with the reason, if `skip_damaged`.
+    With `skip_damaged`, `damaged` maps the damaged samples found so far to the reason.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Stream:
         self._sources, self._seed, self._mix = sources, seed, mix
         self._num_workers, self._skip_damaged = num_workers, skip_damaged
         self._sizes = np.array([s.samples for s in sources], np.int64)
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self.damaged: dict[str, str] = {}
 
     @property
     def skipped(self) -> Counter[str]:
-        """How many damaged samples were met so far, by reason."""
+        """The number of damaged samples found so far, by reason."""
         return Counter(self.damaged.values())
 
     @property
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def digest(self) -> str:
-        """sha256 of the sources, in their order, and of the mixture."""
+        """sha256 of the sources in their order, and of the mixture."""
         content = "".join(s.digest for s in self._sources)
         if self._mix is not None:
             content += ",".join(map(repr, self._mix))
@@ -115,19 +115,20 @@ class Stream:
     def batches(
         self, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[Pair]:
-        """Endless full batches from a step on: images uint8 `[B, 3, H, W]`, masks `[B, H, W]`.
+        """Endless full batches from `start_step`: images uint8 `[B, 3, H, W]`, masks `[B, H, W]`.
 
-        Of `world_size` processes, each gets the rows `rank::world_size` of each batch. Only where
-        a damaged picture is skipped does that show: its stand-in is one of the process's own rows.
+        Each of `world_size` processes gets the rows `rank::world_size` of each batch. The number of
+        processes matters only if a damaged picture is skipped: its replacement is a row of the same
+        process.
 
         Raises:
-            ValueError: the processes cannot share a batch evenly; or, at the batch that holds it,
-                a damaged sample.
+            ValueError: the processes cannot share a batch evenly; or, at its batch, a damaged
+                sample.
         """
         if batch_size % world_size:
             raise ValueError(
-                f"{world_size} processes cannot share a batch of {batch_size} images evenly: "
-                "set batch_size to a multiple"
+                f"batch_size {batch_size} is not divisible by {world_size} processes: "
+                "set it to a multiple"
             )
         rows = batch_size // world_size
         items = self._items(
@@ -140,7 +141,7 @@ class Stream:
     def _items(
         self, start: int, wanted: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[tuple[int, Item]]:
-        """(source, item) at the places from `start` on that are `wanted`."""
+        """(source, item) at the `wanted` places from `start` on."""
 
         def places_of(source: int) -> Iterator[int]:
             for places, turns, inner in self._turns(start):
@@ -152,7 +153,7 @@ class Stream:
                 yield source, next(readers[source])
 
     def _turns(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Places of the stream from `start` on, their sources, the places in the sources' rows."""
+        """Places of the stream from `start` on, their sources, and their places in the sources."""
         length = self.samples if self._mix is None else DRAWS
         block, skip = divmod(start, length)
         used = self._used(block)
@@ -167,14 +168,14 @@ class Stream:
             used, block, skip = used + self._count(turns), block + 1, 0
 
     def _block(self, block: int) -> np.ndarray:
-        """The sources of a block of places: of an epoch or, in a mixture, of DRAWS places."""
+        """The sources of a block of places: an epoch or, in a mixture, DRAWS places."""
         rng = np.random.default_rng([self._seed, block, 3])
         if self._mix is not None:
             return rng.choice(len(self._mix), DRAWS, p=self._mix)
         return rng.permutation(np.repeat(np.arange(len(self._sources)), self._sizes))
 
     def _used(self, blocks: int) -> np.ndarray:
-        """Samples that the first `blocks` blocks take from each source."""
+        """Number of samples that the first `blocks` blocks take from each source."""
         if self._mix is None:
             return blocks * self._sizes
         return sum((self._count(self._block(b)) for b in range(blocks)), 0 * self._sizes)
@@ -190,41 +191,41 @@ class Stream:
             batch_size=None,
             sampler=batches,
             num_workers=self._num_workers,
-            # Children of this process, that end with it even if it is killed; those of a fork
-            # server (torch's default) would stay.
+            # Children of this process end with it even if it is killed; children of a fork server
+            # (torch's default) would survive.
             multiprocessing_context="spawn" if self._num_workers else None,
-            collate_fn=_as_is,
-            generator=torch.Generator(),  # not the global one, which trainings are seeded with
+            collate_fn=_unchanged,
+            generator=torch.Generator(),  # not the global one, which the training seeds
         )
         due = lost = 0
         for pair, damages in loader:
             self._note(damages)
-            # A batch without any sample that can be used gives way to the next one with some:
-            # nothing but what lies ahead decides, so that a resumed stream does the same.
+            # A batch without a usable sample is replaced by the next one that has some. Only later
+            # batches matter, so a resumed stream does the same.
             due, lost = due + 1, lost + len(damages)
             if pair is None:
                 if lost > 2 * self.samples:
-                    raise ValueError(f"{damages[0]} (and no other sample can be used)")
+                    raise ValueError(f"{damages[0]} (and no other sample is usable)")
                 continue
             for _ in range(due):
                 yield pair
             due = lost = 0
 
     def _note(self, damages: Sequence[Damage]) -> None:
-        """Raise the first one, or count each once and tell the first of its kind in a shard."""
+        """Raise the first one, or count each once and log the first of its kind per shard."""
         for damage in damages:
             if not self._skip_damaged:
                 raise ValueError(str(damage))
             if damage.where in self.damaged:
                 continue
             self.damaged[damage.where] = damage.reason
-            if (damage.shard, damage.reason) not in self._told:
-                self._told.add((damage.shard, damage.reason))
+            if (damage.shard, damage.reason) not in self._reported:
+                self._reported.add((damage.shard, damage.reason))
                 log.warning("skipped %s", damage)
 
 
 class _DecodedBatches(Dataset):
-    """A list of (source, item) -> (images, masks) or None, and what was damaged."""
+    """A list of (source, item) -> (images, masks) or None, and the damaged samples."""
 
     def __init__(self, decoders: Sequence[Callable[[Any, int], Pair]], skip_damaged: bool):
         self._decoders, self._skip_damaged = decoders, skip_damaged
@@ -237,7 +238,7 @@ class _DecodedBatches(Dataset):
                 damages.append(item.damage)
             pair = None
             if item.content is not None:
-                # Not raised: an exception leaves a loader process as a page of traceback.
+                # Not raised: an exception in a loader process becomes a page of traceback.
                 try:
                     pair = self._decoders[source](item.content, item.epoch)
                 except DamagedSample as error:
@@ -247,11 +248,11 @@ class _DecodedBatches(Dataset):
             pairs.append(pair)
         if not any(pairs):
             return None, damages
-        # The next usable sample of the batch stands in for one that is not.
+        # The next usable sample of the batch replaces an unusable one.
         whole = [next(filter(None, pairs[i:] + pairs[:i])) for i in range(len(pairs))]
         images, masks = default_collate(whole)  # in a loader process: straight to shared memory
         return (images, masks), damages
 
 
-def _as_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

@@ -15,7 +15,7 @@ import torch
 from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
 from factory_core.storage import Store, open_store
 from train_seg.data.augment import Augment
-from train_seg.data.samples import Pair, Size, check_ids, resize, sample_seed
+from train_seg.data.samples import Pair, Size, augmentation_seed, check_ids, resize
 from train_seg.data.shards import ShardSource
 from train_seg.data.stream import Item, Source, Stream
 
@@ -52,7 +52,7 @@ class TensorSource:
         return h.hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
-        """The number of an image, for each of the places in the endless row of epochs."""
+        """The number of the image at each of `places` in the endless row of epochs."""
         row = (divmod(place, self.samples) for place in places)
         for epoch, group in groupby(row, lambda p: p[0]):
             order = np.random.default_rng([self._seed, epoch]).permutation(self.samples)
@@ -61,22 +61,22 @@ class TensorSource:
 
     def decoder(self, number: int, epoch: int) -> Pair:
         """An image and its mask, augmented."""
-        seed = sample_seed(self._seed, epoch, f"memory/{number}")
+        seed = augmentation_seed(self._seed, epoch, f"memory/{number}")
         return self._augment(self._images[number], self._masks[number], seed)
 
 
 def batches(
     source: Stream, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[Pair]:
-    """Endless full batches from a step on, see `Stream.batches`."""
+    """Endless full batches from `start_step`; see `Stream.batches`."""
     return source.batches(batch_size, start_step, rank, world_size)
 
 
 class Rounds:
     """What Lightning takes for an epoch: the next `steps` batches, up to step `total` of the run.
 
-    `position` gives the optimiser steps done, so that a resumed run goes on where it was. Of
-    several processes, each has its own `Rounds`, with its rows of the batches.
+    `position` returns the number of optimiser steps done, so that a resumed run continues at the
+    right batch. Each of several processes has its own `Rounds`, with its rows of the batches.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What `train` learns from: one stream, and what all its parts agree on."""
+    """What `train` trains on: one stream, and what all its parts have in common."""
 
     source: Stream
     classes: list[str]
@@ -121,7 +121,7 @@ class TrainingData:
 
     @property
     def digest(self) -> str:
-        """sha256 of samples, weights of a mixture, class names and image size."""
+        """sha256 of the samples, the weights of a mixture, class names and image size."""
         content = [self.source.digest, self.classes, list(self.image_size)]
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -139,15 +139,16 @@ def open_training_data(
 ) -> TrainingData:
     """Join dataset folders and annotated images; `size` (height, width) None: that of the data.
 
-    `mix` weighs each of `data`: each place of a batch draws its source with these probabilities,
-    see `Stream`; None: each sample once an epoch. `ignore_above` is a quantile of each dataset's
-    uncertainty, see `ShardSource`; annotated images are certain. With `skip_damaged`, damaged
-    samples and shards of datasets are counted in `source.skipped` instead of ending the stream.
+    `mix` holds one weight per entry of `data`: each place of a batch draws its source with these
+    probabilities (see `Stream`). With None, each sample comes once per epoch. `ignore_above` is a
+    quantile of each dataset's uncertainty (see `ShardSource`); annotated images count as certain.
+    With `skip_damaged`, damaged samples and shards of datasets are counted in `source.skipped`
+    instead of ending the stream.
 
     Raises:
-        FileNotFoundError: a folder is no finished dataset, or a shard is missing.
-        ValueError: nothing given, no samples, a damaged shard, classes or sizes that differ,
-            weights that do not fit, or `ignore_above` without uncertainty maps.
+        FileNotFoundError: a folder is not a finished dataset, or a shard is missing.
+        ValueError: no data, no samples, a damaged shard, classes or sizes that differ, weights that
+            do not match the data, or `ignore_above` without uncertainty maps.
     """
     if not data:
         raise ValueError("found no training data: give --data DIR at least once")
@@ -155,13 +156,13 @@ def open_training_data(
     inputs = [d if isinstance(d, LabeledImages) else _open(d, skip_damaged) for d in data]
     datasets = [d for d in inputs if isinstance(d, Dataset)]
     classes = _agreed_classes(inputs)
-    # Annotated images follow the size of the datasets, if there are any.
+    # If there are datasets, annotated images are resized to their size.
     size = size or _agreed_size(datasets or inputs)
     transform = augment(size)
     if ignore_above is not None and not datasets:
         raise ValueError(
-            "ignore_above_quantile needs the uncertainty maps of a dataset, found annotated images"
-            " only: leave that setting out"
+            "ignore_above_quantile needs the uncertainty maps of a dataset, found only annotated"
+            " images: leave that setting out"
         )
     sources: list[Source] = [
         ShardSource(d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged)
@@ -180,21 +181,21 @@ def open_training_data(
 
 
 def _weights(mix: Sequence[float], inputs: int) -> list[float]:
-    """`mix` with the sum 1."""
+    """`mix`, scaled to the sum 1."""
     shown = ",".join(f"{w:g}" for w in mix)
     if len(mix) != inputs:
         raise ValueError(
-            f"--mix {shown}: found {len(mix)} weights, expected one a --data: {inputs}"
+            f"--mix {shown}: found {len(mix)} weights, expected {inputs}, one per --data"
         )
     if not all(math.isfinite(w) and w > 0 for w in mix):
         raise ValueError(
-            f"--mix {shown}: expected weights above 0; leave out the --data that has none"
+            f"--mix {shown}: expected weights above 0; leave out the --data that should have none"
         )
     return [w / math.fsum(mix) for w in mix]
 
 
 def _open(folder: str | Path | Store, skip_damaged: bool) -> Dataset:
-    """A finished dataset; if damaged ones are skipped, its shards are looked at when read."""
+    """A finished dataset; with `skip_damaged`, its shards are checked only when read."""
     try:
         return open_dataset(folder)
     except (FileNotFoundError, ValueError):

@@ -1,0 +1,1 @@
+"""Scores of segmentations, their robustness, and how they are reported."""

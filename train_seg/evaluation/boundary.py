@@ -1,10 +1,10 @@
 """Boundary F1: how closely the contours of a segmentation follow those of the ground truth.
 
 After Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic segmentation?"
-(BMVC 2013): in each image, precision P of a class is the share of its predicted contour that lies
-within θ of its true contour, recall R the reverse, and F1 = 2 P R / (P + R). A class gets the mean
-over the images with its contour in truth or prediction, the set the mean over the classes with a
-contour in the truth.
+(BMVC 2013). In each image, the precision P of a class is the share of its predicted contour that
+lies within θ of its true contour; the recall R is the reverse; F1 = 2 P R / (P + R). The score of a
+class is the mean over the images with its contour in truth or prediction. The score of the set is
+the mean over the classes with a contour in the truth.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ import torch
 
 from factory_core.dataset import IGNORE
 
-TOLERANCE = 0.0075  # θ as a part of the image's diagonal, the value of the paper
+TOLERANCE = 0.0075  # θ as a fraction of the image diagonal, from the paper
 POLICY_BOUNDARY = (
-    "F1 of contours within max(1 px, 0.75 % of the diagonal), per class and image, then averaged"
+    f"F1 of contours within max(1 px, {100 * TOLERANCE:g} % of the diagonal), per class and image, "
+    "then averaged"
 )
 _NONE = IGNORE  # in a contour map: no contour here
 
 
 @dataclass(frozen=True)
 class BoundaryScores:
-    """F1 in 0-1: of each class (None: no contour of it anywhere), and of the set."""
+    """F1 in 0-1: per class (None: it has no contour anywhere), and of the set."""
 
     classes: list[float | None]
     mean: float | None
 
 
 class BoundaryF1:
-    """Sums over images of the F1 of each class."""
+    """Sums of the F1 of each class over images."""
 
     def __init__(self, classes: int):
         self.f1 = torch.zeros(classes, dtype=torch.float64)
@@ -43,7 +44,7 @@ class BoundaryF1:
     def update(self, predictions: torch.Tensor, masks: torch.Tensor) -> None:
         """Add a batch: class ids `[N, H, W]` below the number of classes; 255 in `masks` = ignore.
 
-        Contours to ignored pixels, and inside them, count on neither side.
+        Contours next to or inside ignored pixels count neither in truth nor in prediction.
         """
         masks, predictions = masks.cpu(), predictions.cpu().to(masks.dtype)
         counted = masks != IGNORE
@@ -57,28 +58,28 @@ class BoundaryF1:
         self.in_truth |= true.any(0)
 
     def add(self, other: BoundaryF1) -> None:
-        """Add the images that `other` has seen."""
+        """Add the images counted by `other`."""
         self.f1 += other.f1
         self.images += other.images
         self.in_truth |= other.in_truth
 
     def scores(self) -> BoundaryScores:
-        """What the images so far give."""
+        """The scores of the images so far."""
         f1 = self.f1 / self.images  # 0/0 = NaN: no contour anywhere
         mean = float(f1[self.in_truth].mean()) if self.in_truth.any() else None
         return BoundaryScores([None if v != v else v for v in f1.tolist()], mean)
 
 
 def tolerance_px(size: tuple[int, ...] | torch.Size) -> float:
-    """θ for images of `size` (height, width): under one pixel a contour could hardly match."""
+    """θ for images of `size` (height, width); at least 1, since below that few contours match."""
     return max(1.0, TOLERANCE * math.hypot(*size))
 
 
 def contours(ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """The class of each pixel with a 4-neighbour of another class, 255 elsewhere.
+    """The class of each pixel with a 4-neighbour of a different class, 255 elsewhere.
 
-    `ids` uint8 `[N, H, W]`; `counted` bool of the same shape: both neighbours must be. The edge of
-    the image is no contour.
+    `ids` is uint8 `[N, H, W]`; `counted` is bool of the same shape and must be true for both
+    neighbours. The edge of the image is not a contour.
     """
     edge = torch.zeros_like(counted)
     for axis in (1, 2):
@@ -93,11 +94,11 @@ def contours(ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
 def _matched(
     found: torch.Tensor, wanted: torch.Tensor, k: int, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Share of each contour in `found` with one of its class in `wanted` no further than `theta`.
+    """Share of each contour in `found` that lies within `theta` of one of its class in `wanted`.
 
-    Contour maps `[N, H, W]`. Returns shares float64 `[N, K]` (0 without a contour) and whether
-    there is a contour in `found`, bool `[N, K]`. Looking up the neighbours of contour pixels alone
-    is exact, and its cost does not grow with the number of classes.
+    Both are contour maps `[N, H, W]`. Returns shares float64 `[N, K]` (0 without a contour), and
+    whether `found` has a contour, bool `[N, K]`. Only the neighbours of contour pixels are looked
+    up, which is exact and costs the same for any number of classes.
     """
     reach = int(theta)
     padded = torch.nn.functional.pad(wanted, (reach,) * 4, value=_NONE)

@@ -1,4 +1,4 @@
-"""Scoring any segmenter - a trained network or a labeler - on annotated images."""
+"""Scoring a segmenter (a trained network or a labeler) on annotated images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.boundary import BoundaryF1, BoundaryScores
 from train_seg.evaluation.metrics import Confusion, Scores, scores
 
@@ -17,17 +18,17 @@ PredictFn = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model reaches on one annotated set, and on each of the parts it was split into."""
+    """Scores of one model on an annotated set, and on each part if the set was split."""
 
     scores: Scores
     boundary: BoundaryScores
     confusion: list[list[int]]
-    """pixels by true class (row) and predicted class (column), without ignored ones"""
+    """pixels by true class (row) and predicted class (column), without ignored pixels"""
     splits: list[Evaluation] = field(default_factory=list)
 
     @property
     def headline(self) -> dict[str, float | None]:
-        """The numbers of the whole set, 0-1; no boundary F1 where the masks have no contour."""
+        """Scores of the whole set, 0-1; boundary F1 is None if the masks have no contour."""
         return {
             "miou": self.scores.miou,
             "miou_reference": self.scores.miou_reference,
@@ -38,7 +39,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (n - 1; None for a single value) of some values."""
+    """Mean and sample standard deviation (n - 1; None for a single value)."""
 
     mean: float | None
     std: float | None
@@ -46,7 +47,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread:
-        """Over those that are not None."""
+        """The spread of the values that are not None."""
         known = [v for v in values if v is not None]
         return cls(
             statistics.fmean(known) if known else None,
@@ -56,7 +57,7 @@ class Spread:
 
 
 class _Tally:
-    """What has been counted over some images."""
+    """Counts over some of the images."""
 
     def __init__(self, classes: int):
         self.confusion, self.boundary, self.images = Confusion(classes), BoundaryF1(classes), 0
@@ -85,21 +86,21 @@ def evaluate(
     images: torch.Tensor,
     masks: torch.Tensor,
     classes: Sequence[str],
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     splits: int = 1,
     seed: int = 0,
 ) -> Evaluation:
     """Scores of `predict_fn` (images uint8 `[N, 3, H, W]` -> class ids `[N, H, W]`).
 
-    `masks` is uint8 `[N, H, W]`, 255 = ignore. With `splits` above 1 the images are also dealt
-    into that many disjoint parts, drawn by `seed`, and each part is scored as a set of its own:
-    how far the result depends on the images it is measured on.
+    `masks` is uint8 `[N, H, W]`, 255 = ignore. With `splits` above 1, the images are also divided
+    at random, by `seed`, into that many disjoint parts, and each part is scored as a set of its
+    own. The spread shows how far the result depends on the test images.
 
     Raises:
-        ValueError: fewer images than splits; and as `Confusion.update` and `scores`.
+        ValueError: fewer images than splits, or as `Confusion.update` and `scores`.
     """
     if splits > len(images):
-        raise ValueError(f"found {len(images)} images, expected at least one for each of {splits}")
+        raise ValueError(f"found {len(images)} images, expected at least {splits}, one per split")
     order = np.random.default_rng(seed).permutation(len(images))
     part_of = np.empty(len(images), int)
     for part, members in enumerate(np.array_split(order, splits)):

@@ -20,7 +20,7 @@ POLICY_REFERENCE = (
 class Confusion:
     """Counts of (true class, predicted class) over pixels, summed over images.
 
-    `counts` is int64 `[K + 1, K]`; the last row holds predictions on ignored pixels (255), which
+    `counts` is int64 `[K + 1, K]`. The last row holds predictions on ignored pixels (255), which
     one of the two policies needs.
     """
 
@@ -46,13 +46,13 @@ class Confusion:
         self.counts += torch.bincount(truth * k + guess, minlength=(k + 1) * k).view(k + 1, k)
 
     def add(self, other: Confusion) -> None:
-        """Add the pixels that `other` has counted."""
+        """Add the pixels counted by `other`."""
         self.counts += other.counts
 
 
 @dataclass(frozen=True)
 class Scores:
-    """IoUs and accuracies in 0-1; an IoU is None where the class is in neither truth nor result."""
+    """IoUs and accuracies, 0-1; the IoU of a class in neither truth nor prediction is None."""
 
     classes: list[str]
     iou: list[float | None]
@@ -63,7 +63,7 @@ class Scores:
     images: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the numbers with the policy of each beside it."""
+        """For JSON: each number with its policy."""
         return {
             "images": self.images,
             "miou": self.miou,
@@ -77,7 +77,7 @@ class Scores:
 
 
 def scores(confusion: Confusion, classes: Sequence[str], images: int = 0) -> Scores:
-    """Scores of what `confusion` has counted, over `images` images.
+    """Scores of the pixels counted by `confusion`, over `images` images.
 
     `miou` follows POLICY_MIOU, `miou_reference` POLICY_REFERENCE (the DDPM paper's code).
 

@@ -1,10 +1,10 @@
-"""As pictures: a training's curves, the confusion matrix, IoU per class, mIoU under corruption."""
+"""Figures of an evaluation: confusion matrix, IoU per class, mIoU under corruption."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-MOST_NUMBERED = 20  # classes with numbers in their cells; more would not be legible
+MOST_NUMBERED = 20  # with more classes, numbers in the cells would not be legible
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#9c6b4e")
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
@@ -27,43 +27,22 @@ GROUPS = {
 
 
 def draw(report: Report) -> dict[str, bytes]:
-    """PNG files by name: confusion.png, iou.png, and corruptions.png if they were measured.
+    """PNG files by name: confusion.png, iou.png, and corruptions.png if these were measured.
 
     Raises:
-        ImportError: matplotlib is not installed, with what to install.
+        ImportError: matplotlib is not installed, with the command that installs it.
     """
     figures = {"confusion.png": _confusion(report), "iou.png": _iou(report)}
     if report.robustness:
         figures["corruptions.png"] = _corruptions(Robustness.average(report.robustness))
-    return {name: _png(figure) for name, figure in figures.items()}
-
-
-def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """PNG of a training's curves: loss and, where there was validation, mIoU over the steps.
-
-    `history` holds the rows of curves.csv. Raises ImportError as `draw` does.
-    """
-    steps = [row["step"] for row in history]
-    figure = figure_type()(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    marker = "o" if len(steps) < 30 else None
-    axes.plot(steps, [row["loss"] for row in history], color=COLOURS[0], marker=marker)
-    axes.set(xlabel="step", ylim=(0, None))
-    axes.set_ylabel("loss, mean since the last point", color=COLOURS[0])
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3)
-    if history and "miou" in history[0]:
-        right, miou = axes.twinx(), [row["miou"] for row in history]
-        right.plot(steps, miou, color=COLOURS[2], marker=marker)
-        right.set(ylim=(0, 1))
-        right.set_ylabel("validation mIoU", color=COLOURS[2])
-        best = int(np.argmax(miou))
-        axes.set_title(f"best mIoU {miou[best]:.3f} at step {int(steps[best])}")
-    return _png(figure)
+    return {name: encode_png(figure) for name, figure in figures.items()}
 
 
 def figure_type() -> Callable[..., Figure]:
-    """matplotlib's Figure, without its global state: no window, no backend to choose."""
+    """matplotlib's Figure, without its global state: no window, no backend.
+
+    Raises ImportError if matplotlib is not installed, with the command that installs it.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -71,17 +50,18 @@ def figure_type() -> Callable[..., Figure]:
     return Figure
 
 
-def _png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
+    """The figure as a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in another script: boxes
-        # Without the version of matplotlib: equal numbers give equal files.
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts become boxes
+        # Without the version of matplotlib, so that equal numbers give equal files.
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _confusion(report: Report) -> Figure:
-    """Share of the pixels of each class (row) seen as each class (column)."""
+    """Share of each true class (row) that is predicted as each class (column)."""
     k, shares = len(report.classes), row_shares(report.confusion)
     side = min(12.0, 2.2 + 0.55 * k)
     figure = figure_type()(figsize=(side + 1, side), layout="constrained")
@@ -101,7 +81,7 @@ def _confusion(report: Report) -> Figure:
 
 
 def _iou(report: Report) -> Figure:
-    """A bar a class, the standard deviation over several models as a line."""
+    """One bar per class; a line shows the standard deviation over several models."""
     spreads = [report.iou(k) for k in range(len(report.classes))]
     k = len(spreads)
     figure = figure_type()(figsize=(6.4, 1.2 + 0.28 * k), layout="constrained")
@@ -118,7 +98,7 @@ def _iou(report: Report) -> Figure:
 
 
 def _corruptions(result: Robustness) -> Figure:
-    """A panel a group: mIoU over the severity, from the clean images at severity 0."""
+    """One panel per group: mIoU against severity, where 0 is the clean images."""
     groups = {
         group: [name for name in result.names if name in members]
         for group, members in GROUPS.items()

@@ -1,4 +1,4 @@
-"""An evaluation as tables for the terminal, Markdown for papers, and JSON for machines."""
+"""An evaluation as tables for the terminal, as Markdown, and as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of strings: a row's first cell is its name, the others are numbers."""
+    """A table of strings: the first cell of a row is its name, the others are numbers."""
 
     title: str
     header: list[str]
@@ -54,17 +54,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Report:
-    """What one or several models reach on their test images; several are averaged."""
+    """Scores of one or several models on their test images; those of several are averaged."""
 
     title: str
     models: list[str]
     evaluations: list[Evaluation]
     robustness: list[Robustness]
-    """of each model, or empty"""
+    """one per model, or empty"""
 
     @property
     def classes(self) -> list[str]:
-        """Names, in id order."""
+        """Names in the order of their ids."""
         return self.evaluations[0].scores.classes
 
     @property
@@ -82,7 +82,7 @@ class Report:
         return Spread.of([Spread.of([e.headline[metric] for e in part]).mean for part in parts])
 
     def grids(self) -> list[Grid]:
-        """Every table there is, most wanted first."""
+        """All tables, the most important first."""
         grids = [self._class_grid(), self._total_grid()]
         if len(self.models) > 1:
             rows = [
@@ -97,14 +97,14 @@ class Report:
         return grids
 
     def to_markdown(self) -> str:
-        """The tables, ready to be pasted."""
+        """The tables as Markdown."""
         parts = [grid.to_markdown() for grid in self.grids()]
         if self.robustness:
             parts.append(POLICY_CORRUPTIONS + ".\n")
         return "\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the numbers at the top are means over the models."""
+        """For JSON; top-level numbers are means over the models."""
         images = [e.scores.images for e in self.evaluations]
         result: dict[str, Any] = {"title": self.title, "images": images[0]}
         for metric, (_, policy) in METRICS.items():
@@ -148,7 +148,7 @@ class Report:
         return [Spread.of(column).mean for column in columns]
 
     def _pixels(self) -> list[int]:
-        """Of each class in the ground truth, mean over the test sets of the models."""
+        """Ground-truth pixels per class, mean over the test sets of the models."""
         return (self.confusion.sum(1) // len(self.models)).tolist()
 
     def _class_grid(self) -> Grid:
@@ -193,7 +193,7 @@ class Report:
 
 
 def row_shares(confusion: np.ndarray) -> np.ndarray:
-    """Confusion `[K, K]` with rows that add up to 1; NaN where a class has no pixel."""
+    """Confusion `[K, K]` with rows that sum to 1; NaN for a class without pixels."""
     with np.errstate(invalid="ignore"):
         return confusion / confusion.sum(1, keepdims=True)
 

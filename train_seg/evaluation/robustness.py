@@ -1,9 +1,9 @@
-"""How a segmenter holds up when its images get worse: the corruptions of ImageNet-C.
+"""Robustness of a segmenter to the image corruptions of ImageNet-C.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (ICLR 2019), in the generalisation to any image size of Michaelis et al.,
-"Benchmarking Robustness in Object Detection" (2019), as the package imagecorruptions-imaug keeps
-it. The strengths were set for photographs of some 224 pixels: smaller images suffer more.
+Perturbations" (ICLR 2019), generalised to any image size by Michaelis et al., "Benchmarking
+Robustness in Object Detection" (2019), and maintained in the package imagecorruptions-imaug. The
+strengths were chosen for photographs of about 224 pixels; smaller images suffer more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.evaluate import PredictFn
 from train_seg.evaluation.metrics import Confusion, scores
 
@@ -42,11 +43,11 @@ class Robustness:
     miou: list[list[float]]
     clean: float
     common: list[str]
-    """the names that the mean performance is taken over"""
+    """the names that enter the mean performance"""
 
     @property
     def mpc(self) -> float:
-        """Mean performance under corruption: see POLICY_CORRUPTIONS."""
+        """Mean performance under corruption; see POLICY_CORRUPTIONS."""
         return fmean(
             fmean(row)
             for name, row in zip(self.names, self.miou, strict=True)
@@ -60,7 +61,7 @@ class Robustness:
 
     @classmethod
     def average(cls, results: Sequence[Robustness]) -> Robustness:
-        """Cell by cell over several models."""
+        """The mean over several models, per corruption and severity."""
         first = results[0]
         miou = np.mean([r.miou for r in results], axis=0).tolist()
         clean = fmean(r.clean for r in results)
@@ -80,11 +81,11 @@ class Robustness:
 
 
 def corruption_names(asked: str) -> list[str]:
-    """Names of a group (GROUPS), or those of a list `snow,fog`, in the order of the benchmark.
+    """Names of a group (GROUPS) or of a list (`snow,fog`), in the order of the benchmark.
 
     Raises:
-        ImportError: imagecorruptions-imaug is not installed, with what to install.
-        ValueError: there is no such corruption.
+        ImportError: imagecorruptions-imaug is not installed, with the command that installs it.
+        ValueError: a corruption is unknown.
     """
     library = _library()
     if asked in GROUPS:
@@ -95,22 +96,22 @@ def corruption_names(asked: str) -> list[str]:
         if name not in known:
             near = difflib.get_close_matches(name, [*GROUPS, *known], n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(GROUPS)}"
-            raise ValueError(f"there is no corruption '{name}': {hint}")
+            raise ValueError(f"unknown corruption '{name}': {hint}")
     return [name for name in known if name in wanted]
 
 
 def corrupt(image: torch.Tensor, name: str, severity: int, seed: int) -> torch.Tensor:
-    """An image uint8 `[3, H, W]` made worse by `severity` 1-5; the same seed, the same result.
+    """An image uint8 `[3, H, W]` corrupted with `severity` 1-5; equal seeds give equal results.
 
-    The caller's random state is left alone. H and W must be at least MIN_SIDE_PX.
+    The caller's random state is left unchanged. H and W must be at least MIN_SIDE_PX.
     """
     library = _library()
-    # Two functions draw from a generator of their own, the others from numpy's global one.
+    # Two functions have their own generator, the others draw from numpy's global one.
     own = {"seed": seed} if name in ("glass_blur", "impulse_noise") else {}
     state = np.random.get_state()
     np.random.seed(seed)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it works around
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints its workarounds
             pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
             worse = library.corrupt(pixels, severity, name, **own)
     finally:
@@ -126,22 +127,22 @@ def robustness(
     clean: Sequence[float],
     names: Sequence[str],
     severities: Sequence[int] = SEVERITIES,
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     seed: int = 0,
     workers: int = 0,
 ) -> list[Robustness]:
-    """mIoU of each of `predict_fns` under every corruption, on the very same corrupted images.
+    """mIoU of each of `predict_fns` under every corruption, on the same corrupted images.
 
-    `images`, `masks`, `classes` as for `evaluate`; `clean` is the mIoU of each function without
-    corruption. `workers` processes corrupt images, which takes longer than to segment them.
+    `images`, `masks` and `classes` are as for `evaluate`; `clean` is the mIoU of each function
+    without corruption. `workers` processes corrupt the images, which takes longer than segmenting.
 
     Raises:
-        ValueError: the images are too small to be corrupted; and as `evaluate`.
+        ValueError: the images are too small to be corrupted, or as `evaluate`.
     """
     height, width = images.shape[2:]
     if min(height, width) < MIN_SIDE_PX:
         raise ValueError(
-            f"corruptions need images of at least {MIN_SIDE_PX} pixels a side, "
+            f"corruptions need images of at least {MIN_SIDE_PX} pixels per side, "
             f"found {width}x{height}"
         )
     cells = [(name, severity) for name in names for severity in severities]
@@ -159,7 +160,7 @@ def robustness(
 
 
 def _common(names: Sequence[str]) -> list[str]:
-    """The benchmark's own corruptions among `names`; all of them if none is one."""
+    """The benchmark's common corruptions among `names`; all of `names` if there are none."""
     benchmark = _library().get_corruption_names("common")
     return [name for name in names if name in benchmark] or list(names)
 
@@ -183,7 +184,7 @@ class _Batches(Dataset[tuple[int, int, torch.Tensor]]):
         cell, start, end = self._items[item]
         name, severity = self._cells[cell]
         worse = [
-            # The draw depends on the image alone: what differs between cells is the corruption.
+            # The seed depends only on the image, so that cells differ only in the corruption.
             corrupt(image, name, severity, self._seed + row)
             for row, image in enumerate(self._images[start:end], start)
         ]
@@ -197,7 +198,7 @@ def _corrupted(
     seed: int,
     workers: int,
 ) -> Iterator[tuple[int, slice, torch.Tensor]]:
-    """Cell, rows and images of each batch, made in `workers` processes (0: in this one)."""
+    """Cell, rows and images of each batch, made in `workers` processes (0: in this process)."""
     loader = DataLoader(
         _Batches(images, cells, batch_size, seed), batch_size=None, num_workers=workers
     )

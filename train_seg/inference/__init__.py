@@ -1,0 +1,1 @@
+"""Using a trained segmenter: predictions on disk, large images, other runtimes."""

@@ -1,14 +1,14 @@
-"""Exporting a segmenter for other runtimes: one file that needs none of this package.
+"""Exporting a segmenter for other runtimes: one file that does not need this package.
 
-The exported model takes images as decoders give them and returns class ids:
+The exported model takes images as decoders return them, and gives class ids:
 
     images  uint8    [N, 3, H, W]  RGB, 0-255; any N, H, W
     mask    uint8    [N, H, W]     class ids
-    logits  float32  [N, K, H, W]  for probabilities or blended tiles; free if not asked for
+    logits  float32  [N, K, H, W]  for probabilities or blended tiles; free if not requested
 
-Normalisation, resizing to the size that the network works at, and back, are inside. Class names,
-palette and the rest of METADATA lie in the file: `metadata_props` of ONNX, the extra file
-`metadata.json` of TorchScript.
+The model includes normalisation and resizing to and from the size of the network. The file also
+holds class names, palette and the rest of `metadata`: as `metadata_props` in ONNX, as the extra
+file `metadata.json` in TorchScript.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from typing import Any, Literal
 import torch
 
 from factory_core.storage import write_bytes
-from train_seg.network.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from train_seg.network.network import IMAGENET_MEAN, IMAGENET_STD
+from train_seg.network.segmenter import Segmenter
 
 Format = Literal["onnx", "torchscript"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript"}
 METADATA_NAME = "metadata.json"
 OPSET = 18  # the first whose Resize can antialias
-# float32 in another order of summation; a wrong graph is off by the size of the logits.
+# float32 sums in a different order; a wrong graph is off by the size of the logits.
 MAX_LOGIT_ERROR = 1e-3
-MAX_DIFFERING = 1e-3  # pixels that such errors may tip to another class
+MAX_DIFFERING = 1e-3  # fraction of pixels that such errors may move to another class
 
 Runtime = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What comparing the written model with the segmenter found."""
+    """The comparison of the exported model with the segmenter."""
 
     pixels: int
     differing: int
-    """pixels of another class: numerical ties"""
+    """pixels with a different class: numerical ties"""
     logit_error: float
     """largest difference of a logit, relative to the largest logit"""
 
@@ -64,9 +65,9 @@ class Deployed(torch.nn.Module):
 
 
 def pick_format(out: Path, asked: Format | None) -> Format:
-    """The format that was asked for, or that of the file's suffix.
+    """The requested format, or that of the file's suffix.
 
-    Raises ValueError if they disagree or neither tells.
+    Raises ValueError if the two disagree, or neither is known.
     """
     named = SUFFIXES.get(out.suffix.lower())
     if asked and named and asked != named:
@@ -81,17 +82,17 @@ def pick_format(out: Path, asked: Format | None) -> Format:
 def export(
     segmenter: Segmenter, out: str | Path, format: Format, images: Sequence[torch.Tensor] = ()
 ) -> ExportCheck:
-    """Write `segmenter` (on the CPU) to the file `out`, once it was seen to give the same masks.
+    """Write `segmenter` (on the CPU) to the file `out` after checking that the masks match.
 
-    It is compared on `images` (uint8 `[3, H, W]`), or on noise of several sizes without any.
+    The check runs on `images` (uint8 `[3, H, W]`), or on noise of several sizes if there are none.
 
     Raises:
-        ImportError: ONNX's packages are not installed, with what to install.
+        ImportError: ONNX's packages are not installed, with the command that installs them.
         ValueError: the architecture cannot be exported, or the result differs; nothing is written.
     """
     model = Deployed(segmenter).eval()
     height, width = segmenter.image_size
-    # Not the size of training: a trace takes the branches of its example, and must resize.
+    # Not the training size: a trace follows the branches of its example, and must resize.
     example = torch.zeros(2, 3, height + 8, width + 16, dtype=torch.uint8)
     build, load = {"onnx": (_onnx, _load_onnx), "torchscript": (_torchscript, _load_torchscript)}[
         format
@@ -109,7 +110,7 @@ def export(
 
 
 def metadata(segmenter: Segmenter) -> dict[str, Any]:
-    """What a deployer has to know, JSON-able."""
+    """What a user of the exported model has to know, ready for JSON."""
     return {
         "input": "images: uint8 [N, 3, H, W], RGB, 0-255, any size",
         "outputs": "mask: uint8 [N, H, W] class ids; logits: float32 [N, K, H, W]",
@@ -131,7 +132,7 @@ def metadata(segmenter: Segmenter) -> dict[str, Any]:
 def require_onnx() -> tuple[Any, Any]:
     """The modules onnx and onnxruntime.
 
-    Raises ImportError if one of the packages is not installed, with what to install.
+    Raises ImportError if a package is not installed, with the command that installs it.
     """
     try:
         import onnx
@@ -198,7 +199,7 @@ def _load_torchscript(data: bytes) -> Runtime:
 
 
 def _noise(size: tuple[int, int]) -> list[torch.Tensor]:
-    """Patches of colour under noise: at the size of training, larger, and odd."""
+    """Colour patches with noise: at the training size, larger, and of an odd size."""
     generator, (height, width) = torch.Generator().manual_seed(0), size
     batches = []
     for n, h, w in (
@@ -228,15 +229,15 @@ def _compare(model: Deployed, runtime: Runtime, batches: Sequence[torch.Tensor])
         error = max(error, float((their_logits - logits).abs().max()) / scale)
     if not error <= MAX_LOGIT_ERROR or differing > MAX_DIFFERING * pixels:
         raise ValueError(
-            f"the exported model differs: {differing} of {pixels} pixels, logits by {error:.1e} of "
-            "their size; it was not written"
+            f"the exported model differs in {differing} of {pixels} pixels, and in logits by "
+            f"{error:.1e} of their size: it was not written"
         )
     return ExportCheck(pixels, differing, error)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' advice to their own developers."""
+    """Suppress messages of the exporters that are meant for their developers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

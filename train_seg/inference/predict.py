@@ -1,7 +1,7 @@
-"""Running a segmenter over images and writing what it sees: class ids and overlays as PNG.
+"""Running a segmenter over images and writing class ids and overlays as PNG.
 
 `predictions.json` marks a folder of predictions, which may be replaced. A folder with masks but
-without it is somebody's annotations.
+without this file holds annotations.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from factory_core.dataset import encode_mask, overlay, write_json
-from factory_core.storage import write_bytes
+from factory_core.dataset import encode_mask, overlay
+from factory_core.storage import write_bytes, write_json
+from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.evaluation.evaluate import PredictFn
 
 MASKS_DIR = "masks"
 OVERLAYS_DIR = "overlays"
 MARKER_NAME = "predictions.json"
-MAX_BATCH_PIXELS = 2**22  # logits at the size of the image take 4 bytes a pixel and class
+MAX_BATCH_PIXELS = 2**22  # logits of the image size take 4 bytes per pixel and class
 WRITERS = min(8, os.cpu_count() or 1)  # threads
-BAND_ROWS = 512  # large overlays are painted in bands: they pass through float64
+BAND_ROWS = 512  # large overlays are drawn in bands, since they pass through float64
 
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """How many images were written, and pixels a class over all of them."""
+    """The number of images written, and of pixels per class over all of them."""
 
     images: int
     class_pixels: list[int]
@@ -42,14 +43,14 @@ def predict(
     images: Iterable[tuple[str, torch.Tensor]],
     out: str | Path,
     palette: Sequence[Sequence[int]],
-    batch_size: int = 16,
+    batch_size: int = INFERENCE_BATCH_SIZE,
     overlays: bool = True,
 ) -> PredictionCounts:
     """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).
 
-    Images are uint8 `[3, H, W]` of any sizes; neighbours of equal size share a batch. A name may
-    contain folders (`day/a`). `palette` is RGB 0-255, one colour a class. `out`/predictions.json
-    holds the counts, once complete.
+    Images are uint8 `[3, H, W]` of any sizes; consecutive images of equal size share a batch. A
+    name may contain folders (`day/a`). `palette` is RGB 0-255, one colour per class. Finally,
+    `out`/predictions.json is written with the counts.
 
     Raises:
         FileExistsError: `out` holds masks or overlays that `predict` did not write.
@@ -59,7 +60,7 @@ def predict(
     _prepare_folder(folder)
     seen: set[str] = set()
     pixels, writing = np.zeros(len(palette), np.int64), list[Future[np.ndarray]]()
-    with ThreadPoolExecutor(WRITERS) as pool:  # zlib and numpy run beside the network
+    with ThreadPoolExecutor(WRITERS) as pool:  # zlib and numpy run in parallel with the network
         for batch in _batches(images, batch_size):
             masks = predict_fn(torch.stack([image for _, image in batch])).cpu().numpy()
             for name, _ in batch:
@@ -68,7 +69,7 @@ def predict(
                         f"two images are called '{name}': rename one, or use two --out"
                     )
                 seen.add(name)
-            # One batch is written while the next is segmented; no more of them wait in memory.
+            # One batch is written while the next is segmented; no more batches wait in memory.
             pixels += sum(job.result() for job in writing)
             writing = [
                 pool.submit(_write, folder, name, image, mask, palette, overlays)
@@ -91,16 +92,16 @@ def _write(
     palette: Sequence[Sequence[int]],
     overlays: bool,
 ) -> np.ndarray:
-    """Write the results of one image; returns its pixels a class, int64."""
+    """Write the results of one image; returns its number of pixels per class, int64."""
     _write_png(out / MASKS_DIR / f"{name}.png", encode_mask(mask, palette))
     if overlays:
         shown = _overlay(image.permute(1, 2, 0).cpu().numpy(), mask, palette)
         buffer = io.BytesIO()
-        # At the default level, compressing a photograph takes longer than all the rest.
+        # At the default level, compressing a photograph takes longer than everything else.
         Image.fromarray(shown).save(buffer, "PNG", compress_level=1)
         _write_png(out / OVERLAYS_DIR / f"{name}.png", buffer.getvalue())
     pixels = np.zeros(len(palette), np.int64)
-    for band in np.array_split(mask, -(-len(mask) // BAND_ROWS)):  # bincount makes int64 of it
+    for band in np.array_split(mask, -(-len(mask) // BAND_ROWS)):  # bincount converts to int64
         pixels += np.bincount(band.ravel(), minlength=len(palette))
     return pixels
 
@@ -111,7 +112,7 @@ def _write_png(path: Path, data: bytes) -> None:
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """`overlay` in bands of rows; each sees one row of its neighbours, for the contours."""
+    """`overlay` in bands of rows; each includes a row of its neighbours, for the contours."""
     shown = np.empty_like(image)
     for top in range(0, len(mask), BAND_ROWS):
         end, first = top + BAND_ROWS, max(0, top - 1)
@@ -121,16 +122,16 @@ def _overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int
 
 
 def _prepare_folder(out: Path) -> None:
-    """Make the folders, and mark `out` before its first mask: an interrupted run may be repeated.
+    """Create `out` and mark it before its first mask, so that an interrupted run can be repeated.
 
-    Raises FileExistsError if `out` holds masks or overlays without the mark.
+    Raises FileExistsError if `out` holds masks or overlays without the marker.
     """
     if not (out / MARKER_NAME).is_file():
         for name in (MASKS_DIR, OVERLAYS_DIR):
             if (out / name).exists():
                 raise FileExistsError(
-                    f"{out / name} was not written by predict (no {MARKER_NAME} beside it) and "
-                    "could be annotations: use another --out"
+                    f"{out / name} was not written by predict (no {MARKER_NAME} next to it) and "
+                    "may hold annotations: use another --out"
                 )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / MARKER_NAME, {"complete": False})
@@ -139,7 +140,7 @@ def _prepare_folder(out: Path) -> None:
 def _batches(
     images: Iterable[tuple[str, torch.Tensor]], batch_size: int
 ) -> Iterator[list[tuple[str, torch.Tensor]]]:
-    """Consecutive images of equal size, at most `batch_size` or MAX_BATCH_PIXELS together."""
+    """Consecutive images of equal size, at most `batch_size` and MAX_BATCH_PIXELS in total."""
     batch: list[tuple[str, torch.Tensor]] = []
     for item in images:
         height, width = item[1].shape[1:]

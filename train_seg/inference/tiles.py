@@ -1,4 +1,4 @@
-"""Segmenting an image larger than memory allows at once: overlapping tiles, blended logits."""
+"""Segmenting images too large for memory: overlapping tiles with blended logits."""
 
 from __future__ import annotations
 
@@ -8,39 +8,45 @@ from dataclasses import dataclass
 
 import torch
 
+from train_seg.config import INFERENCE_BATCH_SIZE, MIN_SIDE_PX
+
+MAX_OVERLAP = 0.9
+
 LogitsFn = Callable[[torch.Tensor], torch.Tensor]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of `size` (height, width) in pixels, of which neighbours share a part `overlap`."""
+    """Tiles of `size` (height, width) in pixels; neighbours share the fraction `overlap`."""
 
     size: Size
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.9:
-            raise ValueError(f"expected an overlap from 0 to 0.9, found {self.overlap:g}")
-        if min(self.size) < 8:
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise ValueError(f"expected an overlap from 0 to {MAX_OVERLAP}, found {self.overlap:g}")
+        if min(self.size) < MIN_SIDE_PX:
             height, width = self.size
-            raise ValueError(f"expected tiles of at least 8 pixels a side, found {height}x{width}")
+            raise ValueError(
+                f"expected tiles of at least {MIN_SIDE_PX} pixels per side, found {height}x{width}"
+            )
 
     @classmethod
     def of_height(cls, height: int, training_size: Size, overlap: float) -> Tiling:
-        """Tiles as high as `height`, in the proportions of the images of training."""
+        """Tiles of `height` pixels, in the proportions of the training images."""
         return cls((height, round(height * training_size[1] / training_size[0])), overlap)
 
 
 def predict_tiled(
-    logits_fn: LogitsFn, image: torch.Tensor, tiling: Tiling, batch_size: int = 16
+    logits_fn: LogitsFn, image: torch.Tensor, tiling: Tiling, batch_size: int = INFERENCE_BATCH_SIZE
 ) -> torch.Tensor:
     """Class ids uint8 `[H, W]` of an image uint8 `[3, H, W]`.
 
-    `logits_fn` maps tiles uint8 `[N, 3, h, w]` to logits `[N, K, h, w]`. Each tile counts with
-    weights that fall off linearly over the overlap. Works down the image in bands: besides image
-    and mask it holds the logits of one row of tiles, K x h x W floats, however high the image is.
-    An image smaller than a tile is continued with its edge pixels, so that its scale stays.
+    `logits_fn` maps tiles uint8 `[N, 3, h, w]` to logits `[N, K, h, w]`. The weights of a tile fall
+    off linearly over the overlap. The image is processed in bands from top to bottom: besides image
+    and mask, memory holds the logits of one row of tiles, K x h x W floats, whatever the height of
+    the image. An image smaller than a tile is padded with its edge pixels, which keeps its scale.
     """
     height, width = image.shape[1:]
     image = _at_least(image, tiling.size)
@@ -61,8 +67,8 @@ def predict_tiled(
                 weights = weights.to(logits.device)
             for x, tile in zip(columns, logits, strict=True):
                 band[:, :, x : x + w] += tile * weights
-        # No tile reaches these rows any more. The largest weighted sum is the largest weighted
-        # mean: the sum of the weights of a pixel is the same for all of its classes.
+        # These rows are final. The largest weighted sum is also the largest weighted mean: the
+        # weights of a pixel have the same sum for all classes.
         done = following - top
         mask[top:following] = band[:, :done].argmax(0).to(torch.uint8).cpu()
         band = torch.cat([band[:, done:], torch.zeros_like(band[:, :done])], 1)
@@ -70,21 +76,21 @@ def predict_tiled(
 
 
 def _starts(length: int, side: int, overlap: float) -> list[int]:
-    """Where tiles begin: evenly spread, overlapping by at least the part asked for."""
+    """Starts of the tiles: evenly spaced, overlapping by at least `overlap`."""
     step = max(1, int(side * (1 - overlap)))
     count = 1 + math.ceil((length - side) / step)
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
 
 def _ramp(side: int, overlap: float) -> torch.Tensor:
-    """Weights 0-1 along a side: rising over the overlap, falling over it again."""
+    """Weights 0-1 along a side: rising over one overlap, falling over the other."""
     shared = max(1.0, side * overlap)
     distance = torch.arange(side) + 0.5
     return (torch.minimum(distance, side - distance) / shared).clamp(max=1)
 
 
 def _at_least(image: torch.Tensor, size: Size) -> torch.Tensor:
-    """`image` continued with its last row and column where it is smaller than `size`."""
+    """`image`, padded with its last row and column up to `size`."""
     for axis, side in zip((1, 2), size, strict=True):
         length = image.shape[axis]
         if length < side:

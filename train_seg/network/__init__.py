@@ -1,0 +1,1 @@
+"""The segmentation network and the artefact that holds a trained one."""

@@ -9,15 +9,15 @@ from train_seg.config import SegmenterConfig
 
 CACHED = "cached"
 WEIGHTS = "imagenet"
-FILES = ("config.json", "model.safetensors")  # what smp asks the hub for
+FILES = ("config.json", "model.safetensors")  # the files that smp requests from the hub
 
 
 def settle_encoder_weights(config: SegmenterConfig) -> SegmenterConfig:
-    """`config` with `encoder_weights: cached` replaced by what is on this machine.
+    """`config` with `encoder_weights: cached` replaced by what this machine has.
 
-    That is `imagenet`, or None (random) where they were never downloaded for this encoder; timm's
-    encoders (`tu-...`) count as never. What is settled is part of a training's identity, so that a
-    resumed run cannot go on from other weights.
+    The result is `imagenet`, or None (random) if these weights were never downloaded for this
+    encoder; timm's encoders (`tu-...`) count as never downloaded. The result is part of a
+    training's identity, so a resumed run cannot continue from different weights.
     """
     if config.encoder_weights != CACHED:
         return config

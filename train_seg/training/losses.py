@@ -1,7 +1,7 @@
-"""What a training minimises: cross-entropy over labelled pixels, and the Dice loss of classes.
+"""The training objective: cross-entropy over labelled pixels, and the Dice loss over classes.
 
-Logits are float `[N, K, H, W]`, masks uint8 `[N, H, W]`, 255 = ignore. Where several processes
-train together, each passes its part of the batch and gets the loss of the whole one, see
+Logits are float `[N, K, H, W]`, masks uint8 `[N, H, W]`, 255 = ignore. If several processes train
+together, each passes its part of the batch and gets the loss of the whole batch; see
 `parallel.whole`.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from factory_core.dataset import IGNORE
 from train_seg.config import SegmenterConfig
-from train_seg.evaluation.metrics import IGNORE
 from train_seg.training.parallel import whole
 
 
@@ -26,7 +26,7 @@ def objective(logits: torch.Tensor, masks: torch.Tensor, config: SegmenterConfig
 def pixel_loss(
     logits: torch.Tensor, masks: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean cross-entropy over pixels that are not 255; 0 if all of them are."""
+    """Mean cross-entropy over the pixels that are not 255; 0 if there are none."""
     total = F.cross_entropy(
         logits.float(),
         masks.long(),
@@ -38,11 +38,12 @@ def pixel_loss(
 
 
 def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 - Dice over the classes in `masks`; 0 if there is none (Milletari et al., 2016).
+    """Mean of 1 - Dice over the classes in `masks`; 0 if there are none (Milletari et al., 2016).
 
-    Dice of a class is 2 Σ p g / (Σ p + Σ g) over the pixels of the batch that are not 255, p its
-    probability, g one where it is true. Not that of segmentation-models-pytorch, which divides by
-    the number of all classes and cannot be summed over processes; they agree where all occur.
+    The Dice of a class is 2 Σ p g / (Σ p + Σ g) over the pixels of the batch that are not 255: p is
+    the predicted probability of the class, g is 1 where it is true. The loss of
+    segmentation-models-pytorch divides by the number of all classes and cannot be summed over
+    processes; the two agree if all classes occur.
     """
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     truth = masks[:, None] == classes  # bool [N, K, H, W]
@@ -51,5 +52,5 @@ def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     sums = torch.stack([(p * truth).sum(pixels), p.sum(pixels), truth.sum(pixels).float()])
     overlap, predicted, true = whole(sums)
     present = true > 0
-    dice = 2 * overlap / (predicted + true).clamp(min=1)  # at least one pixel where present
+    dice = 2 * overlap / (predicted + true).clamp(min=1)  # >= 1 pixel if present
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

@@ -1,14 +1,12 @@
-"""The training step of a segmenter, its validation and its checkpoints, for Lightning."""
+"""Training step, validation and checkpoints of a segmenter, as a Lightning module."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import math
-import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,25 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
 
-from factory_core.storage import write_bytes
-from train_seg.config import SegmenterConfig
+from factory_core.storage import atomic_path, write_bytes
+from train_seg.config import SGD_MOMENTUM, SegmenterConfig
 from train_seg.data.stream import Stream
 from train_seg.evaluation.metrics import Confusion, scores
-from train_seg.network.segmenter import Network, weights_bytes
+from train_seg.network.network import Network, weights_bytes
+from train_seg.training.curves import write_table
 from train_seg.training.losses import objective
 from train_seg.training.parallel import rank, union, whole, world_size
 
 LAST_NAME = "last.ckpt"
 BEST_NAME = "best.safetensors"
-CURVES_NAME = "curves.csv"
-LOG_EVERY = 10  # steps between values in tensorboard, and between looks at the loss
+LOG_EVERY = 10  # steps between values in TensorBoard, and between checks of the loss
 
 
 class SegmenterModule(lightning.LightningModule):
-    """Minimises `losses.objective`; keeps the weights of the best mIoU.
+    """Minimises `losses.objective`; keeps the weights with the best mIoU.
 
-    Where several processes train together, each runs this on its part of the batches; numbers are
-    those of all parts, and the first process writes.
+    If several processes train together, each runs this module on its part of the batches. Loss and
+    scores are those of all parts, and only the first process writes.
     """
 
     def __init__(
@@ -59,14 +57,14 @@ class SegmenterModule(lightning.LightningModule):
 
     @property
     def result(self) -> Network:
-        """The network that is validated and kept: the averaged one if there is an average."""
+        """The network that is validated and kept: the averaged one if weights are averaged."""
         return self.average if self.average is not None else self.network
 
     def configure_optimizers(self) -> Any:
         config = self.config
         settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
         if config.optimizer == "sgd":
-            settings |= {"momentum": 0.9, "nesterov": True}
+            settings |= {"momentum": SGD_MOMENTUM, "nesterov": True}
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
@@ -93,7 +91,7 @@ class SegmenterModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         images, masks = batch
-        # Dropout is a function of seed and step, so that a resumed run repeats what was lost.
+        # Dropout depends on seed and step, so that a resumed run repeats the lost steps exactly.
         words = [self.config.seed, self.global_step, rank()]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
         loss = objective(self.network(images), masks, self.config)
@@ -106,7 +104,7 @@ class SegmenterModule(lightning.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average is not None:
             update_average(self.average, self.network, self.config.ema, self.global_step)
-        if self.global_step % LOG_EVERY == 0:  # not each step: a GPU is waited for
+        if self.global_step % LOG_EVERY == 0:  # not each step: reading it waits for the GPU
             self._check_loss()
 
     def _check_loss(self) -> None:
@@ -115,7 +113,7 @@ class SegmenterModule(lightning.LightningModule):
             raise ValueError(self._diverged(f"the loss is {loss}"))
 
     def check_weights(self) -> None:
-        """Raise ValueError unless all weights, averaged ones too, are finite."""
+        """Raise ValueError unless all weights, including averaged ones, are finite."""
         finite = torch.stack([t.isfinite().all() for t in self.state_dict().values()])
         if not finite.all():
             raise ValueError(self._diverged("weights are not finite"))
@@ -127,7 +125,7 @@ class SegmenterModule(lightning.LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        self.check_weights()  # class ids of NaN would be scored as any other
+        self.check_weights()  # NaN logits would be scored like any others
         self._confusion, self._images = Confusion(len(self.classes)), torch.tensor(0)
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
@@ -149,16 +147,16 @@ class SegmenterModule(lightning.LightningModule):
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` validations went by without a better mIoU."""
+        """Whether the last `patience` validations brought no better mIoU."""
         since = sum(row["step"] > self.best["step"] for row in self.history) if self.best else 0
         return self.config.patience is not None and since >= self.config.patience
 
     def on_train_start(self) -> None:
-        self.trainer.should_stop = self.exhausted  # before the run that is gone on with ended
+        self.trainer.should_stop = self.exhausted  # the resumed run may have ended
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was trained yet in this round: resuming, Lightning opens an empty one."""
+        """Whether this round has no step yet: when resuming, Lightning opens an empty one."""
         return not self._losses
 
     def on_train_epoch_end(self) -> None:
@@ -179,11 +177,7 @@ class SegmenterModule(lightning.LightningModule):
         self.trainer.should_stop = self.exhausted
         if not self.trainer.is_global_zero:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, row)
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_bytes(self.checkpoints.parent / CURVES_NAME, text.getvalue().encode())
+        write_table(self.checkpoints.parent, self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"best": self.best, "history": self.history}
@@ -192,9 +186,9 @@ class SegmenterModule(lightning.LightningModule):
         self.best, self.history = checkpoint["best"], checkpoint["history"]
 
     def restore_best(self) -> Network:
-        """The network with the weights of the best validation, or the last without any.
+        """The network with the weights of the best validation, or the last ones without validation.
 
-        Raises ValueError if the file that keeps them is missing or damaged.
+        Raises ValueError if the file with the best weights is missing or damaged.
         """
         if self.best:
             path = self.checkpoints / BEST_NAME
@@ -202,13 +196,13 @@ class SegmenterModule(lightning.LightningModule):
                 self.result.load_state_dict(safetensors.torch.load_file(path))
             except (OSError, SafetensorError, RuntimeError):
                 raise ValueError(
-                    f"{path} is missing or damaged: delete {path.parent} to start anew"
+                    f"{path} is missing or damaged: delete {path.parent} to start over"
                 ) from None
         return self.result
 
 
 class Skips(Callback):
-    """Keeps what a `stream` has skipped in the checkpoints, from all processes."""
+    """Keeps the samples that `stream` skipped, in all processes, in the checkpoints."""
 
     def __init__(self, stream: Stream):
         self._stream = stream
@@ -226,7 +220,7 @@ class Skips(Callback):
 
 
 class KeepLast(Checkpoint):
-    """Replaces checkpoints/last.ckpt after each round, whole or not at all."""
+    """Replaces checkpoints/last.ckpt atomically after each round."""
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -235,17 +229,17 @@ class KeepLast(Checkpoint):
         if pl_module.idle:
             return
         path = pl_module.checkpoints / LAST_NAME
-        temporary = path.with_name(f".tmp-{path.name}")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, path)
+        # All processes take part in saving; the first one writes.
+        target = atomic_path(path) if trainer.is_global_zero else nullcontext(path)
+        with target as file:
+            trainer.save_checkpoint(file)
 
 
 @torch.no_grad()
 def update_average(average: Network, network: Network, decay: float, step: int) -> None:
-    """Move `average` towards `network` after optimiser step `step` (from 1), buffers too.
+    """Move `average` and its buffers towards `network` after optimiser step `step` (from 1).
 
-    The decay grows from 2/11 to `decay`, so that a short run does not keep its random start.
+    The decay grows from 2/11 to `decay`, so that a short run forgets its random initialisation.
     """
     decay = min(decay, (1 + step) / (10 + step))
     for mean, value in zip(

@@ -14,13 +14,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 
+from factory_core.dataset import IGNORE
 from factory_core.storage import write_bytes
-from train_seg.evaluation.metrics import IGNORE
 from train_seg.training.module import SegmenterModule
 
 PANELS_DIR = "panels"
 ROWS = 6
-MIN_SIDE_PX = 128  # a smaller picture is enlarged by a whole factor
+MIN_SIDE_PX = 128  # smaller pictures are enlarged by an integer factor
 MAX_SIDE_PX = 384
 GAP_PX = 6
 LINE_PX = 18
@@ -30,10 +30,10 @@ Colours = Sequence[Sequence[int]]
 
 
 class Panels(Callback):
-    """Writes panels/step-000050.png after each round, and shows it to the loggers.
+    """Writes e.g. panels/step-000050.png after each round, and passes it to the loggers.
 
-    `images` uint8 `[N, 3, H, W]` and `masks` uint8 `[N, H, W]` are of the validation set; None
-    shows samples of the first batch instead.
+    `validation` is images uint8 `[N, 3, H, W]` and masks uint8 `[N, H, W]`; None shows samples of
+    the first training batch instead.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Panels(Callback):
 
 
 def predict(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Class ids uint8 `[N, H, W]`; leaves the network in the mode it is in."""
+    """Class ids uint8 `[N, H, W]`; the mode of the network is left unchanged."""
     training = network.training
     network.eval()
     with torch.inference_mode():
@@ -104,10 +104,10 @@ def draw_panel(
     palette: Colours,
     title: str,
 ) -> Image.Image:
-    """One row an image with its truth and its prediction, and the colours of the classes.
+    """One row per image with its truth and its prediction, and the colours of the classes.
 
-    `images` is uint8 `[N, 3, H, W]`, the masks are uint8 `[N, H, W]`; 255 is drawn in grey, as is
-    what was predicted there.
+    `images` is uint8 `[N, 3, H, W]`, masks are uint8 `[N, H, W]`. Pixels that are 255 in the truth
+    are grey in both columns.
     """
     colours = np.full((256, 3), IGNORED, np.uint8)
     colours[: len(palette)] = palette
@@ -133,7 +133,7 @@ def draw_panel(
         left = GAP_PX + column * (cell[0] + GAP_PX)
         draw.text((left, LINE_PX + 3), name, INK, font)
         for row, picture in enumerate(pictures):
-            # Not interpolated: a mixture of two class colours may be that of a third.
+            # Not interpolated: a mixture of two class colours may look like a third.
             tile = Image.fromarray(picture).resize(cell, Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + row * (cell[1] + GAP_PX)))
     for line, entries in enumerate(names):
@@ -145,7 +145,7 @@ def draw_panel(
 
 
 def _legend(classes: Sequence[str], width: int) -> list[list[tuple[int, int, str]]]:
-    """Lines of (left in pixels, class id, name) that fit into `width`."""
+    """Lines of (left edge in pixels, class id, name) that fit into `width` pixels."""
     font = ImageFont.load_default(size=12)
     lines: list[list[tuple[int, int, str]]] = [[]]
     left = GAP_PX

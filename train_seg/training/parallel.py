@@ -1,8 +1,8 @@
 """Several processes that train one network, each on its part of every batch.
 
-A step is the one that a single process would take on the whole batch: losses are means over the
-pixels of all parts, however many each part has, and batch normalisation sees all of them. Sums
-over processes run in another order than in one, so results agree to rounding, not to the bit.
+Each step equals that of a single process on the whole batch: losses are means over the pixels of
+all parts, whatever the number in each part, and batch normalisation sees all of them. Sums over
+processes are added in a different order, so results agree up to rounding, not to the bit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import distributed
 
 
 def rank() -> int:
-    """This process's number, 0 where there is only one."""
+    """The number of this process; 0 if there is only one."""
     return distributed.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return distributed.get_world_size() if _joined() else 1
 
 
@@ -30,10 +30,10 @@ def barrier() -> None:
 
 
 def whole(part: torch.Tensor) -> torch.Tensor:
-    """The sum of `part` over all processes, whose gradient reaches this process's part only.
+    """The sum of `part` over all processes; its gradient reaches only the part of this process.
 
-    A loss of such sums is the same in every process. DistributedDataParallel averages gradients:
-    multiply the loss by `world_size()` before `backward`.
+    A loss made of such sums is the same in every process. DistributedDataParallel averages
+    gradients, so multiply the loss by `world_size()` before `backward`.
     """
     if not _joined():
         return part
@@ -43,7 +43,7 @@ def whole(part: torch.Tensor) -> torch.Tensor:
 
 
 def union(part: dict[str, str]) -> dict[str, str]:
-    """The entries of all processes."""
+    """The entries of all processes together."""
     parts: list[dict[str, str]] = [part] * world_size()
     if _joined():
         distributed.all_gather_object(parts, part)
@@ -51,9 +51,9 @@ def union(part: dict[str, str]) -> dict[str, str]:
 
 
 def synchronise(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """`network` with batch normalisation over all processes; as it is where there is only one.
+    """`network` with batch normalisation over all processes; unchanged if there is only one.
 
-    On a GPU it is torch's, which no CPU has.
+    GPUs use torch's implementation, which does not support CPUs.
     """
     if world_size() == 1:
         return network
@@ -69,11 +69,11 @@ def synchronise(network: torch.nn.Module, device: torch.device) -> torch.nn.Modu
 
 
 class SyncedBatchNorm2d(torch.nn.BatchNorm2d):
-    """Batch normalisation whose moments are those of all processes' parts, on any device."""
+    """Batch normalisation with moments over the parts of all processes, on any device."""
 
     @classmethod
     def of(cls, norm: torch.nn.BatchNorm2d) -> SyncedBatchNorm2d:
-        """With the parameters and buffers of `norm`: not copies, the same tensors."""
+        """Shares the parameters and buffers of `norm`, without copying them."""
         new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
         new.__dict__.update(norm.__dict__)
         return new
@@ -91,7 +91,7 @@ class SyncedBatchNorm2d(torch.nn.BatchNorm2d):
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]
-        # A second exchange, because the mean of squares less the squared mean cancels digits.
+        # A second exchange: subtracting the squared mean from the mean of squares loses digits.
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             unbiased = variance * count / (count - 1)
@@ -104,7 +104,7 @@ class SyncedBatchNorm2d(torch.nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; the gradient is the sum of what all of them have."""
+    """Sum over processes; so is its gradient."""
 
     @staticmethod
     def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:

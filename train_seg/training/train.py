@@ -1,7 +1,7 @@
 """Training a segmenter: from dataset folders to a folder that `Segmenter.load` reads.
 
 OUT/model.safetensors, model.json   the segmenter, written at the end
-    training.json                   settings and digests: what a resumption must agree with
+    training.json                   settings and digests, which a resumed run must share
     checkpoints/                    last.ckpt, best.safetensors
     curves.csv, curves.png, tensorboard/        loss and mIoU over the steps
     panels/                         images, truth and predictions after each round
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,29 +29,26 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from factory_core.dataset import default_palette
 from factory_core.device import pick_device
-from factory_core.storage import write_bytes
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
 from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
-from train_seg.evaluation.plots import draw_curves
+from train_seg.network.network import build, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
-from train_seg.network.segmenter import Segmenter, build, check_sizes
+from train_seg.network.segmenter import Segmenter
+from train_seg.training.curves import write_plot
 from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
 from train_seg.training.panel import PANELS_DIR, Panels
 from train_seg.training.parallel import barrier, rank, synchronise, world_size
-
-CURVES_PLOT_NAME = "curves.png"
-MAX_LOADERS = 8
-MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
+from train_seg.training.plan import pick_num_workers, pick_precision, round_steps, total_steps
 
 
 @dataclass(frozen=True)
 class Together:
     """How Lightning joins this process with others that call `train` with the same arguments.
 
-    Their process group exists already; they see the same `out` and data.
+    Their process group already exists, and all of them see the same `out` and data.
     """
 
     strategy: Strategy
@@ -71,19 +67,19 @@ def train(
     callbacks: Sequence[Callback] = (),
     together: Together | None = None,
 ) -> Segmenter:
-    """Train on dataset folders and annotated images, joined; write the result to `out`.
+    """Train on dataset folders and annotated images together; write the result to `out`.
 
-    With `val` the weights of the best validation mIoU are kept, else the last. A run that was
-    interrupted goes on from its last checkpoint and ends with the weights that an undisturbed one
-    gives. `mix` is the share of each of `data` in the samples; without it each sample comes once
-    an epoch. `callbacks` watch (a progress bar): they find `loss`, `images/s` and `miou` among
-    Lightning's progress bar metrics.
+    With `val`, the weights of the best validation mIoU are kept, else the last ones. An
+    interrupted run resumes from its last checkpoint and ends with the same weights as an
+    uninterrupted one. `mix` is the share of each of `data` in the samples; without it, each sample
+    comes once per epoch. `callbacks` watch (a progress bar): they find `loss`, `images/s` and
+    `miou` among Lightning's progress bar metrics.
 
     Raises:
         FileNotFoundError: a dataset or one of its shards is missing.
-        ImportError: `wandb` without its package.
+        ImportError: `wandb` is set, but the package is not installed.
         ValueError: the data are damaged or disagree, the network cannot be built, `out` holds
-            a training with other settings or data or a damaged one, or the training diverged.
+            a training that is damaged or has other settings or data, or the training diverged.
     """
     config = settle_encoder_weights(config)
     num_workers = pick_num_workers(config, pick_device(device))
@@ -100,7 +96,7 @@ def open_segmenter_data(
     mix: Sequence[float] | None,
     num_workers: int = 0,
 ) -> TrainingData:
-    """What `train` learns from; refuses what does not go together, as `train` does."""
+    """The data that `train` trains on, with the same checks and errors."""
     training_data = open_training_data(
         data,
         lambda size: Augment(config.augment, size),
@@ -115,49 +111,13 @@ def open_segmenter_data(
     if val is not None:
         _check_validation(val, training_data.classes)
     elif config.patience is not None:
-        raise ValueError("patience counts validations: give --val too, or leave it out")
+        raise ValueError("patience counts validations: also give --val, or leave it out")
     return training_data
-
-
-def total_steps(config: SegmenterConfig, samples: int) -> int:
-    """Optimiser steps of a training on so many samples an epoch."""
-    return config.max_steps or math.ceil(config.epochs * samples / config.batch_size)
-
-
-def round_steps(config: SegmenterConfig, samples: int) -> int:
-    """Steps between validations: as configured, or an epoch, at least MIN_ROUND_STEPS."""
-    return config.validate_every or max(MIN_ROUND_STEPS, math.ceil(samples / config.batch_size))
-
-
-def pick_precision(config: SegmenterConfig, device: torch.device) -> str:
-    """Lightning's name of the precision; `auto` is bfloat16 where the hardware multiplies it.
-
-    A CPU without the instructions emulates bfloat16, ten times slower than float32.
-    """
-    if config.precision != "auto":
-        return {"float32": "32-true", "bfloat16": "bf16-mixed"}[config.precision]
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
-    if device.type == "cpu":
-        # Private functions of torch: absent in some builds, which then count as without.
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        if any(getattr(torch.cpu, name, lambda: False)() for name in probes):
-            return "bf16-mixed"
-    return "32-true"
-
-
-def pick_num_workers(config: SegmenterConfig, device: torch.device) -> int:
-    """Loader processes; by default as many as keep a GPU fed, and none beside a training CPU."""
-    if config.num_workers is not None:
-        return config.num_workers
-    if device.type == "cpu":
-        return 0
-    return min(MAX_LOADERS, torch.get_num_threads())  # this process's share of the cores
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What `train` was asked for, checked."""
+    """The arguments of `train`, checked."""
 
     data: TrainingData
     out: Path
@@ -214,7 +174,7 @@ class _Job:
         )
         if rank() == 0:
             segmenter.save(self.out)
-            _draw_curves(self.out, module.history)
+            write_plot(self.out, module.history)
         return segmenter
 
     def _trainer(
@@ -249,7 +209,7 @@ class _Job:
         return DataLoader(pairs, batch_size=self.config.batch_size)
 
     def _identity(self) -> dict[str, Any]:
-        """What decides the result, apart from the machine and the number of processes."""
+        """What determines the result, apart from the machine and the number of processes."""
         return {
             **self.config.model_dump(mode="json", exclude={"num_workers"}),
             "data": self.data.digest,
@@ -259,7 +219,7 @@ class _Job:
 
 
 def _devices(device: torch.device, together: Together | None) -> dict[str, Any]:
-    """Lightning's settings for one device here, or one of a process of several."""
+    """Lightning's settings for one device, or for one process of several."""
     if together is not None:
         return {
             "devices": "auto",
@@ -281,15 +241,6 @@ def _loggers(out: Path, wandb: bool) -> list[Logger]:
     return loggers
 
 
-def _draw_curves(out: Path, history: Sequence[dict[str, float]]) -> None:
-    """curves.png where matplotlib is installed; curves.csv says the same."""
-    try:
-        picture = draw_curves(history)
-    except ImportError:
-        return
-    write_bytes(out / CURVES_PLOT_NAME, picture)
-
-
 def _check_validation(val: LabeledImages, classes: Sequence[str]) -> None:
     if list(val.classes) != list(classes):
         raise ValueError(
@@ -307,7 +258,7 @@ def _digest(val: LabeledImages) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's tips and the warnings of libraries about each other."""
+    """Suppress Lightning's tips and the warnings of libraries about each other."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Augmentation: masks follow, seeds decide, each key does something."""
+"""Augmentation: masks follow, seeds determine the result, every key has an effect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_default_changes_nothing(pair):
 )
 def test_masks_follow_the_image(settings, pair):
     image, mask = pair
-    image = mask.expand(3, -1, -1).clone()  # an image that shows its own mask
+    image = mask.expand(3, -1, -1).clone()  # an image of its own mask
     augment = Augment(AugmentConfig(**settings), (32, 32))
     results = [augment(image, mask, seed) for seed in range(16)]
     assert all(torch.equal(i[0], m) for i, m in results)
@@ -43,9 +43,9 @@ def test_crop_keeps_size_and_classes(pair):
     assert not torch.equal(mask, pair[1])
 
 
-def test_zoom_crops_what_is_enlarged_and_pads_what_is_shrunk(pair):
+def test_zoom_crops_enlarged_images_and_pads_shrunk_ones(pair):
     image, mask = pair
-    image = mask.expand(3, -1, -1).clone()  # an image that shows its own mask
+    image = mask.expand(3, -1, -1).clone()  # an image of its own mask
     large, small = (Augment(AugmentConfig(zoom=(z, z)), (32, 32)) for z in (2, 0.5))
     enlarged = [large(image, mask, seed) for seed in range(4)]
     shrunk = [small(image, mask, seed) for seed in range(4)]
@@ -56,21 +56,21 @@ def test_zoom_crops_what_is_enlarged_and_pads_what_is_shrunk(pair):
         assert int((ids != 255).sum()) == 16 * 16
         assert (moved[:, ids == 255] == 128).all()
         assert (moved[:, ids != 255] <= 2).all()
-    assert len({tuple((m == 255).flatten().tolist()) for _, m in shrunk}) > 1  # somewhere
+    assert len({tuple((m == 255).flatten().tolist()) for _, m in shrunk}) > 1  # at different places
 
 
 @pytest.mark.parametrize(
     "settings",
     [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.9}, {"hue": 0.4}, {"blur": 2.0}],
 )
-def test_colours_change_but_masks_stay(settings, pair):
+def test_colours_change_but_masks_do_not(settings, pair):
     augment = Augment(AugmentConfig(**settings), (32, 32))
     results = [augment(*pair, seed) for seed in range(4)]
     assert any(not torch.equal(i, pair[0]) for i, _ in results)
     assert all(torch.equal(m, pair[1]) for _, m in results)
 
 
-def test_seed_decides_and_callers_random_state_stays(pair):
+def test_seed_determines_the_result_and_the_callers_random_state_is_kept(pair):
     augment = Augment(AugmentConfig(quarter_turns=True, hue=0.3, scale=(0.3, 1)), (32, 32))
     before = torch.get_rng_state()
     first, second = augment(*pair, seed=5), augment(*pair, seed=5)
@@ -80,12 +80,12 @@ def test_seed_decides_and_callers_random_state_stays(pair):
     assert not torch.equal(first[0], augment(*pair, seed=6)[0])
 
 
-def test_quarter_turns_want_squares():
+def test_quarter_turns_need_square_images():
     with pytest.raises(ValueError, match="needs square images, found 32x48"):
         Augment(AugmentConfig(quarter_turns=True), (32, 48))
 
 
-def test_configs_refuse_nonsense():
+def test_invalid_settings_are_refused():
     for wrong in ({"scale": (0.8, 0.5)}, {"zoom": (0, 2)}, {"hue": 0.7}, {"flip": True}):
         with pytest.raises(ValidationError):
             AugmentConfig(**wrong)

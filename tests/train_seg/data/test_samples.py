@@ -1,4 +1,4 @@
-"""Decoding one sample: pixels as Pillow gives them, whatever the picture."""
+"""Decoding one sample: the same pixels as Pillow, for any kind of picture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def palette_picture(colours: int) -> Image.Image:
     ],
     ids=["png", "jpg", "transparent", "rgba", "grey", "palette", "16 bits"],
 )
-def test_images_are_those_of_pillow(encoded: bytes) -> None:
+def test_images_equal_those_of_pillow(encoded: bytes) -> None:
     expected = np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(decode_picture(encoded, rgb=True), expected)
 
@@ -52,7 +52,7 @@ def test_images_are_those_of_pillow(encoded: bytes) -> None:
     [
         encode_mask(IDS, default_palette(5)),
         encode(Image.fromarray(IDS)),
-        encode(palette_picture(8)),  # four bits a pixel
+        encode(palette_picture(8)),  # four bits per pixel
     ],
     ids=["palette", "grey", "four bits"],
 )
@@ -62,23 +62,23 @@ def test_ids_are_as_stored(encoded: bytes) -> None:
 
 @pytest.mark.parametrize("rgb", [True, False])
 @pytest.mark.parametrize("length", [0, 10, 30, -100])
-def test_a_cut_off_picture_is_refused(rgb: bool, length: int) -> None:
+def test_a_truncated_picture_is_refused(rgb: bool, length: int) -> None:
     encoded = encode_rgb(PIXELS) if rgb else encode_mask(IDS, default_palette(5))
     with pytest.raises((OSError, ValueError, SyntaxError)):
         decode_picture(encoded[:length], rgb)
 
 
-@pytest.mark.parametrize(("rgb", "spoilt_bytes"), [(True, 16), (False, 40)])
-def test_wrong_bytes_that_pillow_would_take_are_refused(rgb: bool, spoilt_bytes: int) -> None:
+@pytest.mark.parametrize(("rgb", "damaged_bytes"), [(True, 16), (False, 40)])
+def test_damage_that_pillow_would_accept_is_refused(rgb: bool, damaged_bytes: int) -> None:
     encoded = encode_rgb(PIXELS) if rgb else encode_mask(IDS, default_palette(5))
-    spoilt = encoded[:-spoilt_bytes] + bytes(spoilt_bytes)
-    Image.open(io.BytesIO(spoilt)).load()
+    damaged = encoded[:-damaged_bytes] + bytes(damaged_bytes)
+    Image.open(io.BytesIO(damaged)).load()
     with pytest.raises((OSError, ValueError, SyntaxError)):
-        decode_picture(spoilt, rgb)
+        decode_picture(damaged, rgb)
 
 
 @pytest.mark.parametrize("largest", [2, 3, 254])
-def test_ids_beyond_the_list(largest: int) -> None:
+def test_unknown_ids_are_refused(largest: int) -> None:
     mask = torch.tensor([[0, 255], [largest, 255]], dtype=torch.uint8)
     if largest < 3:
         check_ids(mask, 3, "mine")

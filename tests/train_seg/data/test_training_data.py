@@ -1,4 +1,4 @@
-"""What is joined, rounds of Lightning, and what is refused before anything is read."""
+"""Joined data, rounds for Lightning, and the checks before anything is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_data(*data, augment=PLAIN, size=None, **settings):
 
 
 def identities(pairs) -> list[int]:
-    """A number an image, to tell samples apart."""
+    """One number per image, to distinguish samples."""
     return [hash(image.numpy().tobytes()) for image, _ in pairs]
 
 
@@ -32,10 +32,10 @@ def test_rounds_end_at_the_total_and_follow_the_position(dataset):
     second = identities(rounds)
     assert (len(first), len(second)) == (3, 2)
     assert first + second == identities(itertools.islice(batches(source, 4), 5))
-    assert second == identities(rounds)  # asked again for the same steps
+    assert second == identities(rounds)  # the same steps once more
 
 
-def test_resizes_to_the_size_asked_for(dataset, make_labeled):
+def test_resizes_to_the_requested_size(dataset, make_labeled):
     data = open_data(dataset, make_labeled(1, 48), size=(16, 24))
     for image, mask in data.source.epoch(0):
         assert image.shape == (3, 16, 24)
@@ -61,13 +61,13 @@ def test_classes_and_sizes_must_agree(dataset, write_dataset, make_labeled, tmp_
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ((1.0,), r"--mix 1: found 1 weights, expected one a --data: 2"),
+        ((1.0,), r"--mix 1: found 1 weights, expected 2, one per --data"),
         ((0.9, 0.0), r"--mix 0.9,0: expected weights above 0"),
         ((0.9, -1), r"--mix 0.9,-1: expected weights above 0"),
         ((0.9, float("nan")), r"--mix 0.9,nan: expected weights above 0"),
     ],
 )
-def test_weights_must_fit(dataset, make_labeled, mix, message):
+def test_weights_must_match_the_data(dataset, make_labeled, mix, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_data(dataset, make_labeled(2), mix=mix)
     assert "\n" not in str(caught.value)
@@ -81,7 +81,7 @@ def test_weights_are_part_of_the_data(dataset, make_labeled):
     assert len({plain.digest, mixed.digest, other.digest}) == 3
 
 
-def test_nothing_to_train_on(tmp_path, write_dataset):
+def test_missing_and_empty_data(tmp_path, write_dataset):
     with pytest.raises(ValueError, match="give --data DIR"):
         open_data()
     with pytest.raises(FileNotFoundError, match="no such folder"):

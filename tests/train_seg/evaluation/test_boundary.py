@@ -1,4 +1,4 @@
-"""Boundary F1: by hand, against distances of all pairs, and what ignored pixels do."""
+"""Boundary F1: by hand, against the distances of all pairs, and with ignored pixels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def square(left: int, size: int = 24, side: int = 10) -> torch.Tensor:
     return mask
 
 
-def test_contours_lie_on_both_sides_of_a_border_and_not_at_the_edge_of_the_image():
+def test_contours_are_on_both_sides_of_a_border_but_not_at_the_edge_of_the_image():
     ids = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)[None]
     found = contours(ids, torch.ones_like(ids, dtype=torch.bool))
     assert found[0].tolist() == [[255, 0, 1, 255], [255, 0, 1, 255]]
 
 
-def test_a_shift_within_the_tolerance_costs_nothing_and_more_costs_something():
+def test_only_a_shift_beyond_the_tolerance_lowers_the_score():
     assert tolerance_px((24, 24)) == 1
     assert boundary(square(6), square(6)).classes == [1, 1]
     assert boundary(square(6), square(7)).mean == 1
@@ -79,11 +79,11 @@ def test_images_are_averaged_and_batches_add_up():
     assert at_once.scores().classes == [*((1 + v) / 2 for v in single), None]
 
 
-def test_a_class_without_contour_in_the_truth_is_no_part_of_the_mean():
+def test_a_class_without_contour_in_the_truth_is_left_out_of_the_mean():
     guess = square(6)
     guess[0:3, 0:3] = 2
     result = boundary(square(6), guess, 3)
-    assert result.classes[2] == 0  # predicted where there is none
+    assert result.classes[2] == 0  # predicted, but not in the truth
     assert result.mean == pytest.approx((result.classes[0] + result.classes[1]) / 2)
     assert result.classes[1] == 1
 

@@ -13,7 +13,7 @@ from train_seg.evaluation.evaluate import Spread, evaluate
 
 @pytest.fixture
 def without_blue(by_colour):
-    """Right but for every second blue square."""
+    """Misses every second blue square."""
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         masks = by_colour(images)
@@ -59,9 +59,9 @@ def test_a_split_is_scored_as_a_set(make_labeled, without_blue):
     assert sorted(map(repr, result.splits)) == sorted(map(repr, alone))
 
 
-def test_more_splits_than_images(make_labeled, by_colour):
+def test_more_splits_than_images_are_refused(make_labeled, by_colour):
     data = make_labeled(2)
-    with pytest.raises(ValueError, match=r"found 2 images, expected at least one for each of 3"):
+    with pytest.raises(ValueError, match=r"found 2 images, expected at least 3, one per split"):
         evaluate(by_colour, data.images, data.masks, data.classes, splits=3)
 
 

@@ -33,7 +33,7 @@ def test_reference_policy_equals_the_papers_code():
 
 
 def test_policies_by_hand():
-    # class 0: 2 hits, 1 wrongly given to 1; class 2 absent from both; one ignored pixel, seen as 0
+    # class 0: 2 hits, 1 predicted as 1; class 2 in neither; one ignored pixel, predicted as 0
     result = score([0, 0, 0, 1, 255], [0, 0, 1, 1, 0])
     assert result.iou == [pytest.approx(2 / 3), pytest.approx(1 / 2), None]
     assert result.miou == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -42,13 +42,13 @@ def test_policies_by_hand():
     assert result.class_pixels == [3, 1, 0]
 
 
-def test_predicted_but_absent_class_is_no_part_of_miou():
+def test_a_class_that_is_only_predicted_is_left_out_of_miou():
     result = score([0, 0], [0, 2])
     assert result.iou == [0.5, None, 0.0]
     assert result.miou == 0.5
 
 
-def test_dict_carries_the_policies():
+def test_dict_contains_the_policies():
     found = json.loads(json.dumps(score([0, 1, 2], [0, 1, 2]).to_dict()))
     assert found["miou"] == found["miou_reference"] == 1
     assert "present in the ground truth" in found["miou_policy"]

@@ -1,4 +1,4 @@
-"""An evaluation shown: terminal, Markdown, JSON and pictures."""
+"""Evaluations as terminal tables, Markdown, JSON and figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shown(report: Report) -> str:
     return console.file.getvalue()
 
 
-def test_tables_carry_the_policies_and_all_parts(report):
+def test_tables_contain_the_policies_and_all_parts(report):
     text = " ".join(shown(report).split())
     for words in (
         "4 squares",
@@ -86,7 +86,7 @@ def test_numbers_are_means_over_the_models(report):
     assert found["corruptions"]["models"][0]["fog"] == [0.75, 0.25]
 
 
-def test_markdown_is_made_of_full_tables(report):
+def test_markdown_tables_are_complete(report):
     blocks = report.to_markdown().split("### ")[1:]
     assert len(blocks) == 5
     for block in blocks:
@@ -101,7 +101,7 @@ def test_names_with_bars_do_not_break_the_table(report):
     assert "a\\|b" in piped.to_markdown()
 
 
-def test_pictures(report):
+def test_figures(report):
     files = draw(report)
     assert sorted(files) == ["confusion.png", "corruptions.png", "iou.png"]
     for data in files.values():
@@ -110,7 +110,7 @@ def test_pictures(report):
     assert "corruptions.png" not in draw(Report("t", ["a"], report.evaluations[:1], []))
 
 
-def test_plots_without_matplotlib_say_what_to_install(report, monkeypatch):
+def test_the_error_without_matplotlib_names_the_extra(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[plots\]'"):
         draw(report)

@@ -1,4 +1,4 @@
-"""Corruptions: all of them run, repeat, and are counted where they belong."""
+"""Corruptions: all of them run, are reproducible, and enter the right score."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_names_of_groups_and_lists():
     assert len(corruption_names("common")) == 15
     assert "fog" in corruption_names("weather")
     assert corruption_names("fog, snow") == ["snow", "fog"]
-    with pytest.raises(ValueError, match=r"no corruption 'snwo': did you mean 'snow'\?"):
+    with pytest.raises(ValueError, match=r"unknown corruption 'snwo': did you mean 'snow'\?"):
         corruption_names("fog,snwo")
-    with pytest.raises(ValueError, match=r"no corruption '': expected one of all, common"):
+    with pytest.raises(ValueError, match=r"unknown corruption '': expected one of all, common"):
         corruption_names("")
 
 
 @pytest.mark.parametrize("name", corruption_names("all"))
-def test_each_corruption_repeats_and_leaves_the_callers_random_state(name, make_labeled, capsys):
+def test_each_corruption_is_reproducible_and_keeps_the_random_state(name, make_labeled, capsys):
     image = make_labeled(1, size=40).images[0]
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
@@ -45,7 +45,7 @@ def test_each_corruption_repeats_and_leaves_the_callers_random_state(name, make_
     assert capsys.readouterr().out == ""
 
 
-def test_severity_and_seed_decide(make_labeled):
+def test_severity_and_seed_matter(make_labeled):
     image = make_labeled(1).images[0].float()
     errors = [
         (corrupt(image.to(torch.uint8), "gaussian_noise", s, 0).float() - image).abs().mean()
@@ -94,7 +94,7 @@ def test_several_models_see_the_same_images(make_labeled, by_colour):
     assert (results[0].clean, results[1].clean) == (1.0, 0.5)
 
 
-def test_means_leave_out_the_extra_corruptions():
+def test_means_leave_out_extra_corruptions():
     result = Robustness(["fog", "spatter"], [1, 2], [[0.4, 0.2], [0.9, 0.9]], 0.6, ["fog"])
     assert result.mpc == pytest.approx(0.3)
     assert result.rpc == pytest.approx(0.5)
@@ -107,11 +107,11 @@ def test_means_leave_out_the_extra_corruptions():
 
 def test_small_images_are_refused(make_labeled, by_colour):
     data = make_labeled(1, size=24)
-    with pytest.raises(ValueError, match="at least 32 pixels a side, found 24x24"):
+    with pytest.raises(ValueError, match="at least 32 pixels per side, found 24x24"):
         robustness([by_colour], data.images, data.masks, data.classes, [1.0], ["fog"])
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_the_error_without_the_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[robustness\]'"):
         corruption_names("all")

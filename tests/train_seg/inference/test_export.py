@@ -1,4 +1,4 @@
-"""Exported models: the same masks in another runtime, and all a deployer has to know."""
+"""Exported models: the same masks in a different runtime, and complete metadata."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_onnx_gives_the_same_masks_at_any_size(segmenter, onnx_file, size):
         np.testing.assert_allclose(logits, segmenter.network(batch), atol=1e-4)
 
 
-def test_onnx_carries_classes_palette_and_normalisation(segmenter, onnx_file):
+def test_onnx_contains_classes_palette_and_normalisation(segmenter, onnx_file):
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == CLASSES
@@ -65,7 +65,7 @@ def test_onnx_carries_classes_palette_and_normalisation(segmenter, onnx_file):
     assert inputs.shape == ["N", 3, "H", "W"]
 
 
-def test_torchscript_gives_the_same_masks_and_carries_the_same(segmenter, tmp_path):
+def test_torchscript_gives_the_same_masks_and_metadata(segmenter, tmp_path):
     check = export(segmenter, tmp_path / "model.pt", "torchscript", list(images(2, 20, 20)))
     assert (check.pixels, check.differing) == (2 * 20 * 20, 0)
     extra = {exporting.METADATA_NAME: ""}
@@ -79,16 +79,16 @@ def test_torchscript_gives_the_same_masks_and_carries_the_same(segmenter, tmp_pa
         assert torch.equal(mask, segmenter.predict(batch))
 
 
-@pytest.mark.parametrize("spoil", ["logits", "mask", "shape"])
-def test_a_model_that_differs_is_not_written(segmenter, tmp_path, monkeypatch, spoil):
+@pytest.mark.parametrize("fault", ["logits", "mask", "shape"])
+def test_a_model_that_differs_is_not_written(segmenter, tmp_path, monkeypatch, fault):
     def wrong(data: bytes) -> exporting.Runtime:
         model = torch.jit.load(exporting.io.BytesIO(data))
 
         def run(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             mask, logits = model(batch)
-            if spoil == "logits":
+            if fault == "logits":
                 return mask, logits * 1.01
-            return (mask[:, 1:], logits) if spoil == "shape" else (2 - mask, logits)
+            return (mask[:, 1:], logits) if fault == "shape" else (2 - mask, logits)
 
         return run
 
@@ -99,7 +99,7 @@ def test_a_model_that_differs_is_not_written(segmenter, tmp_path, monkeypatch, s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_format_by_suffix():
+def test_the_suffix_determines_the_format():
     assert pick_format(Path("a.onnx"), None) == "onnx"
     assert pick_format(Path("a.PT"), None) == "torchscript"
     assert pick_format(Path("a.bin"), "onnx") == "onnx"
@@ -109,7 +109,7 @@ def test_format_by_suffix():
         pick_format(Path("a.pt"), "onnx")
 
 
-def test_without_its_packages_the_error_says_what_to_install(segmenter, tmp_path, monkeypatch):
+def test_the_error_without_packages_names_the_extra(segmenter, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[export\]'"):
         export(segmenter, tmp_path / "model.onnx", "onnx")

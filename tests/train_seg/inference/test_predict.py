@@ -1,4 +1,4 @@
-"""Writing predictions with any function from images to masks."""
+"""Writing predictions of any function from images to masks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_names_may_contain_folders_and_overlays_may_be_left_out(make_labeled, by
     assert [str(p) for p in masks] == ["masks/day/a.png", "masks/night/a.png"]
 
 
-def test_large_overlays_are_painted_in_bands_without_seams(
+def test_large_overlays_are_drawn_in_bands_without_seams(
     make_labeled, by_colour, tmp_path, monkeypatch
 ):
     image, mask = make_labeled(1, size=48).images[0], make_labeled(1, size=48).masks[0]
@@ -52,9 +52,7 @@ def test_large_overlays_are_painted_in_bands_without_seams(
     assert counts.class_pixels == torch.bincount(mask.flatten(), minlength=3).tolist()
 
 
-def test_batches_hold_no_more_pixels_than_memory_allows(
-    make_labeled, by_colour, tmp_path, monkeypatch
-):
+def test_batches_have_a_limited_number_of_pixels(make_labeled, by_colour, tmp_path, monkeypatch):
     seen = []
 
     def count(images: torch.Tensor) -> torch.Tensor:
@@ -67,7 +65,7 @@ def test_batches_hold_no_more_pixels_than_memory_allows(
     assert seen == [2, 2, 1, 1, 1]
 
 
-def test_two_images_of_one_name(make_labeled, by_colour, tmp_path):
+def test_two_images_with_the_same_name_are_refused(make_labeled, by_colour, tmp_path):
     image = make_labeled(1).images[0]
     with pytest.raises(ValueError, match="two images are called 'a'"):
         predict(by_colour, [("a", image), ("a", image)], tmp_path, PALETTE)

@@ -9,7 +9,7 @@ from train_seg.inference.tiles import Tiling, predict_tiled
 
 
 def by_colour(tiles: torch.Tensor) -> torch.Tensor:
-    """A function that looks at each pixel alone: tiling cannot change its result."""
+    """A function of single pixels: tiling cannot change its result."""
     return tiles.float()
 
 
@@ -27,7 +27,7 @@ def test_equals_the_whole_image_for_a_function_of_the_pixel(size, overlap):
     assert torch.equal(mask, image.argmax(0).to(torch.uint8))
 
 
-def test_tiles_have_the_size_asked_for_and_no_batch_is_larger():
+def test_tiles_have_the_requested_size_and_batches_are_limited():
     seen = []
 
     def logits(tiles: torch.Tensor) -> torch.Tensor:
@@ -39,13 +39,13 @@ def test_tiles_have_the_size_asked_for_and_no_batch_is_larger():
     assert max(shape[0] for shape in seen) == 4
 
 
-def test_the_middle_of_a_tile_outweighs_the_border_of_its_neighbour():
-    """A function that fails at the borders of its tiles, as networks do: the seams vanish."""
+def test_the_centre_of_a_tile_outweighs_the_border_of_its_neighbour():
+    """The function fails at the borders of its tiles, as networks do; the seams vanish."""
 
     def logits(tiles: torch.Tensor) -> torch.Tensor:
         result = torch.zeros(len(tiles), 2, *tiles.shape[2:])
         result[:, 0] = 1
-        result[:, 1, :2] = result[:, 1, -2:] = 2  # wrong in two rows at either end
+        result[:, 1, :2] = result[:, 1, -2:] = 2  # wrong in two rows at each end
         return result
 
     seams = predict_tiled(logits, random_image(64, 16), Tiling((16, 16), 0))
@@ -54,12 +54,12 @@ def test_the_middle_of_a_tile_outweighs_the_border_of_its_neighbour():
     assert not blended[2:-2].any()
 
 
-def test_sizes_follow_the_images_of_training():
+def test_tiles_have_the_proportions_of_the_training_images():
     assert Tiling.of_height(128, (64, 96), 0.25) == Tiling((128, 192), 0.25)
 
 
-def test_refuses_nonsense():
+def test_invalid_tilings_are_refused():
     with pytest.raises(ValueError, match=r"overlap from 0 to 0.9, found 1"):
         Tiling((16, 16), 1)
-    with pytest.raises(ValueError, match=r"at least 8 pixels a side, found 16x4"):
+    with pytest.raises(ValueError, match=r"at least 8 pixels per side, found 16x4"):
         Tiling.of_height(16, (64, 16), 0)

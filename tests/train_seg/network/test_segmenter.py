@@ -1,4 +1,4 @@
-"""The artefact: saved and loaded, any image size, damaged folders."""
+"""Networks of all kinds; the artefact: saving, loading, image sizes, damaged folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from train_seg.config import SegmenterConfig
-from train_seg.network.segmenter import Segmenter, build, check_sizes
+from train_seg.network.network import build, check_sizes
+from train_seg.network.segmenter import Segmenter
 
 CLASSES = ["ground", "red", "blue"]
 
@@ -46,20 +47,20 @@ def test_predicts_at_the_size_of_the_image(segmenter, size):
     assert segmenter.predict(torch.zeros(0, 3, *size, dtype=torch.uint8)).shape == (0, *size)
 
 
-def test_images_of_another_kind_are_refused(segmenter):
+def test_images_of_a_wrong_type_or_shape_are_refused(segmenter):
     with pytest.raises(ValueError, match=r"float32 of shape \[1, 3, 32, 32\], expected .*uint8"):
         segmenter.predict(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"shape \[32, 32, 3\], expected"):
         segmenter.predict(torch.zeros(32, 32, 3, dtype=torch.uint8))
 
 
-def test_missing_and_damaged(segmenter, tmp_path):
+def test_missing_and_damaged_files(segmenter, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no model.json"):
         Segmenter.load(tmp_path)
     segmenter.save(tmp_path)
     weights = tmp_path / "model.safetensors"
     os.truncate(weights, 1000)
-    with pytest.raises(ValueError, match="holds no usable model") as error:
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged") as error:
         Segmenter.load(tmp_path)
     assert "\n" not in str(error.value)
     weights.unlink()
@@ -71,12 +72,20 @@ def test_other_version_and_unknown_key(segmenter, tmp_path):
     segmenter.save(tmp_path)
     about = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**about, "format_version": 9}))
-    with pytest.raises(ValueError, match="format version 9, expected 1"):
+    with pytest.raises(ValueError, match=r"model\.json .*'format_version': found 9, expected 1"):
         Segmenter.load(tmp_path)
     about["config"]["learning_rate"] = 1
     (tmp_path / "model.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"model.json: Extra inputs"):
+    with pytest.raises(ValueError, match=r"model.json .*'config.learning_rate': Extra inputs"):
         Segmenter.load(tmp_path)
+
+
+def test_a_folder_of_an_earlier_version_loads(segmenter, tmp_path):
+    segmenter.save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    del about["skipped"]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert Segmenter.load(tmp_path).skipped == {}
 
 
 def test_refuses_weights_of_another_model(segmenter, tmp_path):
@@ -89,7 +98,7 @@ def test_refuses_weights_of_another_model(segmenter, tmp_path):
         Segmenter.load(tmp_path / "a")
 
 
-def test_one_class_is_none():
+def test_one_class_is_refused():
     with pytest.raises(ValueError, match="found 1 class, expected at least 2"):
         build(SegmenterConfig(encoder="resnet18"), 1, (32, 32))
 
@@ -114,9 +123,15 @@ def test_dropout_reaches_the_decoder():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"architecture": "DeepLab"}, "none so called: did you mean 'DeepLabV3'?"),
-        ({"architecture": "?"}, "none so called: expected one of Unet, .*, DeepLabV3, "),
-        ({"architecture": "Unet", "dropout": 0.1}, "it has no dropout: leave that setting out"),
+        (
+            {"architecture": "DeepLab"},
+            "unknown architecture 'DeepLab', did you mean 'DeepLabV3'",
+        ),
+        ({"architecture": "?"}, "expected one of Unet, .*, DeepLabV3, "),
+        (
+            {"architecture": "Unet", "dropout": 0.1},
+            "has no dropout; leave that setting out",
+        ),
         ({"architecture": "DPT"}, "Only Timm encoders are supported for DPT"),
     ],
 )
@@ -126,7 +141,7 @@ def test_refused_architectures(settings, expected):
     assert "\n" not in str(error.value)
 
 
-def test_an_architecture_that_cannot_take_the_size():
+def test_an_architecture_that_does_not_support_the_size():
     config = SegmenterConfig(architecture="FPN", encoder="resnet18", encoder_depth=3)
     network = build(config, 3, (40, 40))
     with pytest.raises(ValueError, match=r"cannot take images of 40x40: .*160x160.*set image_size"):

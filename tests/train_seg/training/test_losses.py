@@ -28,7 +28,7 @@ def test_pixel_loss_ignores_255():
     assert pixel_loss(logits, torch.full_like(masks, 255)) == 0
 
 
-def test_dice_is_that_of_smp_where_all_classes_occur(batch):
+def test_dice_equals_that_of_smp_if_all_classes_occur(batch):
     logits, masks = batch
     reference = smp.losses.DiceLoss("multiclass", ignore_index=255)(logits, masks.long())
     assert float(dice_loss(logits, masks)) == pytest.approx(float(reference), abs=1e-6)
@@ -39,12 +39,12 @@ def test_dice_by_hand():
     sure = 50.0 * F.one_hot(torch.tensor([[[0, 0, 1, 2]]]), 3).permute(0, 3, 1, 2).float()
     assert float(dice_loss(sure, masks)) == pytest.approx(0)  # class 2 is not in the truth
     wrong = 50.0 * F.one_hot(torch.tensor([[[0, 1, 1, 1]]]), 3).permute(0, 3, 1, 2).float()
-    # Of both classes one pixel is right: 2 * 1 / (1 + 2) each.
+    # One pixel of each class is right: 2 * 1 / (1 + 2) each.
     assert float(dice_loss(wrong, masks)) == pytest.approx(1 / 3)
     assert dice_loss(wrong, torch.full_like(masks, 255)) == 0
 
 
-def test_objective_weighs_its_parts(batch):
+def test_objective_is_the_weighted_sum(batch):
     logits, masks = batch
     config = SegmenterConfig(dice=0.5, label_smoothing=0.1)
     expected = pixel_loss(logits, masks, 0.1) + 0.5 * dice_loss(logits, masks)

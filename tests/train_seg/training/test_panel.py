@@ -1,4 +1,4 @@
-"""The sheets of predictions, by their pixels."""
+"""The pixels of the sheets of predictions."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_large_images_and_many_names_fit():
     assert sheet.height > 256 + 30 / 6 * 18
 
 
-def test_predict_leaves_the_mode(tiny_segmenter):
+def test_predict_keeps_the_mode_of_the_network(tiny_segmenter):
     network = tiny_segmenter(["a", "b"]).network.train()
     masks = predict(network, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     assert masks.shape == (2, 32, 32)
     assert network.training
 
 
-def test_a_sheet_each_round(config, tmp_path, make_labeled):
+def test_each_round_writes_a_sheet(config, tmp_path, make_labeled):
     short = config.model_copy(update={"max_steps": 4, "validate_every": 2})
     for name, val in (("val", make_labeled(8)), ("train", None)):
         train([make_labeled(4)], tmp_path / name, short, val, device="cpu")

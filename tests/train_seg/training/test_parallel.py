@@ -1,4 +1,4 @@
-"""Two processes with a part of a batch each against one with the whole batch."""
+"""Two processes with a part of a batch each, compared with one that has the whole batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_network() -> torch.nn.Sequential:
 
 
 def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Five images, most ignored pixels in the first ones; class 2 only in the last."""
+    """Five images; most ignored pixels are in the first two, class 2 only in the last."""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(5, 3, 8, 8, generator=generator)
     masks = torch.randint(0, 2, (5, 6, 6), generator=generator).byte()
@@ -73,7 +73,7 @@ def test_two_processes_take_the_step_of_one(tmp_path):
             torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_alone_nothing_is_exchanged():
+def test_a_single_process_exchanges_nothing():
     network = make_network()
     assert synchronise(network, torch.device("cpu")) is network
     assert type(network[1]) is torch.nn.BatchNorm2d

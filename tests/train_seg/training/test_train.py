@@ -1,4 +1,4 @@
-"""Training: round trip, exact resumption, determinism, and what is refused."""
+"""Training: round trip, exact resumption, determinism, and the checks before it starts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ from lightning.pytorch.callbacks import Callback
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.evaluation.evaluate import evaluate
-from train_seg.network.segmenter import Segmenter, build
+from train_seg.network.network import build
+from train_seg.network.segmenter import Segmenter
 from train_seg.training.module import SegmenterModule
-from train_seg.training.train import (
-    pick_num_workers,
-    pick_precision,
-    round_steps,
-    total_steps,
-    train,
-)
+from train_seg.training.train import train
 
 
 class Stop(Exception):
@@ -29,7 +24,7 @@ class Stop(Exception):
 
 
 class StopAt(Callback):
-    """Breaks off the training at a step, as a lost machine would."""
+    """Interrupts the training after a step, as a lost machine would."""
 
     def __init__(self, step: int):
         self.step = step
@@ -45,11 +40,11 @@ def weights(folder: Path) -> bytes:
 
 def test_learns_squares_and_round_trips(dataset, config, tmp_path, make_labeled, capfd):
     val = make_labeled()
-    # In float32, as a loaded segmenter predicts: bfloat16 would validate a little differently.
-    given = {"max_steps": 40, "validate_every": 20, "lr": 3e-3, "precision": "float32"}
+    # In float32, as loaded segmenters predict; validation in bfloat16 would differ slightly.
+    given = {"max_steps": 30, "validate_every": 15, "lr": 3e-3, "precision": "float32"}
     more = config.model_copy(update=given)
     trained = train([dataset], tmp_path / "out", more, val, device="cpu")
-    assert capfd.readouterr() == ("", "")  # no library's advice
+    assert capfd.readouterr() == ("", "")  # no advice from libraries
     loaded = Segmenter.load(tmp_path / "out", device="cpu")
     result = evaluate(loaded.predict, val.images, val.masks, loaded.classes).scores
     assert loaded.classes == ["ground", "red", "blue"]
@@ -57,13 +52,13 @@ def test_learns_squares_and_round_trips(dataset, config, tmp_path, make_labeled,
     assert result.miou == pytest.approx(loaded.scores["miou"])
     assert torch.equal(trained.predict(val.images), loaded.predict(val.images))
     rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").open()))
-    assert [int(r["step"]) for r in rows] == [20, 40]
+    assert [int(r["step"]) for r in rows] == [15, 30]
     assert max(float(r["miou"]) for r in rows) == pytest.approx(result.miou)
     assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
 @pytest.mark.parametrize("validate", [False, True])
-def test_resumed_equals_undisturbed(dataset, config, tmp_path, validate, make_labeled):
+def test_resumed_equals_uninterrupted(dataset, config, tmp_path, validate, make_labeled):
     config = config.model_copy(
         update={
             "max_steps": 5,
@@ -85,12 +80,12 @@ def test_resumed_equals_undisturbed(dataset, config, tmp_path, validate, make_la
     assert again.scores == Segmenter.load(tmp_path / "whole", "cpu").scores
 
 
-def test_same_seed_same_weights(dataset, config, tmp_path):
+def test_equal_seeds_give_equal_weights(dataset, config, tmp_path):
     short = config.model_copy(update={"max_steps": 2})
     before = torch.get_rng_state()
     for name in ("a", "b"):
         train([dataset], tmp_path / name, short, device="cpu")
-    assert torch.equal(before, torch.get_rng_state())  # the caller's own draws are not disturbed
+    assert torch.equal(before, torch.get_rng_state())  # the caller's random state is kept
     other = short.model_copy(update={"seed": 1})
     train([dataset], tmp_path / "c", other, device="cpu")
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
@@ -123,7 +118,6 @@ def test_every_other_key_trains(dataset, tmp_path, make_labeled):
         batch_size=2,
         max_steps=2,
         precision="float32",
-        num_workers=1,
         shuffle_buffer=2,
     )
     result = train([dataset], tmp_path / "out", config, device="cpu")
@@ -131,17 +125,17 @@ def test_every_other_key_trains(dataset, tmp_path, make_labeled):
     assert result.predict(make_labeled(1, 50).images).shape == (1, 50, 50)
 
 
-def test_refuses_other_settings_in_the_same_folder(dataset, config, tmp_path, make_labeled):
+def test_different_settings_in_the_same_folder_are_refused(dataset, config, tmp_path, make_labeled):
     short = config.model_copy(update={"max_steps": 1})
     train([dataset], tmp_path / "out", short, device="cpu")
     other = short.model_copy(update={"lr": 0.5})
     with pytest.raises(ValueError, match=r"lr \(0.001, now 0.5\); use another --out"):
         train([dataset], tmp_path / "out", other, device="cpu")
-    with pytest.raises(ValueError, match="another training: other data, other validation data;"):
+    with pytest.raises(ValueError, match="different training: other data, other validation data;"):
         train([make_labeled(4)], tmp_path / "out", short, make_labeled(1), device="cpu")
 
 
-def test_failed_start_binds_nothing(dataset, config, tmp_path, make_labeled):
+def test_a_failed_start_does_not_bind_the_folder(dataset, config, tmp_path, make_labeled):
     short = config.model_copy(update={"max_steps": 1})
     with pytest.raises(Stop):
         train([dataset], tmp_path / "out", config, device="cpu", callbacks=[StopAt(1)])
@@ -151,8 +145,7 @@ def test_failed_start_binds_nothing(dataset, config, tmp_path, make_labeled):
     assert not stale.exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_damaged_checkpoint(config, tmp_path, make_labeled, damage):
+def test_damaged_checkpoint(config, tmp_path, make_labeled):
     data, out = [make_labeled(4)], tmp_path / "out"
     short = config.model_copy(update={"max_steps": 1})
     train(data, out, short, device="cpu")
@@ -160,9 +153,10 @@ def test_damaged_checkpoint(config, tmp_path, make_labeled, damage):
     content = last.read_bytes()
     half = len(content) // 2
     flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
-    last.write_bytes({"truncated": content[:half], "flipped": flipped, "empty": b""}[damage])
-    with pytest.raises(ValueError, match=r"last.ckpt is damaged: delete it to start anew$"):
-        train(data, out, short, device="cpu")
+    for damaged in (content[:half], flipped, b""):
+        last.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last.ckpt is damaged: delete it to start over$"):
+            train(data, out, short, device="cpu")
     last.unlink()
     stale = last.with_name(".tmp-last.ckpt")
     stale.touch()
@@ -181,12 +175,12 @@ def test_damaged_record_and_best_weights(config, tmp_path, make_labeled):
         train(data, out, short, make_labeled(1), device="cpu")
     for content in ("{", "[1]"):
         (out / "training.json").write_text(content)
-        with pytest.raises(ValueError, match=r"training.json is damaged: delete it to start"):
+        with pytest.raises(ValueError, match=r"training.json is damaged .*: delete it to start"):
             train(data, out, short, make_labeled(1), device="cpu")
 
 
-class Spoil(Callback):
-    """Puts a NaN into the weights before a step."""
+class Poison(Callback):
+    """Fills a weight tensor with NaN before a step."""
 
     def on_train_batch_start(self, trainer, pl_module, *_):
         if trainer.global_step == 2:
@@ -208,10 +202,10 @@ def test_diverged_training_is_not_saved(config, tmp_path, make_labeled, validate
 def test_diverged_training_stops_within_a_round(config, tmp_path, make_labeled):
     long = config.model_copy(update={"max_steps": 100, "validate_every": 100})
     with pytest.raises(ValueError, match=r"diverged, the loss is nan after step 10 of 100: lower"):
-        train([make_labeled(4)], tmp_path, long, device="cpu", callbacks=[Spoil()])
+        train([make_labeled(4)], tmp_path, long, device="cpu", callbacks=[Poison()])
 
 
-def test_refuses_other_classes_in_validation(dataset, config, tmp_path, make_labeled):
+def test_different_classes_in_validation_are_refused(dataset, config, tmp_path, make_labeled):
     val = make_labeled(1)
     wrong = LabeledImages(val.images, val.masks, ["ground", "red", "green"], name="my/val")
     with pytest.raises(ValueError, match="my/val has the classes ground, red, green, the train"):
@@ -225,36 +219,9 @@ def test_unknown_encoder_is_one_line(dataset, config, tmp_path):
         train([dataset], tmp_path / "out", wrong)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 150
-    with pytest.raises(ValueError, match=r"none so called, expected e.g. resnet18"):
+    with pytest.raises(ValueError, match=r"unknown encoder, expected e.g. resnet18"):
         train([dataset], tmp_path / "out", config.model_copy(update={"encoder": "?"}))
     assert not (tmp_path / "out").exists()
-
-
-def test_length_of_a_run():
-    config = SegmenterConfig(batch_size=8, epochs=3)
-    assert total_steps(config, 100) == 38
-    assert total_steps(config.model_copy(update={"max_steps": 7}), 100) == 7
-    assert (round_steps(config, 24), round_steps(config, 8000)) == (50, 1000)
-
-
-def test_auto_precision_asks_the_hardware(monkeypatch):
-    cpu = torch.device("cpu")
-    for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-            monkeypatch.setattr(torch.cpu, name, lambda s=supported: s, raising=False)
-        assert pick_precision(SegmenterConfig(), cpu) == expected
-    assert pick_precision(SegmenterConfig(precision="bfloat16"), cpu) == "bf16-mixed"
-
-
-def test_loader_processes_as_the_device_wants_them():
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert torch.get_num_threads() == 1
-    assert pick_num_workers(SegmenterConfig(), cpu) == 0
-    assert pick_num_workers(SegmenterConfig(), gpu) == 1
-    torch.set_num_threads(20)
-    assert pick_num_workers(SegmenterConfig(), gpu) == 8
-    assert pick_num_workers(SegmenterConfig(num_workers=0), gpu) == 0
-    assert pick_num_workers(SegmenterConfig(num_workers=3), cpu) == 3
 
 
 def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
@@ -273,7 +240,7 @@ def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
 
 def test_patience_without_validation_is_refused(config, tmp_path, make_labeled):
     impatient = config.model_copy(update={"patience": 2})
-    with pytest.raises(ValueError, match="patience counts validations: give --val too"):
+    with pytest.raises(ValueError, match="patience counts validations: also give --val"):
         train([make_labeled(4)], tmp_path / "out", impatient, device="cpu")
     assert not (tmp_path / "out").exists()
 

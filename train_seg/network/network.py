@@ -1,0 +1,148 @@
+"""The segmentation network: a model of segmentation-models-pytorch between uint8 and logits."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from typing import Any
+
+import safetensors.torch
+import segmentation_models_pytorch as smp
+import torch
+from torch.nn import functional as F
+
+from train_seg.config import SegmenterConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Network(torch.nn.Module):
+    """A model with its normalisation and sizes: uint8 images in, logits of the same size out."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool
+    ):
+        """`image_size` (height, width) is the training size; other images are resized to it.
+
+        `pretrained` False leaves the encoder random too, for weights that are loaded afterwards.
+        """
+        super().__init__()
+        self.net = smp.create_model(
+            config.architecture,
+            encoder_name=config.encoder,
+            encoder_depth=config.encoder_depth,
+            encoder_weights=config.encoder_weights if pretrained else None,
+            classes=classes,
+            **_own_settings(config),
+        )
+        # smp builds all stages of a ResNet whatever the depth: the unused ones would take up most
+        # of the file.
+        for stage in ("layer3", "layer4")[config.encoder_depth - 3 :]:
+            if hasattr(self.net.encoder, stage):
+                setattr(self.net.encoder, stage, torch.nn.Identity())
+        stride = self.net.encoder.output_stride
+        self.input_size = tuple(
+            math.ceil(side * config.input_scale / stride) * stride for side in image_size
+        )
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits float `[N, K, h, w]` of images uint8 `[N, 3, h, w]`."""
+        size = images.shape[-2:]
+        x = (images.float() / 255 - self.mean) / self.std
+        if tuple(size) != self.input_size:
+            x = F.interpolate(x, self.input_size, mode="bilinear", antialias=True)
+        logits = self.net(x.contiguous(memory_format=torch.channels_last))
+        if tuple(size) != self.input_size:
+            logits = F.interpolate(logits, size, mode="bilinear")
+        return logits
+
+
+def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
+    """The settings of the architecture in `config`, without the encoder's, under smp's names.
+
+    Raises ValueError if the architecture is unknown, or has no dropout to set.
+    """
+    kinds = smp.MODEL_ARCHITECTURES_MAPPING
+    if config.architecture.lower() not in kinds:
+        names = [kind.__name__ for kind in kinds.values()]
+        near = difflib.get_close_matches(config.architecture, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}"
+        raise ValueError(f"unknown architecture '{config.architecture}', {hint}")
+    kind = kinds[config.architecture.lower()]
+    parameters = inspect.signature(kind).parameters
+    settings: dict[str, Any] = {
+        "encoder_output_stride": config.output_stride,
+        "decoder_atrous_rates": config.atrous_rates,
+    }
+    dropouts = [name for name in parameters if name.endswith("dropout")]
+    if config.dropout is not None:
+        if not dropouts:
+            raise ValueError("this architecture has no dropout; leave that setting out")
+        settings |= dict.fromkeys(dropouts, config.dropout)
+    settings = {name: value for name, value in settings.items() if name in parameters}
+    channels = getattr(parameters.get("decoder_channels"), "default", None)
+    if isinstance(channels, tuple):  # U-Nets: one per stage
+        settings["decoder_channels"] = channels[: config.encoder_depth]
+    if kind is smp.PSPNet:  # upsamples once, from the encoder's last map to the image
+        settings["upsampling"] = 2**config.encoder_depth
+    return settings
+
+
+def build(
+    config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool = True
+) -> Network:
+    """The network of `config`; arguments as for `Network`.
+
+    Raises:
+        ValueError: fewer than two classes, or segmentation-models-pytorch does not know the
+            architecture or the encoder, or cannot combine the settings.
+    """
+    if classes < 2:
+        raise ValueError(f"found {classes} class, expected at least 2")
+    try:
+        return Network(config, classes, image_size, pretrained)
+    except (KeyError, ValueError, RuntimeError) as error:
+        what = f"cannot build {config.architecture} on encoder '{config.encoder}'"
+        if str(error.args[0] if error.args else "").startswith("Wrong encoder name"):
+            names = smp.encoders.get_encoder_names()  # hundreds, all of them in smp's error
+            near = difflib.get_close_matches(config.encoder, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "expected e.g. resnet18"
+            raise ValueError(f"{what}: unknown encoder, {hint}") from None
+        reason = str(error.args[0] if error.args else error).splitlines()[0][:200]
+        raise ValueError(f"{what} with weights {config.encoder_weights!r}: {reason}") from error
+
+
+def check_sizes(network: Network, image_size: tuple[int, int]) -> None:
+    """Raise ValueError unless the logits are as large as images of the training size.
+
+    Some architectures take images of one size only, or no small ones. They fail only when used.
+    """
+    found = ""
+    try:
+        with torch.inference_mode():
+            logits = network.eval()(torch.zeros(1, 3, *image_size, dtype=torch.uint8))
+        if tuple(logits.shape[-2:]) != image_size:
+            found = f"its output has {logits.shape[-2]}x{logits.shape[-1]} pixels"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        found = str(error).splitlines()[0][:200]
+    network.train()
+    if found:
+        height, width = network.input_size
+        raise ValueError(
+            f"this architecture and encoder_depth cannot take images of {height}x{width}: {found}; "
+            "set image_size, input_scale or encoder_depth"
+        )
+
+
+def weights_bytes(network: Network) -> bytes:
+    """The weights as a safetensors file."""
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    return safetensors.torch.save(state)

@@ -1,0 +1,36 @@
+"""What settings come to on the data and the machine at hand: steps, precision, loader processes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from factory_core.device import pick_dtype
+from train_seg.config import MAX_LOADERS, MIN_ROUND_STEPS, SegmenterConfig
+
+LIGHTNING_PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed"}
+
+
+def total_steps(config: SegmenterConfig, samples: int) -> int:
+    """Optimiser steps of a training with this many samples per epoch."""
+    return config.max_steps or math.ceil(config.epochs * samples / config.batch_size)
+
+
+def round_steps(config: SegmenterConfig, samples: int) -> int:
+    """Steps between validations: as configured, else an epoch, at least MIN_ROUND_STEPS."""
+    return config.validate_every or max(MIN_ROUND_STEPS, math.ceil(samples / config.batch_size))
+
+
+def pick_precision(config: SegmenterConfig, device: torch.device) -> str:
+    """Lightning's name of the precision; `auto` is bfloat16 if the hardware multiplies it."""
+    return LIGHTNING_PRECISIONS[pick_dtype(config.precision, device)]
+
+
+def pick_num_workers(config: SegmenterConfig, device: torch.device) -> int:
+    """Loader processes; by default enough to keep a GPU busy, and none if the CPU trains."""
+    if config.num_workers is not None:
+        return config.num_workers
+    if device.type == "cpu":
+        return 0
+    return min(MAX_LOADERS, torch.get_num_threads())  # this process's share of the cores
