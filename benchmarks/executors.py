@@ -31,7 +31,9 @@ from rich.console import Console
 from rich.table import Table
 
 from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
-from factory.pipeline.run import Progress, generate
+from factory.pipeline.job import Job
+from factory.pipeline.progress import Progress
+from factory.pipeline.run import run
 from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.storage import write_json
 from generators.base import FeatureMaps, sample_seed
@@ -49,7 +51,7 @@ class Moment:
     cpu_sec: float
 
 
-def run(
+def timed(
     recipe: ResolvedRecipe, n: int, executor: Executor, folder: Path, load: Any = None
 ) -> tuple[list[Moment], float]:
     """Make a dataset; returns one moment per shard, and the seconds from start to finish."""
@@ -63,7 +65,7 @@ def run(
     more = {} if load is None else {"load": load}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        generate(recipe, n, Path(name) / "out", executor=executor, on_progress=note, **more)
+        run(Job.sampling(recipe, n, Path(name) / "out", **more), executor, note)
         took = time.perf_counter() - began
     return moments, took
 
@@ -77,7 +79,7 @@ def scaling(folder: Path, shards: int, steps: int) -> list[dict[str, Any]]:
     recipe = resolve(load_recipe("demo", [f"generator.steps={steps}", *sizes]))
     rows = []
     for workers in (1, 2):
-        moments, _ = run(recipe, BATCH * shards * workers, RayExecutor(workers), folder)
+        moments, _ = timed(recipe, BATCH * shards * workers, RayExecutor(workers), folder)
         first, last = moments[len(moments) // 5], moments[-workers]
         span = last.wall_sec - first.wall_sec
         rows.append(
@@ -163,7 +165,7 @@ def shard_price(folder: Path, shards: int) -> list[dict[str, Any]]:
     rows = []
     for name, executor in executors.items():
         times = Path(tempfile.mkdtemp(dir=folder))
-        moments, took = run(recipe, shards, executor, folder, stub_loader(times))
+        moments, took = timed(recipe, shards, executor, folder, stub_loader(times))
         work = sum(float(file.read_text()) for file in times.iterdir())
         workers = len(list(times.iterdir()))
         first, last = moments[1], moments[-1]

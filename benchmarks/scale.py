@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from factory.pipeline.commit import select_rows, write_samples
-from factory.pipeline.job import finished_shard
-from factory.pipeline.worker import Shard, ShardStats, rows_schema
+from factory.pipeline.ownership import finished_shards
+from factory.pipeline.shard import Shard, ShardStats
+from factory.pipeline.shard_writer import rows_schema
 from factory_core.dataset import FileInfo, sample_key
-from factory_core.storage import write_json
+from factory_core.storage import open_store, write_json
 
 SHARD_SIZE = 1000
 CLASSES = 5
@@ -54,7 +55,7 @@ def make_up(folder: Path, shards: int) -> None:
             "uncertainty": rng.random(SHARD_SIZE, np.float32),
             "class_pixels": pa.ListArray.from_arrays(offsets, counts.ravel()),
         }
-        rows, tar = folder / f"{shard.stem}.parquet", folder / f"{shard.stem}.tar"
+        rows, tar = folder / shard.parquet, folder / shard.tar
         pq.write_table(pa.table(columns, rows_schema(False)), rows)
         tar.touch()
         stats = ShardStats(
@@ -69,20 +70,21 @@ def make_up(folder: Path, shards: int) -> None:
             uncertainty_histogram=None,
             precision="",
         )
-        (folder / f"{shard.stem}_stats.json").write_text(json.dumps(stats.to_json()))
+        (folder / shard.marker).write_text(json.dumps(stats.to_json()))
 
 
 def measure(folder: Path, shards: int) -> dict[str, float]:
     """Seconds of each part, peak memory of the process, and bytes written."""
     times = [time.perf_counter()]
-    stats = [finished_shard(folder, shard_at(number), job="") for number in range(shards)]
+    store = open_store(folder)
+    stats = finished_shards(store, [shard_at(number) for number in range(shards)], job="")
     times.append(time.perf_counter())
-    rows = [folder / found.rows.name for found in stats if found is not None]
+    rows = [folder / found.rows.name for _, found in sorted(stats.items())]
     assert len(rows) == shards
     selection = select_rows(rows, 0.1)
     times.append(time.perf_counter())
     names = [f"scale-{i:06d}.tar" for i in range(-(-int(selection.kept.sum()) // SHARD_SIZE))]
-    info, _ = write_samples(folder / "samples.parquet", rows, selection, names, SHARD_SIZE)
+    info, _ = write_samples(store, rows, selection, names, SHARD_SIZE)
     times.append(time.perf_counter())
     markers_sec, select_sec, write_sec = np.diff(times).tolist()
     return {

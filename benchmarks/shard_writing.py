@@ -77,7 +77,7 @@ def ours(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> 
         for p in pictures:
             tar.add(encode_sample(p.key, p.image, p.mask, PALETTE, p.meta, image_format))
         tar.close()
-    FileInfo.written(file, path, len(pictures))
+    FileInfo.written(file, path.name, len(pictures))
 
 
 def plain(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> None:

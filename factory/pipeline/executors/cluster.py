@@ -88,7 +88,7 @@ def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
 
 
 def _explain(address: str | None, error: BaseException) -> str:
-    """One line about what `ray.init` raised: any type of error, often several lines."""
+    """One line about an error of `ray.init`: of any type, often several lines long."""
     reason = " ".join(str(error).split())
     if address is not None:
         return f"--address {address}: found no Ray cluster to join there: {reason}"
