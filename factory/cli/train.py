@@ -51,7 +51,8 @@ def train_generator(
 
     `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
     """
-    from factory.commands.train_deeplab.job import train_generator as run
+    from factory.commands.train_generator import GeneratorJob
+    from factory.commands.train_generator import train_generator as run
 
     given = {
         "image_size": image_size,
@@ -61,7 +62,7 @@ def train_generator(
         "quarter_turns": quarter_turns,
         "seed": seed,
     }
-    run(kind, images, out, given, settings or [], init, device, console)
+    run(GeneratorJob(kind, images, out, given, settings or [], init, device), console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -168,34 +169,19 @@ def train_deeplab(
 
     Any other architecture: `--set architecture=Unet`.
     """
-    from factory.commands.train_deeplab.job import SegmenterJob, segmenter_config
-    from factory.commands.train_deeplab.job import train_deeplab as run
+    from factory.commands.train_deeplab.job import Crew, SegmenterJob
+    from factory.commands.train_deeplab.settings import mixture, segmenter_config
+    from factory.commands.train_deeplab.training import train_deeplab as run
 
-    # Jobs that Ray starts find RAY_ADDRESS set, and may train in one process all the same.
+    # Jobs that Ray starts find RAY_ADDRESS set, and may still train in one process.
     source = context.get_parameter_source("address")
     is_address_given = source is not None and source.name == "COMMANDLINE"
     if workers is None and (cpus_per_worker is not None or is_address_given):
-        raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
+        raise ValueError(
+            "found --cpus-per-worker or --address without --workers: give --workers too"
+        )
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
     config = segmenter_config(data, recipe, preset, given, settings or [])
-    shares = None if mix is None else _shares(mix)
-    job = SegmenterJob(data, out, val, config, device, shares, wandb)
-    if workers is None:
-        segmenter = run(job, console)
-    else:
-        from factory.commands.train_deeplab.on_ray import Crew, train_on_ray
-
-        segmenter = train_on_ray(job, Crew(workers, cpus_per_worker, address), console)
-    scores, skipped = segmenter.scores, segmenter.skipped
-    if skipped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
-        console.print(f"skipped {sum(skipped.values())} damaged samples ({reasons})")
-    found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
-    console.print(f"segmenter in {out}{found}")
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--mix {text}: expected numbers such as 0.9,0.1") from None
+    shares = None if mix is None else mixture(mix)
+    crew = None if workers is None else Crew(workers, cpus_per_worker, address)
+    run(SegmenterJob(data, out, val, config, device, shares, wandb), crew, console)

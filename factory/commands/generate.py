@@ -94,7 +94,7 @@ def check_fidelity(job: Job, real: Path, console: Console) -> None:
     import torch
 
     import generators
-    from factory.commands.train_deeplab.job import encode_batches
+    from factory.annotation.encoding import encode_batches
     from factory.reports import fidelity
     from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting

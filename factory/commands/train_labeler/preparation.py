@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from factory.annotation.encoding import ENCODE_BATCH
 from factory.annotation.sample_features import features_of_samples, pair
 from factory.annotation.samples import find_samples, load_generator
-from factory.commands.train_deeplab.job import ENCODE_BATCH
 from factory.locking.lock import exclusive
 from factory.recipe.recipe import diff
 from factory.reports.projection import quality

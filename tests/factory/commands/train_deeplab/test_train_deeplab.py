@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from factory.commands.train_deeplab.job import segmenter_config
+from factory.commands.train_deeplab.settings import segmenter_config
 from factory.demo.render import render_folder
 from train_seg.config import PRESETS, SegmenterConfig
 
@@ -38,7 +38,7 @@ def test_flags_before_preset_before_defaults() -> None:
 def test_presets_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
         segmenter_config([], None, "best", {}, [])
-    with pytest.raises(ValueError, match="found --preset and --recipe: each is a whole set"):
+    with pytest.raises(ValueError, match="found --preset and --recipe, expected one"):
         segmenter_config([], "demo", "paper", {}, [])
 
 
