@@ -60,16 +60,9 @@ def evaluate(
     """
     from factory.commands import evaluate as scoring
 
-    if bool(model) == bool(labeler):
-        raise ValueError("found both or none of --model and --labeler, expected exactly one")
     if bool(labeled) == demo:
         raise ValueError("found both or none of --labeled and --demo, expected exactly one")
-    if generator is not None and labeler is None:
-        raise ValueError("found --generator with --model, expected it with --labeler: leave it out")
-    if labeler is not None:
-        predictors = [scoring.load_labeler(labeler, generator, device)]
-    else:
-        predictors = [scoring.load_segmenter(folder, device) for folder in model or []]
+    predictors = scoring.load_predictors(model or [], labeler, generator, device)
     wanted = scoring.Measurement(
         labeled or [], splits, seed, corruptions, workers, batch_size, json_file, markdown, plots
     )
@@ -101,10 +94,11 @@ def predict(
 
     `factory predict --model model --images "scans/**/*.tif" --tile 256 --out segmented`
     """
-    from factory.commands import predict as predicting
+    from factory.commands.predict import Prediction
+    from factory.commands.predict import predict as run
 
-    job = predicting.Prediction(model, device, batch_size, tile, overlap, overlays)
-    predicting.predict(job, [*images, *(more or [])], out, console)
+    job = Prediction(model, device, batch_size, tile, overlap, overlays)
+    run(job, [*images, *(more or [])], out, console)
 
 
 @app.command(rich_help_panel=USING)
@@ -126,9 +120,10 @@ def export(
 
     `factory export --model model --out model.onnx --images photos`
     """
-    from factory.commands import predict as predicting
+    from factory.commands.export import ExportJob
+    from factory.commands.export import export as run
 
-    predicting.export(model, out, format, images or [], console)
+    run(ExportJob(model, out, format, images or []), console)
 
 
 @app.command(rich_help_panel=USING)
@@ -173,7 +168,6 @@ def render_demo(
     start: Annotated[int, typer.Option(min=0, help="Index of the first image.")] = 0,
 ) -> None:
     """Render blood smears with exact masks: the embedded domain, to try things on."""
-    from factory.demo.render import render_folder
+    from factory.commands.render_demo import render_demo as run
 
-    render_folder(out, range(start, start + n))
-    console.print(f"{n} images and masks in {out}")
+    run(out, start, n, console)
