@@ -32,7 +32,7 @@ from rich.table import Table
 
 from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
 from factory.pipeline.run import Progress, generate
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from generators.base import FeatureMaps, sample_seed
 
 SIZE = (16, 16)  # of the stub's images

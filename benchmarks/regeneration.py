@@ -23,7 +23,7 @@ from rich.table import Table
 
 import generators
 from factory.annotation.sample_features import TOLERANCE_LEVELS, difference
-from factory.commands.generate import generator_recipe
+from factory.recipe import generator_recipe
 from factory.recipe.weights import find_weights
 from generators.config import GeneratorConfig
 

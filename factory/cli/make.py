@@ -59,11 +59,11 @@ def generate(
     """
     from factory.commands import generate as command
     from factory.pipeline.job import Job
-    from factory.recipe import resolve
+    from factory.recipe import choose_recipe, resolve
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
-    resolved = resolve(command.choose_recipe(recipe, generator, labeler, overrides))
+    resolved = resolve(choose_recipe(recipe, generator, labeler, overrides))
     job = Job.sampling(resolved, n, out, device=device, keep_candidates=keep_candidates)
     if dry_run:
         command.dry_run(job, made_by, console)
@@ -89,10 +89,9 @@ def label(
     device: Device = "auto",
 ) -> None:
     """Make the same kind of dataset from real photographs: encode, label, drop, write shards."""
-    from factory.commands.generate import choose_recipe
     from factory.pipeline.display import run_shown
     from factory.pipeline.job import Job
-    from factory.recipe import resolve
+    from factory.recipe import choose_recipe, resolve
 
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
     resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))

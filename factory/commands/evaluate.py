@@ -86,7 +86,7 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     """The direct method of the DDPM paper: the ensemble on features of the real image."""
     from factory.pipeline.worker import load_models
-    from factory.recipe.recipe import recipe_of_labeler, resolve
+    from factory.recipe import recipe_of_labeler, resolve
     from factory.recipe.weights import find_weights
 
     recipe = recipe_of_labeler(str(find_weights("--labeler", folder)), generator)

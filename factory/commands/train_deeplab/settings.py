@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.commands.train_deeplab.job import is_dataset
-from factory.recipe.recipe import load_recipe
+from factory.recipe import load_recipe
 from factory.recipe.settings import build_settings
 from factory_core.dataset import read_manifest
 from train_seg.config import PRESETS, SegmenterConfig
