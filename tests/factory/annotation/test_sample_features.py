@@ -159,7 +159,7 @@ def test_another_size_or_lossless_format(factory: Callable) -> None:
 @pytest.mark.usefixtures("annotated")
 def test_another_generator_or_other_settings(factory: Callable, gan: Path, make_gan) -> None:
     other = make_gan(Path("other"), seed=1)
-    refused(train(factory, "--generator", other), "its images are of generator", str(gan))
+    refused(train(factory, "--generator", other), "its images are from generator", str(gan))
     changed = train(factory, "--set", "generator.truncation_cutoff=3")
     refused(changed, "generator.truncation_cutoff=null, found 3: give --set generator.trunc")
     refused(train(factory, "--seed", "0", "--set", "generator.seed=1"), "generator.seed=0, found 1")
