@@ -99,9 +99,9 @@ def train_labeler(
 
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
     """
-    from factory.commands.generate import generator_recipe
-    from factory.commands.train_labeler import folds as splitting
-    from factory.commands.train_labeler import preparation as labeling
+    from factory.commands.train_labeler.command import LabelerOptions
+    from factory.commands.train_labeler.command import train_labeler as run
+    from factory.commands.train_labeler.folds import Folds
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
@@ -110,14 +110,11 @@ def train_labeler(
         *([] if seed is None else [f"labeler.seed={seed}"]),
         *(settings or []),
     ]
-    made = generator_recipe(recipe, generator, overrides, labeled)
-    job = labeling.LabelerJob(made, labeled, out, device, console)
-    if dry_run:
-        labeling.dry_run(job)
-    elif folds is not None:
-        splitting.cross_validate(job, folds, test_images, json_file)
-    else:
-        labeling.train_labeler(job)
+    splits = None if folds is None else Folds(folds, test_images, json_file)
+    options = LabelerOptions(
+        labeled, out, recipe, generator, overrides, device, splits, is_dry_run=dry_run
+    )
+    run(options, console)
 
 
 @app.command(rich_help_panel=TRAINING)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from factory.commands.train_labeler import preparation
 from factory.commands.train_labeler.preparation import Preparation
 from factory.demo.render import render_folder
 from labelers.training.trainer import Trainer
@@ -110,10 +111,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert weights("out") == weights("whole")
 
 
-def test_encoding_goes_on_too(train: Callable, monkeypatch) -> None:
-    from factory.commands.train_labeler import preparation as labeling
-
-    monkeypatch.setattr(labeling, "ENCODE_BATCH", 1)
+def test_encoding_resumes_too(train: Callable, monkeypatch) -> None:
+    monkeypatch.setattr(preparation, "ENCODE_BATCH", 1)
     features, made = Preparation.features, []
 
     def one(self: Preparation, rows: range, *more):
