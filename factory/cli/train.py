@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factory.cli.application import TRAINING, app, console
+from factory.cli.defaults import CommandQuotingDefaults
 from factory.cli.options import (
     Address,
     Device,
@@ -21,23 +22,29 @@ from factory.cli.options import (
     writable_file,
 )
 
+GENERATOR = "generators.training.config:TrainingConfig"
+SEGMENTER = "train_seg.config:SegmenterConfig"
 
-@app.command(rich_help_panel=TRAINING)
+
+@app.command(rich_help_panel=TRAINING, cls=CommandQuotingDefaults)
 def train_generator(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
     kind: Annotated[str, typer.Option(help="`ddpm` or `stylegan2`.")] = "ddpm",
     init: Annotated[
-        str | None, typer.Option(help="Generator to go on from: needs fewer steps and images.")
+        str | None, typer.Option(help="Generator to start from: needs fewer steps and images.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="Resolution in pixels; 64 unless given.")
+        int | None,
+        typer.Option(min=8, help=f"Resolution in pixels; by default {{{GENERATOR}.image_size}}."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; 20 000 unless given.")
+        int | None,
+        typer.Option(min=1, help=f"Optimiser steps; by default {{{GENERATOR}.steps}}."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step; 16 unless given.")
+        int | None,
+        typer.Option(min=1, help=f"Images per step; by default {{{GENERATOR}.batch_size}}."),
     ] = None,
     flips: Annotated[bool | None, typer.Option("--flips", help="Random flips.")] = None,
     quarter_turns: Annotated[
@@ -47,7 +54,7 @@ def train_generator(
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train a diffusion model or a GAN on a folder of unlabelled images. Run again to resume.
+    """Train a diffusion model or a GAN on a folder of unlabelled images. Rerun to resume.
 
     `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
     """
@@ -75,27 +82,27 @@ def train_labeler(
         bool, typer.Option("--fast", help="Large batches and a schedule: minutes, equal scores.")
     ] = False,
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Train and score on so many random splits instead.")
+        int | None, typer.Option(min=2, help="Train and score on this many random splits instead.")
     ] = None,
     test_images: Annotated[
-        int | None, typer.Option(min=1, help="Test images of a split; by default a third.")
+        int | None, typer.Option(min=1, help="Test images per split; by default a third.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print memory and disk; write nothing.")
     ] = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="JSON of the splits to write.", callback=writable_file),
+        typer.Option("--json", help="JSON file for the scores.", callback=writable_file),
     ] = None,
     settings: Settings = None,
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train the ensemble of pixel classifiers on a few annotated images. Run again to resume.
+    """Train the ensemble of pixel classifiers on a few annotated images. Rerun to resume.
 
     `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
 
-    Images of `factory sample` tell which generator they are of, and are checked against it.
+    Images from `factory sample` name their generator, and are checked against it.
 
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
     """
@@ -117,7 +124,7 @@ def train_labeler(
     run(options, console)
 
 
-@app.command(rich_help_panel=TRAINING)
+@app.command(rich_help_panel=TRAINING, cls=CommandQuotingDefaults)
 def train_deeplab(
     context: typer.Context,
     data: Annotated[
@@ -131,10 +138,11 @@ def train_deeplab(
     ],
     out: Out,
     val: Annotated[
-        Path | None, typer.Option(help="Annotated folder that chooses the best weights.")
+        Path | None, typer.Option(help="Validation folder; the best checkpoint on it is kept.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps, instead of 20 epochs.")
+        int | None,
+        typer.Option(min=1, help=f"Optimiser steps, instead of {{{SEGMENTER}.epochs}} epochs."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
@@ -153,18 +161,18 @@ def train_deeplab(
         int | None, typer.Option(min=1, help="Processes that share each batch, through Ray Train.")
     ] = None,
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Threads of a worker; by default all cores, shared.")
+        int | None, typer.Option(min=1, help="Threads per worker; by default the cores, divided.")
     ] = None,
     address: Address = None,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="Log to Weights & Biases too (WANDB_MODE=offline).")
+        bool, typer.Option("--wandb", help="Also log to Weights & Biases (WANDB_MODE=offline).")
     ] = False,
 ) -> None:
-    """Train DeepLabV3 on datasets, annotated folders, or both. Run again to resume.
+    """Train DeepLabV3 on datasets, annotated folders, or both. Rerun to resume.
 
     `factory train-deeplab --data smears --data annotated --mix 0.9,0.1 --out model --preset modern`
 
-    Any other architecture: `--set architecture=Unet`.
+    For other architectures: `--set architecture=Unet`.
     """
     from factory.commands.train_deeplab.job import Crew, SegmenterJob
     from factory.commands.train_deeplab.settings import mixture, segmenter_config
