@@ -112,4 +112,4 @@ def test_a_full_disk(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     command = ("generate", "--n", 2, "--out", "out", "--executor", "local")
-    refused(factory(*command, "--set", "generator.steps=2"), "disk full", "rerun the command")
+    refused(factory(*command, "--set", "generator.steps=2"), "disk full", "free some space")
