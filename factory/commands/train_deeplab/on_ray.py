@@ -211,8 +211,8 @@ class _Mail:
 
     def read(self) -> None:
         """Process what has arrived."""
-        for letter in self.queue.get_nowait_batch(self.queue.qsize()):
-            if isinstance(letter, Exception):
-                self.error = letter
+        for message in self.queue.get_nowait_batch(self.queue.qsize()):
+            if isinstance(message, Exception):
+                self.error = message
             else:
-                self._line.update(*letter)
+                self._line.update(*message)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.annotation.encoding import ENCODE_BATCH
-from factory.annotation.sample_features import features_of_samples, pair
+from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_generator
 from factory.reports.projection import quality
 from factory.terminal.progress import ProgressLine, quiet_libraries
@@ -67,7 +67,9 @@ class Preparation:
         # Faults in them are reported now, not after hours of encoding.
         check(self.annotations.masks, len(self.annotations.classes), recipe.labeler)
         if self.samples is not None:
-            self.annotations = pair(self.annotations, self.folder, self.samples, self.generator)
+            self.annotations = match_samples(
+                self.annotations, self.folder, self.samples, self.generator
+            )
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),

@@ -64,7 +64,7 @@ def test_the_kind_of_a_generator_is_that_of_its_weights(mine: str, tmp_path: Pat
     generator = load_recipe(own).generator
     assert (generator.kind, generator.truncation) == ("stylegan2", 0.5)
     missing = load_recipe(own, ["generator.weights=not/there.pkl"]).generator
-    assert missing.kind == "stylegan2"  # so that what is told is that the file is missing
+    assert missing.kind == "stylegan2"  # so the error says that the file is missing
     for override, message in {
         "generator.steps=10": "'generator.steps' is not a setting of kind 'stylegan2': did you",
         "generator.sampler=ddim": "'generator.sampler' is not a setting of kind 'stylegan2': "
