@@ -15,6 +15,7 @@ from factory_core.dataset import (
     default_palette,
     read_manifest,
 )
+from factory_core.storage import Store, open_store
 
 if TYPE_CHECKING:
     from train_seg.config import SegmenterConfig
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmenterJob:
-    """Dataset or annotated folders to train on, and how.
+    """Datasets and annotated folders to train on, and how.
 
-    `mix` is the share of each of `data` in the samples.
+    Datasets may be in buckets. `mix` is the share of each of `data` in the samples.
     """
 
-    data: Sequence[Path]
+    data: Sequence[Path | Store]
     out: Path
     val: Path | None
     config: SegmenterConfig
@@ -36,13 +37,18 @@ class SegmenterJob:
     mix: Sequence[float] | None = None
     wandb: bool = False
 
-    def read(self) -> tuple[list[Path | LabeledImages], LabeledImages | None]:
-        """Training data and validation images as `train_seg.training.train` takes them."""
+    def read(self) -> tuple[list[str | LabeledImages], LabeledImages | None]:
+        """Training data (datasets by path or URL) and validation images."""
         dataset = next((read_manifest(d) for d in self.data if is_dataset(d)), None)
         size, classes = self.config.image_size, None
         if dataset is not None:
             size, classes = size or dataset.image_size, dataset.classes
-        data = [d if is_dataset(d) else labeled_images(d, size, classes) for d in self.data]
+        data = [
+            labeled_images(d, size, classes)
+            if isinstance(d, Path) and not is_dataset(d)
+            else str(d)
+            for d in self.data
+        ]
         return data, None if self.val is None else labeled_images(self.val, size, classes)
 
 
@@ -68,10 +74,12 @@ class Crew:
         return 1 if self.address is not None else max(1, available_cpus() // self.workers)
 
 
-def is_dataset(folder: Path) -> bool:
+def is_dataset(folder: Path | Store) -> bool:
     """Whether `folder` is a dataset, finished or not, rather than an annotated folder."""
-    names = (MANIFEST_NAME, SAMPLES_NAME, f"{CANDIDATES_DIR}/{JOB_NAME}")
-    return any((folder / name).is_file() for name in names)
+    store = open_store(folder)
+    if store.exists(MANIFEST_NAME) or store.exists(SAMPLES_NAME):
+        return True
+    return (store / CANDIDATES_DIR).exists(JOB_NAME)
 
 
 def labeled_images(

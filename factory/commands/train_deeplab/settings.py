@@ -11,11 +11,12 @@ from factory.commands.train_deeplab.job import is_dataset
 from factory.recipe import load_recipe
 from factory.recipe.settings import build_settings
 from factory_core.dataset import read_manifest
+from factory_core.storage import Store
 from train_seg.config import PRESETS, SegmenterConfig
 
 
 def segmenter_config(
-    data: Sequence[Path],
+    data: Sequence[Path | Store],
     recipe: str | None,
     preset: str | None,
     given: Mapping[str, Any],
