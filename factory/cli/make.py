@@ -30,12 +30,12 @@ from factory.cli.options import (
 @app.command(rich_help_panel=MAKING)
 def generate(
     out: DatasetOut,
-    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them is dropped.")],
+    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them are dropped.")],
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
     labeler: LabelerDir = None,
     real: Annotated[
-        Path | None, typer.Option(help="Real images to compare the synthetic ones with.")
+        Path | None, typer.Option(help="Folder of real images to compare the synthetic ones with.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print recipe and cost; write nothing.")
@@ -53,7 +53,7 @@ def generate(
 ) -> None:
     """Sample images, label them, drop the most uncertain tenth, write webdataset shards.
 
-    Run again to resume. Without a recipe or a labeler it is the embedded demo:
+    Rerun to resume. Without a recipe or a labeler it makes the embedded demo:
 
     `factory generate --n 64 --out smears`
     """
