@@ -34,7 +34,7 @@ from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
 from factory.pipeline.job import Job
 from factory.pipeline.progress import Progress
 from factory.pipeline.run import run
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.storage import write_json
 from generators.base import FeatureMaps, sample_seed
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 import generators
 from benchmarks import plain_labeler as plain
-from factory.commands.train_deeplab.job import encode_batches
+from factory.annotation.encoding import encode_batches
 from factory.recipe.weights import find_weights
 from factory_core.annotated.annotations import Annotations, read_annotations
 from factory_core.device import pick_dtype

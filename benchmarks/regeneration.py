@@ -22,7 +22,7 @@ from rich.table import Table
 
 import generators
 from factory.annotation.sample_features import TOLERANCE_LEVELS, difference
-from factory.commands.generate import generator_recipe
+from factory.recipe import generator_recipe
 from factory.recipe.weights import find_weights
 from factory_core.storage import write_json
 from generators.config import GeneratorConfig

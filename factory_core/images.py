@@ -1,4 +1,4 @@
-"""Reading image and mask files.
+"""Finding and reading image and mask files.
 
 A mask is an index image (PNG, BMP or TIFF, grey or palette) or a `.npy` array of class ids; 255
 means ignore.
@@ -6,6 +6,7 @@ means ignore.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -48,11 +49,53 @@ def list_images(folder: str | Path) -> list[Path]:
     return paths
 
 
+def find_images(given: Sequence[str], flag: str = "--images") -> dict[str, Path]:
+    """Image files by result name, from files, folders and patterns (`day*/*.jpg`).
+
+    The result name is the file name without its suffix; from a pattern it keeps the folders below
+    the pattern's fixed part. `flag` names the option in errors.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a folder or pattern without images, or two images with the same name.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        for name, path in _expand(text, flag):
+            other = found.setdefault(name, path)
+            if other.resolve() != path.resolve():
+                raise ValueError(
+                    f"{other} and {path} would both be written as {name}.png: rename one, or use "
+                    "two --out"
+                )
+    return found
+
+
+def _expand(text: str, flag: str) -> list[tuple[str, Path]]:
+    """Name and path of every image that `text` stands for."""
+    path = Path(text)
+    if path.is_dir():
+        return [(p.stem, p) for p in list_images(path)]
+    if path.is_file():
+        return [(path.stem, path)]
+    if not glob.has_magic(text):
+        raise FileNotFoundError(f"{flag} {text}: no such file or folder")
+    parts = path.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    paths = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
+    images = [p for p in paths if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise ValueError(f"{flag} {text}: no image matches this pattern")
+    return [(str(p.relative_to(base).with_suffix("")), p) for p in images]
+
+
 def read_image(path: str | Path, size: Size | None = None) -> torch.Tensor:
     """An image as uint8 `[3, H, W]` RGB, upright by its EXIF tag, resized to `size` (H, W).
 
     Resizing is antialiased bicubic, ignoring the aspect ratio. Raises ValueError naming the file
-    if it cannot be read or has 16 bits a channel, FileNotFoundError if it does not exist.
+    if it cannot be read or has more than 8 bits per channel, FileNotFoundError if it does not
+    exist.
     """
     return image_tensor(load_image(Path(path)), size)
 
@@ -62,9 +105,9 @@ def read_mask(
 ) -> torch.Tensor:
     """A mask as uint8 `[H, W]` class ids (255 = ignore), resized to `size` (H, W) by nearest.
 
-    A colour image is mapped through `palette` (one `[r, g, b]` a class), exactly. Raises
-    ValueError naming the file for colours without or outside the palette, ids outside 0-255, or
-    an unreadable file; FileNotFoundError if it does not exist.
+    The colours of a colour image must be in `palette` (one `[r, g, b]` per class). Raises
+    ValueError naming the file for a colour image without a palette, colours outside it, ids
+    outside 0-255, or an unreadable file; FileNotFoundError if it does not exist.
     """
     return mask_tensor(load_ids(Path(path), palette), size)
 
@@ -74,14 +117,14 @@ def load_image(path: Path) -> Image.Image:
 
     def decode(image: Image.Image) -> Image.Image:
         if image.mode.startswith(("I", "F")):
-            raise ValueError("more than 8 bits a channel: convert it to 8-bit RGB or grey")
+            raise ValueError("more than 8 bits per channel: convert it to 8-bit RGB or grey")
         return ImageOps.exif_transpose(image).convert("RGB")
 
     return decode_file(path, decode)
 
 
 def load_ids(path: Path, palette: Palette | None = None) -> np.ndarray:
-    """Class ids uint8 `[H, W]` at the size of the file; the errors of `read_mask`."""
+    """Class ids uint8 `[H, W]` at the file's own size; the errors of `read_mask`."""
     if path.suffix.lower() == ".npy":
         ids = _load_npy(path)
     else:
@@ -102,25 +145,25 @@ def load_ids(path: Path, palette: Palette | None = None) -> np.ndarray:
 def image_tensor(image: Image.Image, size: Size | None, crop: bool = False) -> torch.Tensor:
     """uint8 `[3, H, W]`, resized to `size` (H, W) by antialiased bicubic.
 
-    `crop` keeps the aspect ratio and cuts off what is too long, equally on both sides.
+    `crop` keeps the aspect ratio and crops the longer side equally at both ends.
     """
     resized = _resize(image, size, Image.Resampling.BICUBIC, crop)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
 def mask_tensor(ids: np.ndarray, size: Size | None, crop: bool = False) -> torch.Tensor:
-    """uint8 `[H, W]`, resized to `size` by nearest as `image_tensor` resizes the image."""
+    """uint8 `[H, W]`, resized by nearest neighbour and cropped as `image_tensor` does."""
     resized = _resize(Image.fromarray(ids), size, Image.Resampling.NEAREST, crop)
     return torch.from_numpy(np.array(resized))
 
 
 def wxh(shape: Sequence[int]) -> str:
-    """Shape (H, W) as a photographer says it."""
+    """Shape (H, W) as `WxH`."""
     return f"{shape[1]}x{shape[0]}"
 
 
 def decode_file(path: Path, decode: Callable[[Image.Image], T]) -> T:
-    """`decode` the image file; what Pillow cannot read becomes a ValueError naming the file."""
+    """`decode` the image file; raises ValueError naming the file if Pillow cannot read it."""
     if not path.exists():
         raise FileNotFoundError(f"image {path} does not exist")
     try:
@@ -155,7 +198,7 @@ def _load_npy(path: Path) -> np.ndarray:
 
 
 def _decode_ids(image: Image.Image, palette: Palette | None) -> np.ndarray:
-    """Ids of an index image, or of a colour image through `palette`, whichever it is."""
+    """Ids of an index image, or of a colour image through `palette`."""
     if palette is None or image.mode not in ("RGB", "RGBA"):
         return np.array(image)
     rgb = np.array(image.convert("RGB")).astype(np.int64)

@@ -1,12 +1,12 @@
-"""Annotated samples: each image must be the very sample whose features its mask will teach.
+"""Features of annotated samples, after checking that each image is the sample of its name.
 
-A mask on another sample's features is the failure that shows up nowhere but in bad labels, so
-every pair is checked twice. The file must have the pixels that were noted when it was written:
-renamed, swapped, re-saved and resized images do not. And the generator must make that image again.
+Training a mask on the features of a different sample would show up only as bad labels, so every
+pair is checked twice. First, the file must have the pixels recorded when it was written; renamed,
+swapped, re-saved and resized images do not. Second, the generator must reproduce the image.
 
-The second check allows for rounding. Of the same sample, made in float32 and in bfloat16 or in
-batches of other sizes, the images differ by a mean of less than one grey level; other samples of
-the same generator differ by ten and more (`python -m benchmarks.regeneration` measures both).
+The second check allows for rounding. Regenerated in bfloat16 instead of float32, or in batches of
+another size, a sample differs by a mean of less than one grey level; different samples of the same
+generator differ by ten or more (`python -m benchmarks.regeneration` measures both).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 TOLERANCE_LEVELS = 3.0  # mean absolute difference, of 0 to 255
 
 
-def pair(
+def match_samples(
     annotations: Annotations, folder: Path, samples: Samples, generator: Generator
 ) -> Annotations:
-    """`annotations` of `folder` with the sample index of each image.
+    """The `annotations` of `folder` with the sample index of each image.
 
     Raises ValueError, naming the file, for an image that is not the sample of its name.
     """
@@ -44,9 +44,9 @@ def pair(
 def features_of_samples(
     annotations: Annotations, rows: range, generator: Generator, folder: Path
 ) -> FeatureMaps:
-    """Features of the annotated samples `rows`, just as `generate` will see them.
+    """Features of the annotated samples `rows`, exactly as `generate` will see them.
 
-    Raises ValueError, naming the file, if the generator does not make an image again.
+    Raises ValueError, naming the file, if the generator does not reproduce an image.
     """
     assert annotations.indices is not None
     indices = annotations.indices[rows.start : rows.stop]
@@ -55,16 +55,16 @@ def features_of_samples(
     for index, stem, found in zip(indices, annotations.stems[rows.start :], levels, strict=False):
         if found > TOLERANCE_LEVELS:
             raise ValueError(
-                f"{_file(folder, stem)}: sample {index} is made with a mean difference of "
-                f"{found:.1f} grey levels here, expected at most {TOLERANCE_LEVELS:.0f}: "
-                f"{SAMPLES_FILE} was changed, or this machine computes something else: sample "
-                "into a new folder"
+                f"{_file(folder, stem)}: regenerated, sample {index} has a mean difference of "
+                f"{found:.1f} grey levels, expected at most {TOLERANCE_LEVELS:.0f}: "
+                f"{SAMPLES_FILE} was changed, or this machine computes differently; sample into a "
+                "new folder"
             )
     return features
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> list[float]:
-    """Mean absolute difference in grey levels, image by image, of two uint8 `[N, 3, H, W]`."""
+    """Mean absolute difference per image, in grey levels, of two uint8 `[N, 3, H, W]`."""
     levels = (a.int() - b.int()).abs().float().mean(dim=(1, 2, 3))
     return [float(level) for level in levels]
 
@@ -72,30 +72,30 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> list[float]:
 def _mismatch(
     folder: Path, stem: str, image: torch.Tensor, samples: Samples, generator: Generator
 ) -> str:
-    """What is wrong with an image whose pixels are not those noted under its name."""
+    """Why the pixels of an image are not those recorded under its name."""
     file = _file(folder, stem)
     found = pixels_sha256(image)
     other = next((int(key) for key, sha256 in samples.images.items() if sha256 == found), None)
     if stem not in samples.images:
         if other is not None:
-            return f"{file} is sample {other}: expected the name {other:09d}, and so of its mask"
+            return f"{file} is sample {other}: rename it and its mask to {other:09d}"
         return (
             f"{file} is none of the {len(samples.images)} samples in {SAMPLES_FILE}: expected "
             f"names such as {next(iter(samples.images), '000000000')}; put other annotated images "
-            "into a folder of their own"
+            "into a separate folder"
         )
     index = int(stem)
-    made, _ = generator.sample([index])
-    [levels] = difference(made, image[None])
+    regenerated, _ = generator.sample([index])
+    [levels] = difference(regenerated, image[None])
     if other is not None:
         return (
             f"{file} is sample {other}, not {index} (mean difference {levels:.1f} grey levels): "
-            "it was renamed or swapped; give it and its mask their names back"
+            "it was renamed or swapped; restore its name and that of its mask"
         )
     return (
         f"{file} is not sample {index} as it was written (mean difference {levels:.1f} grey "
-        "levels): it was replaced, changed or re-saved; remove it and run `factory sample` again, "
-        "its mask may stay if it was drawn on the sample"
+        "levels): it was replaced, changed or re-saved; remove it and rerun `factory sample` "
+        "(keep the mask if it was drawn on the sample)"
     )
 
 

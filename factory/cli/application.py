@@ -12,7 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-# Paths and class names are printed as they are: never as markup, never cut.
+# Paths and class names are printed literally: never as markup, never cut.
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 MAKING, TRAINING, USING = "Make a dataset", "Train", "Use and measure"

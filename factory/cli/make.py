@@ -30,12 +30,12 @@ from factory.cli.options import (
 @app.command(rich_help_panel=MAKING)
 def generate(
     out: DatasetOut,
-    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them is dropped.")],
+    n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them are dropped.")],
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
     labeler: LabelerDir = None,
     real: Annotated[
-        Path | None, typer.Option(help="Real images to compare the synthetic ones with.")
+        Path | None, typer.Option(help="Folder of real images to compare the synthetic ones with.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print recipe and cost; write nothing.")
@@ -53,17 +53,17 @@ def generate(
 ) -> None:
     """Sample images, label them, drop the most uncertain tenth, write webdataset shards.
 
-    Run again to resume. Without a recipe or a labeler it is the embedded demo:
+    Rerun to resume. Without a recipe or a labeler it makes the embedded demo:
 
     `factory generate --n 64 --out smears`
     """
     from factory.commands import generate as command
     from factory.pipeline.job import Job
-    from factory.recipe import resolve
+    from factory.recipe import choose_recipe, resolve
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
-    resolved = resolve(command.choose_recipe(recipe, generator, labeler, overrides))
+    resolved = resolve(choose_recipe(recipe, generator, labeler, overrides))
     job = Job.sampling(resolved, n, out, device=device, keep_candidates=keep_candidates)
     if dry_run:
         command.dry_run(job, made_by, console)
@@ -89,10 +89,9 @@ def label(
     device: Device = "auto",
 ) -> None:
     """Make the same kind of dataset from real photographs: encode, label, drop, write shards."""
-    from factory.commands.generate import choose_recipe
     from factory.pipeline.display import run_shown
     from factory.pipeline.job import Job
-    from factory.recipe import resolve
+    from factory.recipe import choose_recipe, resolve
 
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
     resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))

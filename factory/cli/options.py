@@ -1,4 +1,4 @@
-"""Options that several commands share: one declaration of name, type, range and help each."""
+"""Options that several commands share; name, type, range and help are declared once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from factory_core.output_folder import refuse_file, refuse_folder
 
 
 def refuse_url(param: typer.CallbackParam, path: Path) -> None:
-    """Raise ValueError for `s3://...`, of which `Path` has made `s3:/...`."""
+    """Raise ValueError for `s3://...`, which `Path` turns into `s3:/...`."""
     if path.parts and path.parts[0].endswith(":"):
         given = str(path).replace(":/", "://", 1)
         raise ValueError(f"{param.opts[0]} {given}: expected a path on this machine")
 
 
 def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | None:
-    """Refuse what can never become a folder here, before any work is done."""
+    """Refuse a path that cannot become a folder, before any work is done."""
     if path is not None:
         refuse_url(param, path)
         refuse_file(path, param.opts[0])
@@ -26,7 +26,7 @@ def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | Non
 
 
 def writable_file(param: typer.CallbackParam, path: Path | None) -> Path | None:
-    """Refuse what can never become a file here, before any work is done."""
+    """Refuse a path that cannot become a file, before any work is done."""
     if path is not None:
         refuse_url(param, path)
         refuse_folder(path, param.opts[0])
@@ -34,12 +34,12 @@ def writable_file(param: typer.CallbackParam, path: Path | None) -> Path | None:
 
 
 def as_given(text: str) -> str:
-    """Parser for what may be an URL; a callback makes a path of it, and may raise one line."""
+    """Parser for a path or URL, left as text; a callback opens it and raises one-line errors."""
     return text
 
 
 def dataset_folder(text: str) -> Any:  # typer resolves annotations: importing Store takes time
-    """The `Store` of a folder of this machine, or of a bucket that can be reached."""
+    """The `Store` for a folder on this machine, or in a bucket that can be reached."""
     from factory_core.storage import open_store
 
     store = open_store(text)
@@ -48,7 +48,7 @@ def dataset_folder(text: str) -> Any:  # typer resolves annotations: importing S
 
 
 def dataset_folders(texts: list[str]) -> list[Any]:
-    """Folders of this machine as paths, finished datasets in buckets as stores."""
+    """Folders on this machine as paths, finished datasets in buckets as stores."""
     from factory_core.dataset import open_dataset
 
     stores = [dataset_folder(text) for text in texts]
@@ -59,7 +59,7 @@ def dataset_folders(texts: list[str]) -> list[Any]:
 
 
 def writable_dataset(param: typer.CallbackParam, text: str) -> Any:
-    """As `dataset_folder`; refuse what can never become a dataset, before any work is done."""
+    """As `dataset_folder`; refuse a place that cannot hold a dataset, before any work is done."""
     store = dataset_folder(text)
     refuse_file(store, param.opts[0])
     return store
@@ -82,27 +82,28 @@ SegmenterDir = Annotated[Path, typer.Option("--model", help="Folder of `train-de
 Images = Annotated[
     list[str], typer.Option("--images", help="File, folder or quoted pattern; repeatable.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images, or tiles, at a time.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images, or tiles, per batch.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable."),
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Preset or YAML file.")]
 GeneratorDir = Annotated[
     str | None,
     typer.Option("--generator", help="Generator: folder, .pt or .pkl file, hub id or `package:`."),
 ]
-LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Labeler's folder.")]
+LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Folder of `train-labeler`.")]
 ExecutorName = Annotated[str, typer.Option("--executor", help="`ray`, or `local`: in-process.")]
 Workers = Annotated[
     str | None,
     typer.Option(
-        metavar="N|MIN-MAX", help="Ray actors; by default one per GPU or, without, per core."
+        metavar="N|MIN-MAX",
+        help="Ray actors; by default one per GPU, or one per core without GPUs.",
     ),
 ]
-CpusPerWorker = Annotated[int, typer.Option(min=1, help="Threads of a worker.")]
+CpusPerWorker = Annotated[int, typer.Option(min=1, help="Threads per worker.")]
 GpusPerWorker = Annotated[
-    float | None, typer.Option(min=0, help="GPUs of a worker; may be a fraction.")
+    float | None, typer.Option(min=0, help="GPUs per worker; may be a fraction.")
 ]
 Address = Annotated[
     str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. `auto`.")
@@ -116,4 +117,4 @@ ShardTimeout = Annotated[
         " shard so far. With `--executor ray`.",
     ),
 ]
-Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep dropped samples too.")]
+Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep the dropped samples too.")]

@@ -1,6 +1,6 @@
-"""Ctrl-C and `kill`: a KeyboardInterrupt that is heard, and the exit code that says which it was.
+"""Ctrl-C and `kill`: a KeyboardInterrupt that is never lost, and the exit code of the signal.
 
-Imports next to nothing, for it comes before all else.
+This module is loaded first, so it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ INSIST_SEC = 1.0
 
 
 class Stopping:
-    """In this context SIGINT and SIGTERM raise KeyboardInterrupt; `code` is None until then.
+    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt and set `code` (else None).
 
-    What Python raises while a destructor or another program's callback runs is dropped. So it is
-    raised again every INSIST_SEC, unless it is on its way out, until the context is left.
+    Python drops exceptions raised in a destructor or in a callback from C. So the interrupt is
+    raised again every INSIST_SEC until the context is left, unless it is already propagating.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as background jobs of a shell do
+            if signal.getsignal(number) != signal.SIG_IGN:  # background jobs of a shell ignore it
                 self._before[number] = signal.signal(number, self._stop)
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._insist)
         return self
@@ -41,9 +41,9 @@ class Stopping:
         raise KeyboardInterrupt
 
     def _insist(self, *_: Any) -> None:
-        on_its_way = sys.exc_info()[1]  # what is being cleaned up after, if anything
-        while on_its_way is not None:
-            if isinstance(on_its_way, KeyboardInterrupt):
+        propagating = sys.exc_info()[1]  # the exception being cleaned up after, if any
+        while propagating is not None:
+            if isinstance(propagating, KeyboardInterrupt):
                 return
-            on_its_way = on_its_way.__context__
+            propagating = propagating.__context__
         raise KeyboardInterrupt

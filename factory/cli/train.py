@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factory.cli.application import TRAINING, app, console
+from factory.cli.defaults import CommandQuotingDefaults
 from factory.cli.options import (
     Address,
     Device,
@@ -21,23 +22,29 @@ from factory.cli.options import (
     writable_file,
 )
 
+GENERATOR = "generators.training.config:TrainingConfig"
+SEGMENTER = "train_seg.config:SegmenterConfig"
 
-@app.command(rich_help_panel=TRAINING)
+
+@app.command(rich_help_panel=TRAINING, cls=CommandQuotingDefaults)
 def train_generator(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
     kind: Annotated[str, typer.Option(help="`ddpm` or `stylegan2`.")] = "ddpm",
     init: Annotated[
-        str | None, typer.Option(help="Generator to go on from: needs fewer steps and images.")
+        str | None, typer.Option(help="Generator to start from: needs fewer steps and images.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="Resolution in pixels; 64 unless given.")
+        int | None,
+        typer.Option(min=8, help=f"Resolution in pixels; by default {{{GENERATOR}.image_size}}."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; 20 000 unless given.")
+        int | None,
+        typer.Option(min=1, help=f"Optimiser steps; by default {{{GENERATOR}.steps}}."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step; 16 unless given.")
+        int | None,
+        typer.Option(min=1, help=f"Images per step; by default {{{GENERATOR}.batch_size}}."),
     ] = None,
     flips: Annotated[bool | None, typer.Option("--flips", help="Random flips.")] = None,
     quarter_turns: Annotated[
@@ -47,11 +54,12 @@ def train_generator(
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train a diffusion model or a GAN on a folder of unlabelled images. Run again to resume.
+    """Train a diffusion model or a GAN on a folder of unlabelled images. Rerun to resume.
 
     `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
     """
-    from factory.commands.train_deeplab.job import train_generator as run
+    from factory.commands.train_generator import GeneratorJob
+    from factory.commands.train_generator import train_generator as run
 
     given = {
         "image_size": image_size,
@@ -61,7 +69,7 @@ def train_generator(
         "quarter_turns": quarter_turns,
         "seed": seed,
     }
-    run(kind, images, out, given, settings or [], init, device, console)
+    run(GeneratorJob(kind, images, out, given, settings or [], init, device), console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -74,33 +82,33 @@ def train_labeler(
         bool, typer.Option("--fast", help="Large batches and a schedule: minutes, equal scores.")
     ] = False,
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Train and score on so many random splits instead.")
+        int | None, typer.Option(min=2, help="Train and score on this many random splits instead.")
     ] = None,
     test_images: Annotated[
-        int | None, typer.Option(min=1, help="Test images of a split; by default a third.")
+        int | None, typer.Option(min=1, help="Test images per split; by default a third.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print memory and disk; write nothing.")
     ] = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="JSON of the splits to write.", callback=writable_file),
+        typer.Option("--json", help="JSON file for the scores.", callback=writable_file),
     ] = None,
     settings: Settings = None,
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train the ensemble of pixel classifiers on a few annotated images. Run again to resume.
+    """Train the ensemble of pixel classifiers on a few annotated images. Rerun to resume.
 
     `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
 
-    Images of `factory sample` tell which generator they are of, and are checked against it.
+    Images from `factory sample` name their generator, and are checked against it.
 
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
     """
-    from factory.commands.generate import generator_recipe
-    from factory.commands.train_labeler import folds as splitting
-    from factory.commands.train_labeler import preparation as labeling
+    from factory.commands.train_labeler.command import LabelerOptions
+    from factory.commands.train_labeler.command import train_labeler as run
+    from factory.commands.train_labeler.folds import Folds
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
@@ -109,17 +117,14 @@ def train_labeler(
         *([] if seed is None else [f"labeler.seed={seed}"]),
         *(settings or []),
     ]
-    made = generator_recipe(recipe, generator, overrides, labeled)
-    job = labeling.LabelerJob(made, labeled, out, device, console)
-    if dry_run:
-        labeling.dry_run(job)
-    elif folds is not None:
-        splitting.cross_validate(job, folds, test_images, json_file)
-    else:
-        labeling.train_labeler(job)
+    splits = None if folds is None else Folds(folds, test_images, json_file)
+    options = LabelerOptions(
+        labeled, out, recipe, generator, overrides, device, splits, is_dry_run=dry_run
+    )
+    run(options, console)
 
 
-@app.command(rich_help_panel=TRAINING)
+@app.command(rich_help_panel=TRAINING, cls=CommandQuotingDefaults)
 def train_deeplab(
     context: typer.Context,
     data: Annotated[
@@ -133,10 +138,11 @@ def train_deeplab(
     ],
     out: Out,
     val: Annotated[
-        Path | None, typer.Option(help="Annotated folder that chooses the best weights.")
+        Path | None, typer.Option(help="Validation folder; the best checkpoint on it is kept.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps, instead of 20 epochs.")
+        int | None,
+        typer.Option(min=1, help=f"Optimiser steps, instead of {{{SEGMENTER}.epochs}} epochs."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
@@ -155,47 +161,32 @@ def train_deeplab(
         int | None, typer.Option(min=1, help="Processes that share each batch, through Ray Train.")
     ] = None,
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Threads of a worker; by default all cores, shared.")
+        int | None, typer.Option(min=1, help="Threads per worker; by default the cores, divided.")
     ] = None,
     address: Address = None,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="Log to Weights & Biases too (WANDB_MODE=offline).")
+        bool, typer.Option("--wandb", help="Also log to Weights & Biases (WANDB_MODE=offline).")
     ] = False,
 ) -> None:
-    """Train DeepLabV3 on datasets, annotated folders, or both. Run again to resume.
+    """Train DeepLabV3 on datasets, annotated folders, or both. Rerun to resume.
 
     `factory train-deeplab --data smears --data annotated --mix 0.9,0.1 --out model --preset modern`
 
-    Any other architecture: `--set architecture=Unet`.
+    For other architectures: `--set architecture=Unet`.
     """
-    from factory.commands.train_deeplab.job import SegmenterJob, segmenter_config
-    from factory.commands.train_deeplab.job import train_deeplab as run
+    from factory.commands.train_deeplab.job import Crew, SegmenterJob
+    from factory.commands.train_deeplab.settings import mixture, segmenter_config
+    from factory.commands.train_deeplab.training import train_deeplab as run
 
-    # Jobs that Ray starts find RAY_ADDRESS set, and may train in one process all the same.
+    # Jobs that Ray starts find RAY_ADDRESS set, and may still train in one process.
     source = context.get_parameter_source("address")
     is_address_given = source is not None and source.name == "COMMANDLINE"
     if workers is None and (cpus_per_worker is not None or is_address_given):
-        raise ValueError("found --cpus-per-worker or --address without --workers: give it too")
+        raise ValueError(
+            "found --cpus-per-worker or --address without --workers: give --workers too"
+        )
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
     config = segmenter_config(data, recipe, preset, given, settings or [])
-    shares = None if mix is None else _shares(mix)
-    job = SegmenterJob(data, out, val, config, device, shares, wandb)
-    if workers is None:
-        segmenter = run(job, console)
-    else:
-        from factory.commands.train_deeplab.on_ray import Crew, train_on_ray
-
-        segmenter = train_on_ray(job, Crew(workers, cpus_per_worker, address), console)
-    scores, skipped = segmenter.scores, segmenter.skipped
-    if skipped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
-        console.print(f"skipped {sum(skipped.values())} damaged samples ({reasons})")
-    found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
-    console.print(f"segmenter in {out}{found}")
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--mix {text}: expected numbers such as 0.9,0.1") from None
+    shares = None if mix is None else mixture(mix)
+    crew = None if workers is None else Crew(workers, cpus_per_worker, address)
+    run(SegmenterJob(data, out, val, config, device, shares, wandb), crew, console)

@@ -30,21 +30,21 @@ def evaluate(
         str | None, typer.Option(help="Folder of `train-labeler`, scored without a segmenter.")
     ] = None,
     labeled: Annotated[
-        list[Path] | None, typer.Option(help="Annotated folder, or one for each model.")
+        list[Path] | None, typer.Option(help="Annotated folder, or one per model.")
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Unseen renderings of the demo.")] = False,
     generator: GeneratorDir = None,
     splits: Annotated[
-        int, typer.Option(min=1, help="Score this many parts of the test images as well.")
+        int, typer.Option(min=1, help="Also score this many parts of the test images.")
     ] = 1,
     corruptions: Annotated[
         str | None, typer.Option(help="`all`, `common`, `blur` ... or a list such as `snow,fog`.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="JSON to write.", callback=writable_file)
+        Path | None, typer.Option("--json", help="JSON file to write.", callback=writable_file)
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Markdown to write.", callback=writable_file)
+        Path | None, typer.Option(help="Markdown file to write.", callback=writable_file)
     ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Folder for PNG plots.", callback=writable_folder)
@@ -60,16 +60,9 @@ def evaluate(
     """
     from factory.commands import evaluate as scoring
 
-    if bool(model) == bool(labeler):
-        raise ValueError("found both or none of --model and --labeler, expected exactly one")
     if bool(labeled) == demo:
         raise ValueError("found both or none of --labeled and --demo, expected exactly one")
-    if generator is not None and labeler is None:
-        raise ValueError("found --generator with --model, expected it with --labeler: leave it out")
-    if labeler is not None:
-        predictors = [scoring.load_labeler(labeler, generator, device)]
-    else:
-        predictors = [scoring.load_segmenter(folder, device) for folder in model or []]
+    predictors = scoring.load_predictors(model or [], labeler, generator, device)
     wanted = scoring.Measurement(
         labeled or [], splits, seed, corruptions, workers, batch_size, json_file, markdown, plots
     )
@@ -89,22 +82,23 @@ def predict(
         float, typer.Option(min=0, max=0.9, help="Share of a tile that overlaps the next.")
     ] = 0.25,
     overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Whether to paint overlays.")
+        bool, typer.Option("--overlays/--no-overlays", help="Whether to write overlays.")
     ] = True,
     batch_size: BatchSize = 16,
     device: Device = "auto",
 ) -> None:
     """Segment images: `masks/` (index PNG) and `overlays/` in the output folder.
 
-    Whole images are shrunk to the size of training; `--tile` cuts large ones into overlapping
-    tiles instead, in memory that does not grow with their height.
+    Whole images are shrunk to the training size; `--tile` cuts large ones into overlapping tiles
+    instead, and uses memory that does not grow with their height.
 
     `factory predict --model model --images "scans/**/*.tif" --tile 256 --out segmented`
     """
-    from factory.commands import predict as predicting
+    from factory.commands.predict import Prediction
+    from factory.commands.predict import predict as run
 
-    job = predicting.Prediction(model, device, batch_size, tile, overlap, overlays)
-    predicting.predict(job, [*images, *(more or [])], out, console)
+    job = Prediction(model, device, batch_size, tile, overlap, overlays)
+    run(job, [*images, *(more or [])], out, console)
 
 
 @app.command(rich_help_panel=USING)
@@ -114,21 +108,23 @@ def export(
         Path, typer.Option(help="File to write: `.onnx` or `.pt`.", callback=writable_file)
     ],
     format: Annotated[
-        Literal["onnx", "torchscript"] | None, typer.Option(help="If the name does not tell.")
+        Literal["onnx", "torchscript"] | None,
+        typer.Option(help="By default from the suffix of the file."),
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="Images to compare masks on, instead of noise.")
     ] = None,
 ) -> None:
-    """Write a segmenter for other runtimes, once it was seen to give the same masks there.
+    """Write a segmenter for other runtimes, after checking that the exported masks match.
 
-    The file takes uint8 RGB images of any size and carries normalisation, classes and palette.
+    The file takes uint8 RGB images of any size and contains normalisation, classes and palette.
 
     `factory export --model model --out model.onnx --images photos`
     """
-    from factory.commands import predict as predicting
+    from factory.commands.export import ExportJob
+    from factory.commands.export import export as run
 
-    predicting.export(model, out, format, images or [], console)
+    run(ExportJob(model, out, format, images or []), console)
 
 
 @app.command(rich_help_panel=USING)
@@ -140,19 +136,20 @@ def convert(
         Path, typer.Argument(metavar="OUT", help="Folder to write.", callback=writable_folder)
     ],
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="In pixels; by default the coarsest level has 8 x 8.")
+        int | None, typer.Option(min=8, help="In pixels; by default the coarsest level is 8 x 8.")
     ] = None,
     channels_per_head: Annotated[
-        int | None, typer.Option(min=1, help="Channels of a head; by default 64.")
+        int | None,
+        typer.Option(min=1, help="Channels per attention head; by default guided-diffusion's."),
     ] = None,
     attention_order: Annotated[
         Literal["legacy", "new"] | None,
-        typer.Option(help="Order of q, k and v; by default legacy."),
+        typer.Option(help="Order of q, k and v; by default guided-diffusion's."),
     ] = None,
 ) -> None:
-    """Turn a published checkpoint into safetensors and JSON; what it is, is read from the file.
+    """Turn a published checkpoint into safetensors and JSON. No program in the file is run.
 
-    No program in the file is run. The options are for diffusion models, whose files do not say all.
+    The options are for diffusion models: they give what cannot be read from the file.
 
     `factory convert lsun_horse.pt horse`
     """
@@ -172,8 +169,7 @@ def render_demo(
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 24,
     start: Annotated[int, typer.Option(min=0, help="Index of the first image.")] = 0,
 ) -> None:
-    """Render blood smears with exact masks: the embedded domain, to try things on."""
-    from factory.demo.render import render_folder
+    """Render blood smears with exact masks: the embedded domain, for trying things out."""
+    from factory.commands.render_demo import render_demo as run
 
-    render_folder(out, range(start, start + n))
-    console.print(f"{n} images and masks in {out}")
+    run(out, start, n, console)

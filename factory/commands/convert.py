@@ -1,7 +1,7 @@
-"""The conversion job: a published checkpoint becomes a folder of safetensors and JSON.
+"""`factory convert`: a published checkpoint becomes a folder of safetensors and JSON.
 
-Diffusion models become what diffusers reads, StyleGAN2 networks what `generators.stylegan2.storage`
-does. What the file holds is read, never run.
+Diffusion models are written in diffusers' format, StyleGAN2 networks in that of
+`generators.stylegan2.storage`. The file's content is read, never run.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def convert(source: Path, out: Path, given: dict[str, Any], console: Console) -> None:
-    """Write the network in file `source` to the new folder `out`, and print what it is.
+    """Write the network in file `source` to the new folder `out`, and print a description.
 
-    `given` is what a diffusion model's file does not say (None: not given), see
+    `given` holds settings that a diffusion model's file lacks (None: not given), see
     `generators.ddpm.checkpoints.GivenSettings`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither a guided-diffusion network that diffusers can express nor a StyleGAN2
-            snapshot, or `given` for one that says all itself.
-        FileExistsError: something is in `out` already.
+            snapshot, or settings are `given` for a StyleGAN2 file, which contains its own.
+        FileExistsError: `out` is not empty.
         OSError: the disk is full.
     """
     if not source.is_file():
@@ -71,53 +71,53 @@ def _convert_stylegan2(source: Path, out: Path, given: dict[str, Any]) -> Table:
 
     if needless := [name for name, value in given.items() if value is not None]:
         option = needless[0].replace("_", "-")
-        raise ValueError(f"--{option} is for diffusion models; {source} says all of itself")
+        raise ValueError(f"--{option} is for diffusion models; {source} contains its settings")
     network = read_generator(source)
     _write(partial(storage.save, network), out)
     return stylegan2_summary(network)
 
 
 def _write(save: Callable[[Path], object], out: Path) -> None:
-    """Make the folder `out` as `save` writes it, whole or not at all; raises OSError."""
+    """Create the folder `out` with what `save` writes, completely or not at all; raises OSError."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as folder:
         complete = Path(folder) / "network"
         try:
             save(complete)
-        except SafetensorError as error:  # how safetensors reports a full disk
+        except SafetensorError as error:  # safetensors' error for a full disk
             raise OSError(f"cannot write {out}: {error}") from error
         os.replace(complete, out)
 
 
 def summary(checkpoint: Checkpoint) -> Table:
-    """For the terminal: what was read from the file, then what was given or assumed."""
+    """A table for the terminal: what was read from the file, then what was given or assumed."""
     unet, net, settings = checkpoint
     table = Table("", "", show_header=False)
     unit = net.time_channels
     table.add_row("channels", ", ".join(map(str, net.channels)))
     table.add_row("multipliers", ", ".join(f"{width / unit:g}" for width in net.channels))
-    table.add_row("residual blocks a level", str(net.resnets_per_level))
+    table.add_row("residual blocks per level", str(net.resnets_per_level))
     sides = [str(settings.image_size >> level) for level, on in enumerate(net.attends) if on]
-    table.add_row("attention at", ", ".join(f"{side} px" for side in sides) or "the middle alone")
+    table.add_row("attention at", ", ".join(f"{side} px" for side in sides) or "the middle only")
     table.add_row("down and up by", "residual blocks" if net.resnet_resampling else "convolutions")
     table.add_row("scale-shift norm", "yes" if net.scale_shift else "no")
     table.add_row("learned sigma", "yes" if net.learns_sigma else "no")
     table.add_row("classes", str(net.num_classes or "none"))
     table.add_row("parameters", f"{unet.num_parameters() / 1e6:.1f} M", end_section=True)
     table.add_row("image size", f"{settings.image_size} px")
-    table.add_row("channels a head", str(settings.channels_per_head))
+    table.add_row("channels per head", str(settings.channels_per_head))
     table.add_row("attention order", settings.attention_order)
     table.add_row("noise schedule", settings.beta_schedule)
     return table
 
 
 def stylegan2_summary(network: StyleGAN2) -> Table:
-    """For the terminal: shape of the network, its feature layers, and its digest."""
+    """A table for the terminal: the network's shape, feature layers and digest."""
     from generators.stylegan2.model import weights_digest
 
     config, layers = network.config, network.synthesis.layers
     widths = [config.channels(resolution) for resolution in config.block_resolutions]
-    # Two convolutions a block, one in the first: each gives a feature map of its width.
+    # Two convolutions per block, one in the first; each gives a feature map of the block's width.
     features = 2 * sum(widths) - widths[0]
     parameters = sum(p.numel() for p in network.parameters())
     table = Table("", "", show_header=False)

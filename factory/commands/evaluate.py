@@ -1,4 +1,4 @@
-"""The scoring job: segmenters, or a labeler, on annotated images."""
+"""`factory evaluate`: score segmenters, or a labeler, on annotated images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from train_seg.evaluation.report import Report
     from train_seg.evaluation.robustness import Robustness
 
-    TestSet = tuple[torch.Tensor, torch.Tensor, str]  # images, masks, and what they are
+    TestSet = tuple[torch.Tensor, torch.Tensor, str]  # images, masks, description
 
-# Renderings that nothing in the package was trained on: training used indices below 200 000.
+# Nothing in the package was trained on these renderings: training used indices below 200 000.
 DEMO_TEST_INDICES = range(1_000_000, 1_000_200)
-WIDEST = 12  # columns of a table that a terminal shows well
+MAX_COLUMNS = 12  # wider tables do not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,36 @@ class Predictor:
 class Measurement:
     """What to measure, and where to write it.
 
-    `labeled` are annotated folders: one for all predictors, or one for each (the splits of a
-    paper); none are unseen renderings of the demo.
+    `labeled` are annotated folders: one for all predictors, or one for each (a paper's splits).
+    Without any, unseen renderings of the demo are used.
     """
 
-    labeled: Sequence[Path] = ()
-    splits: int = 1
-    seed: int = 0
-    corruptions: str | None = None
-    workers: int = 0
-    batch_size: int = 16
-    json_file: Path | None = None
-    markdown: Path | None = None
-    plots: Path | None = None
+    labeled: Sequence[Path]
+    splits: int
+    seed: int
+    corruptions: str | None
+    workers: int
+    batch_size: int
+    json_file: Path | None
+    markdown: Path | None
+    plots: Path | None
+
+
+def load_predictors(
+    models: Sequence[Path], labeler: str | None, generator: str | None, device: str
+) -> list[Predictor]:
+    """The segmenters in the folders `models`, or the labeler in the folder `labeler`.
+
+    `generator` replaces the address of the labeler's generator. Raises ValueError unless there is
+    exactly one kind of predictor, and as `Segmenter.load` and `recipe_of_labeler`.
+    """
+    if bool(models) == bool(labeler):
+        raise ValueError("found both or none of --model and --labeler, expected exactly one")
+    if labeler is not None:
+        return [load_labeler(labeler, generator, device)]
+    if generator is not None:
+        raise ValueError("found --generator with --model, expected it with --labeler: leave it out")
+    return [load_segmenter(folder, device) for folder in models]
 
 
 def load_segmenter(folder: Path, device: str) -> Predictor:
@@ -67,9 +84,9 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
 
 
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
-    """The direct method of the DDPM paper: features of the real image, then the ensemble."""
+    """The direct method of the DDPM paper: the ensemble on features of the real image."""
     from factory.pipeline.worker import load_models
-    from factory.recipe.recipe import recipe_of_labeler, resolve
+    from factory.recipe import recipe_of_labeler, resolve
     from factory.recipe.weights import find_weights
 
     recipe = recipe_of_labeler(str(find_weights("--labeler", folder)), generator)
@@ -85,12 +102,11 @@ def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
 
 
 def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Console) -> Report:
-    """Score every predictor; print the tables, and write them as asked.
+    """Score every predictor; print the tables, and write the files asked for.
 
     Raises:
         ImportError: plots or corruptions need a package that is not installed.
-        ValueError: predictors and test folders do not fit together, or as
-            `train_seg.evaluation.evaluate`.
+        ValueError: predictors and test folders do not match, or as `train_seg.evaluation.evaluate`.
     """
     from train_seg.evaluation.plots import draw, figure_type
     from train_seg.evaluation.report import Report
@@ -98,7 +114,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
 
     _check(predictors, wanted)
     if wanted.plots is not None:
-        figure_type()  # missing packages show up before the work, not after it
+        figure_type()  # a missing package is reported before the work, not after it
     names = [] if wanted.corruptions is None else corruption_names(wanted.corruptions)
     sets = _test_sets(predictors, wanted.labeled)
     images = sum(len(s[0]) for s in sets) * (1 + len(names) * len(SEVERITIES))
@@ -110,7 +126,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
         robust = scoring.robustness(predictors, sets, evaluations, names, wanted) if names else []
     report = Report(_title(predictors, sets), [p.name for p in predictors], evaluations, robust)
     for grid in report.grids():
-        if len(grid.header) <= WIDEST:
+        if len(grid.header) <= MAX_COLUMNS:
             console.print(grid.to_rich())
     if wanted.json_file is not None:
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
@@ -142,7 +158,7 @@ def _check(predictors: Sequence[Predictor], wanted: Measurement) -> None:
 
 
 def _test_sets(predictors: Sequence[Predictor], labeled: Sequence[Path]) -> list[TestSet]:
-    """The test images of each predictor at its size; what is the same is read once."""
+    """The test images of each predictor at its size; each folder is read once per size."""
     classes = predictors[0].classes
     folders: list[Path | None] = list(labeled) or [None]
     if len(folders) < len(predictors):
@@ -161,7 +177,7 @@ def _test_sets(predictors: Sequence[Predictor], labeled: Sequence[Path]) -> list
 
 
 class _Scoring:
-    """Runs the predictors with one progress line over all of their images."""
+    """Runs the predictors with one progress line over all their images."""
 
     def __init__(self, images: int, console: Console):
         self._images, self._console, self._done = images, console, 0
@@ -207,7 +223,7 @@ class _Scoring:
         names: Sequence[str],
         wanted: Measurement,
     ) -> list[Robustness]:
-        """Predictors of the same test images share the work of corrupting them."""
+        """Scores on corrupted images; predictors with the same test images share them."""
         from train_seg.evaluation.robustness import robustness
 
         found: dict[int, Robustness] = {}

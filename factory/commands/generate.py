@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from factory.pipeline.display import run_shown
-from factory.recipe import Recipe, build_recipe, load_recipe, recipe_of_labeler
 from factory.terminal.progress import quiet_libraries
 from factory.terminal.text import duration
 from factory_core.dataset import read_samples
@@ -20,39 +18,6 @@ if TYPE_CHECKING:
 
 FIDELITY_NAME = "fidelity.json"
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
-
-
-def choose_recipe(
-    source: str | None, generator: str | None, labeler: str | None, overrides: list[str]
-) -> Recipe:
-    """The recipe `source`; without one, that of `labeler`; without both, the demo."""
-    if labeler is not None and source is None:
-        return recipe_of_labeler(labeler, generator, overrides)
-    weights = {"generator.weights": generator, "labeler.weights": labeler}
-    explicit = [f"{key}={json.dumps(value)}" for key, value in weights.items() if value is not None]
-    return load_recipe(source or "demo", [*explicit, *overrides])
-
-
-def generator_recipe(
-    source: str | None, generator: str | None, overrides: list[str], noted: Path | None = None
-) -> Recipe:
-    """The recipe for what needs a generator only: a preset's or a file's, or its defaults.
-
-    Without a recipe, an annotated folder `noted` of samples tells how those were made.
-    """
-    weights = [] if generator is None else [f"generator.weights={json.dumps(generator)}"]
-    if source is not None:
-        return load_recipe(source, [*weights, *overrides])
-    section: dict[str, Any] = {}
-    if noted is not None:
-        from factory.annotation.samples import find_samples
-
-        _, samples = find_samples(noted)
-        section = samples.generator.model_dump(mode="json") if samples is not None else {}
-    if generator is None and not section:
-        raise ValueError("found no generator: give --generator DIR, or a --recipe that names one")
-    content: dict[str, Any] = {"name": "labeler", "generator": section}
-    return build_recipe(content, [*weights, *overrides], "of the command line")
 
 
 def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
@@ -94,7 +59,7 @@ def check_fidelity(job: Job, real: Path, console: Console) -> None:
     import torch
 
     import generators
-    from factory.commands.train_deeplab.job import encode_batches
+    from factory.annotation.encoding import encode_batches
     from factory.reports import fidelity
     from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting

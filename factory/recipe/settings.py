@@ -1,7 +1,6 @@
 """Checked settings from YAML content and overrides: `generator.steps=10`.
 
-Unknown keys are refused with the nearest known one, and every mistake is one line. Nothing here
-imports torch.
+An error for an unknown key suggests the nearest known one, and every error is one line.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def build_settings(
     model: type[Settings], content: dict[str, Any], overrides: Sequence[str], source: str
 ) -> Settings:
-    """`model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`."""
+    """A `model` from `content` with overrides `KEY=VALUE`; the errors of `load_recipe`.
+
+    `source` names the settings in errors.
+    """
     apply_overrides(content, overrides)
     known = list(_known_keys(model))
     _open_sections(content, known)
@@ -41,12 +43,12 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
-    """What may have been meant by an unknown key: a near one of its section, or what is there."""
+    """What an unknown key may have meant: a similar key in its section, or the keys there."""
     section, dot, name = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     names = [k.removeprefix(section + dot) for k in siblings]
     near = [section + dot + n for n in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
-    # The right name in the wrong section: all sections that have it.
+    # The right name in the wrong section: every section that has it.
     near = near or [k for k in known if k.endswith(f".{name}")]
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
@@ -71,7 +73,10 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "", kind: str = "") -> Iterator[str]:
-    """Dotted names of every field, sections included; of those with kinds, only `kind` if given."""
+    """Dotted names of all fields, sections included.
+
+    If `kind` is given, sections of other kinds are left out.
+    """
     for name, field in model.model_fields.items():
         yield prefix + name
         for section in _models_in(field.annotation):
@@ -80,13 +85,13 @@ def _known_keys(model: type[BaseModel], prefix: str = "", kind: str = "") -> Ite
 
 
 def _kind_of(section: type[BaseModel]) -> str:
-    """Which of several kinds of section a model describes; empty if there is one only."""
+    """The kind of section that a model describes; empty if there is only one kind."""
     field = section.model_fields.get("kind")
     return "" if field is None else str(typing.get_args(field.annotation)[0])  # of a Literal
 
 
 def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
-    """Read a section that is named and left empty (null in YAML) as one without settings."""
+    """Treat a section that is named but empty (null in YAML) as one without settings."""
     sections = {key.rpartition(".")[0] for key in known}
     for name, value in content.items():
         key = f"{prefix}{name}"
@@ -97,7 +102,7 @@ def _open_sections(content: dict[str, Any], known: Sequence[str], prefix: str = 
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The pydantic models of a field: itself, or the members of a union."""
+    """The pydantic models of a field: its type, or the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
@@ -115,7 +120,7 @@ def _keys_of(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "")
 
 
 def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> str:
-    """The first problem of a validation, in one line."""
+    """The first error of a validation, in one line."""
     first, known = error.errors()[0], list(_known_keys(model))
     key, kind = _key_of(first["loc"], known)
     if first["type"] == "missing":
@@ -127,7 +132,7 @@ def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> st
         hint = _suggest(key, list(_known_keys(model, kind=kind)))
         return f"{source}: '{key}' is not a setting of kind '{kind}': {hint}"
     message = first["msg"].removeprefix("Value error, ")
-    # Of a whole section, only the message says which of its keys do not go together.
+    # For a whole section, the message itself says which keys conflict.
     subject = f"'{key}' is {first['input']!r}: " if key else ""
     if isinstance(first["input"], dict):
         subject = f"'{key}': " if key else ""
@@ -135,10 +140,10 @@ def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> st
 
 
 def _key_of(location: Sequence[int | str], known: Sequence[str]) -> tuple[str, str]:
-    """The dotted key of a value that pydantic complains about, and the kind of its section.
+    """The dotted key of a value that pydantic rejects, and the kind of its section.
 
-    pydantic names the kind, such as `ddpm`, between the section and the key; it is empty for
-    sections of which there is one kind only.
+    pydantic puts the kind, such as `ddpm`, between the section and the key; it is empty for
+    sections of which there is only one kind.
     """
     key = kind = ""
     for part in map(str, location):

@@ -1,7 +1,4 @@
-"""Where weights are and what they hold: addresses in recipes, and sha256 of files and folders.
-
-Nothing here imports torch.
-"""
+"""Addresses of weights in recipes, and the sha256 of weight files and folders."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ import re
 from pathlib import Path
 
 PACKAGE_PREFIX = "package:"
-# What a folder of weights is: notes, pictures and logs beside them do not change a dataset.
+# The files that count as weights: notes, pictures and logs beside them do not change a dataset.
 TRAINING_RECORD = "training.json"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".bin", ".pt", ".pth", ".pkl", ".npz"})
-# Checkpoints that recipes name, and the projects that publish them.
+# Checkpoints named in recipes, and the projects that publish them.
 PUBLISHED = {
     "lsun_bedroom.pt": "openai/guided-diffusion",
     "lsun_cat.pt": "openai/guided-diffusion",
@@ -40,14 +37,14 @@ def find_weights(key: str, weights: str) -> Path:
             f"{key}: found no {path.name} in {path.parent.absolute()}: download it there (it is "
             f"published with {PUBLISHED[path.name]}), or give --generator FILE"
         )
-    # "runs/gen" looks like a hub id too: it is a typing error if there is a folder "runs" here.
+    # "runs/gen" also looks like a hub id: with a folder "runs" here, it is a mistyped path.
     if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not path.parent.is_dir():
         return _fetch_from_hub(key, weights)
     raise FileNotFoundError(f"{key}: {path} does not exist")
 
 
 def local_path(key: str, weights: str) -> Path:
-    """Where `weights` lie on this machine if they do; raises ValueError as `find_weights`."""
+    """Where `weights` would be on this machine; raises ValueError as `find_weights`."""
     if weights.startswith(PACKAGE_PREFIX):
         return _package_path(key, weights)
     return Path(weights).expanduser()
@@ -59,7 +56,7 @@ def _package_path(key: str, weights: str) -> Path:
         raise ValueError(f"{key}: found {weights!r}, expected {PACKAGE_PREFIX}some.module/folder")
     try:
         root = importlib.resources.files(module)
-    except (ModuleNotFoundError, TypeError):  # TypeError: a module that is no package
+    except (ModuleNotFoundError, TypeError):  # TypeError: a module that is not a package
         raise ValueError(f"{key}: {weights}: there is no package '{module}'") from None
     return Path(str(root.joinpath(inside)))
 
@@ -90,7 +87,7 @@ def weights_sha256(path: Path) -> str:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that `weights_sha256` is taken of, in its order: `path` itself if it is one."""
+    """The files that `weights_sha256` hashes, in order: `path` itself if it is a file."""
     if path.is_file():
         return [path]
     files = (

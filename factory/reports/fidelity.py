@@ -1,12 +1,12 @@
 """Is there a domain gap? Synthetic against real images: colour statistics and a Fréchet distance.
 
-A generator can make every image look right and still lose variety, for instance when all samples
+Every image of a generator can look right while the set lacks variety, for instance when all samples
 share one background. A segmenter trained on them then fails on real images although the masks are
-good. Single images do not show it; the statistics of the set do.
+good. Single images do not show this; statistics of the set do.
 
-The Fréchet distance (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule ...")
-lives in whatever feature space the caller brings, usually the generator's own pooled activations,
-so nothing is downloaded. It is comparable only within one feature space and one sample size.
+The Fréchet distance (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule ...") is
+taken in the caller's feature space, usually the generator's own pooled activations, so nothing is
+downloaded. Distances are comparable only within one feature space and one sample size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CHANNELS = ("red", "green", "blue")
 MAX_RATIO = 1.25  # a spread that differs by more is reported ...
 MAX_SHIFT = 0.25  # ... and so is a mean that moved by more than this share of the real pixel std
 MAX_FRECHET_RATIO = 2.0  # distance over noise floor
-MIN_SIGMA = 3.5  # nothing is reported that so few images could show by chance
-REPEATS = 4  # random splits the Fréchet distance is averaged over
-MAX_SPLIT = 1000  # images a side of a split: beyond this only the running time grows
+MIN_SIGMA = 3.5  # standard errors; smaller differences may be chance and are not reported
+REPEATS = 4  # random splits that the Fréchet distance is averaged over
+MAX_SPLIT = 1000  # images per side of a split: beyond this only the running time grows
 
 
 @dataclass(frozen=True)
@@ -38,40 +38,40 @@ class ColourStats:
     n: int
     mean: tuple[float, ...]
     std: tuple[float, ...]  # over all pixels of all images
-    between: tuple[float, ...]  # std over images of an image's mean: low when colours collapsed
+    between: tuple[float, ...]  # std over images of the image mean: low if colours collapsed
 
 
 @dataclass(frozen=True)
 class Frechet:
     """Fréchet distance of synthetic to real features, and of real to real ones.
 
-    Both are taken between `n` and `n` images, so both carry the same bias: for small n the
-    distance of two samples of *one* distribution is far from 0. Only the ratio means something.
+    Both are taken between two sets of `n` images, so both have the same bias: for small n, two
+    samples of the *same* distribution are far from 0. Only the ratio is meaningful.
     """
 
     distance: float
     noise_floor: float  # between two random halves of the real images
-    n: int  # images a side
+    n: int  # images per side
     dimensions: int
 
     @property
     def ratio(self) -> float:
-        """About 1: as close to the real images as they are to one another."""
+        """Distance over noise floor: about 1 if no farther than real images from each other."""
         return _ratio(self.distance, self.noise_floor)
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How synthetic images differ from real ones; `verdict` says it in words, a line each."""
+    """How synthetic images differ from real ones; `verdict` holds a line per difference."""
 
     synthetic: ColourStats
     real: ColourStats
     frechet: Frechet | None
     verdict: tuple[str, ...]
-    agrees: bool  # nothing was off
+    agrees: bool  # no difference was found
 
     def to_dict(self) -> dict:
-        """For JSON; the same names and units."""
+        """A dictionary for JSON with the same names and units."""
         result = asdict(self)
         if self.frechet is not None:
             result["frechet"]["ratio"] = self.frechet.ratio
@@ -87,31 +87,31 @@ def compare(
 ) -> Fidelity:
     """Compare two sets of images uint8 `[N, 3, H, W]` (N and the size may differ).
 
-    `features`: feature vectors `[N, D]` of (synthetic, real) images, see `pool`; adds the Fréchet
-    distance. `seed` draws its random halves. Raises ValueError for fewer than 2 images a side,
-    or 4 real ones with features.
+    `features` are vectors `[N, D]` of the (synthetic, real) images, see `pool`; with them the
+    Fréchet distance is computed, on random halves drawn by `seed`. Raises ValueError for fewer
+    than 2 images per side, or fewer than 4 real ones with features.
     """
     ours, theirs = colour_stats(synthetic, "synthetic"), colour_stats(real, "real")
     frechet = None if features is None else _frechet_with_floor(*features, seed=seed)
     complaints = _complaints(ours, theirs, frechet)
-    fine = "no domain gap found: nothing is off by more than so few images show by chance"
+    fine = "no domain gap found: all differences are small, or may be chance with so few images"
     return Fidelity(ours, theirs, frechet, tuple(complaints or [fine]), not complaints)
 
 
 def pool(features: FeatureMaps) -> np.ndarray:
-    """One vector an image: the mean over space of every map, float64 `[N, D]`, D = ΣC_l."""
+    """One vector per image: the spatial mean of every map, float64 `[N, D]`, D = ΣC_l."""
     means = [t.detach().float().mean(dim=(2, 3)).cpu().double() for t in features.values()]
     return torch.cat(means, dim=1).numpy()
 
 
 def colour_stats(images: Array, name: str = "images") -> ColourStats:
-    """Channel statistics of uint8 `[N, 3, H, W]`; `name` is for the error message."""
+    """Channel statistics of images uint8 `[N, 3, H, W]`; `name` is for the error message."""
     if images.ndim != 4 or images.shape[1] != 3:
         found = list(images.shape)
         raise ValueError(f"{name} images: found shape {found}, expected [N, 3, H, W]")
     if len(images) < 2:
         raise ValueError(f"found {len(images)} {name} image(s), expected at least 2: add images")
-    # One image at a time: a float64 copy of the whole set would be eight times its size.
+    # One image at a time: a float64 copy of the set would take eight times its memory.
     pixels = (np.asarray(image, dtype=np.float64) for image in images)
     moments = np.array([(p.mean(axis=(1, 2)), (p * p).mean(axis=(1, 2))) for p in pixels])
     mean, square = moments.mean(axis=0)
@@ -126,9 +126,10 @@ def colour_stats(images: Array, name: str = "images") -> ColourStats:
 def frechet_distance(a: Array, b: Array) -> float:
     """||m_a - m_b||² + Tr(C_a + C_b - 2 (C_a C_b)^½) of feature vectors `[N, D]` and `[M, D]`.
 
-    No matrix root is taken. With C_a = AᵀA and C_b = BᵀB, where A and B are the centred vectors
-    over √(N-1), the eigenvalues of C_a C_b are the squared singular values of A Bᵀ, so that the
-    trace of the root is their sum. That holds when N < D and the covariances are singular.
+    No matrix root is needed. With C_a = AᵀA and C_b = BᵀB, where A and B are the centred vectors
+    over √(N-1), the eigenvalues of C_a C_b are the squared singular values of A Bᵀ, so the trace of
+    the root is the sum of the singular values. This also holds for N < D, when the covariances are
+    singular.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     root_a, root_b = _covariance_root(a), _covariance_root(b)
@@ -139,13 +140,13 @@ def frechet_distance(a: Array, b: Array) -> float:
 
 
 def _covariance_root(vectors: np.ndarray) -> np.ndarray:
-    """A of at most D rows with AᵀA the covariance of `[N, D]`."""
+    """A matrix A with at most D rows such that AᵀA is the covariance of `[N, D]`."""
     root = (vectors - vectors.mean(axis=0)) / np.sqrt(len(vectors) - 1)
     return np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root
 
 
 def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
-    """Distances of synthetic and of real images to the same random halves of the real ones."""
+    """Distances of synthetic and real features to the same random halves of the real ones."""
     synthetic = np.asarray(synthetic, dtype=np.float64)
     real = np.asarray(real, dtype=np.float64)
     if synthetic.ndim != 2 or real.ndim != 2 or synthetic.shape[1] != real.shape[1]:
@@ -157,8 +158,8 @@ def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
             f"found features of {len(synthetic)} synthetic and {len(real)} real image(s), "
             "expected at least 2 and 4: add images"
         )
-    # In units of the real spread no channel dominates; one that is constant on the real images
-    # has no such unit and takes the average one.
+    # In units of the real spread no channel dominates; a channel that is constant on the real
+    # images gets the average spread.
     spread = real.std(axis=0)
     unit = np.where(spread > 1e-9 * spread.max(), spread, spread.mean() or 1.0)
     synthetic, real = synthetic / unit, real / unit
@@ -174,7 +175,7 @@ def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
 
 
 def _complaints(ours: ColourStats, theirs: ColourStats, frechet: Frechet | None) -> list[str]:
-    """A line for whatever is off by more than the limits and more than chance."""
+    """A line for every difference beyond the limits and beyond chance."""
     lines = [
         _spread("between images, colour", ours.between, theirs.between, ours, theirs),
         _spread("over all pixels, colour", ours.std, theirs.std, ours, theirs),
@@ -182,8 +183,8 @@ def _complaints(ours: ColourStats, theirs: ColourStats, frechet: Frechet | None)
     ]
     if frechet is not None and frechet.ratio > MAX_FRECHET_RATIO:
         lines.append(
-            f"features are {frechet.ratio:.1f}x as far from the real images as those are from "
-            "one another"
+            f"features are {frechet.ratio:.1f}x as far from the real images as these are from "
+            "each other"
         )
     return [line for line in lines if line]
 
@@ -191,7 +192,7 @@ def _complaints(ours: ColourStats, theirs: ColourStats, frechet: Frechet | None)
 def _spread(
     what: str, a: Sequence[float], b: Sequence[float], ours: ColourStats, theirs: ColourStats
 ) -> str:
-    """'... varies 2.3x less than in the real images (blue)', for the channels that are off."""
+    """'... varies 2.3x less than in the real images (blue)', for the channels that differ."""
     # The standard error of the logarithm of a standard deviation over n images is √(1/2(n-1)).
     error = np.sqrt(0.5 / (ours.n - 1) + 0.5 / (theirs.n - 1))
     limit = max(MAX_RATIO, np.exp(MIN_SIGMA * error))
@@ -208,7 +209,7 @@ def _spread(
 
 
 def _shift(ours: ColourStats, theirs: ColourStats) -> str:
-    """'the mean is off by -12 (red)' in levels, for the channels that are off."""
+    """'the mean colour is off by -12 (red)' in levels, for the channels that differ."""
     off = []
     for i, name in enumerate(CHANNELS):
         difference = ours.mean[i] - theirs.mean[i]
@@ -225,7 +226,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def render_table(fidelity: Fidelity) -> Table:
-    """For the terminal: a row a statistic and channel; the verdict stands below."""
+    """A table for the terminal: a row per statistic and channel, the verdict below."""
     ours, theirs, frechet = fidelity.synthetic, fidelity.real, fidelity.frechet
     table = Table(
         title="Synthetic against real images",

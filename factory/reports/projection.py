@@ -1,17 +1,17 @@
-"""How near real images were found among those of a generator, in words."""
+"""How closely a projection matched real images, in words."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-FAR_DB = 3.0  # below the median, at least; images differ by that much without being odd
+FAR_DB = 3.0  # below the median at least: ordinary images differ by that much
 FAR_SPREADS = 4.0  # times the median deviation from the median
-NAMED = 5
+NAMED = 5  # images at most
 
 
 def far_below(psnr: Sequence[float]) -> list[int]:
-    """Positions of the images that were met far worse than the rest, the worst first."""
+    """Positions of the images that were matched far worse than the rest, worst first."""
     median = statistics.median(psnr)
     spread = statistics.median(abs(value - median) for value in psnr)
     bound = median - max(FAR_DB, FAR_SPREADS * spread)
@@ -19,10 +19,10 @@ def far_below(psnr: Sequence[float]) -> list[int]:
 
 
 def quality(psnr: Sequence[float], names: Sequence[str]) -> str:
-    """What a user should know of a projection; `psnr` in dB, as `generators.base.Projection`."""
+    """The quality of a projection, in one line; `psnr` in dB as in `generators.base.Projection`."""
     line = (
-        f"the generator comes to {statistics.fmean(psnr):.1f} dB (PSNR) of the images on average, "
-        f"{min(psnr):.1f} dB at worst"
+        f"the generator matches the images with a PSNR of {statistics.fmean(psnr):.1f} dB on "
+        f"average, {min(psnr):.1f} dB at worst"
     )
     far = far_below(psnr)
     if not far:
@@ -30,6 +30,6 @@ def quality(psnr: Sequence[float], names: Sequence[str]) -> str:
     named = ", ".join(f"{names[i]} ({psnr[i]:.1f} dB)" for i in far[:NAMED])
     more = "" if len(far) <= NAMED else f" and {len(far) - NAMED} more"
     return (
-        f"{line}; far below the rest: {named}{more}: their labels will teach little, leave out "
-        "what the generator has never seen"
+        f"{line}; far below the rest: {named}{more}: their labels will teach little, so leave out "
+        "images unlike those the generator was trained on"
     )

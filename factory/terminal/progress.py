@@ -1,6 +1,6 @@
-"""What a user watches while something runs: one line with rate and time left.
+"""The progress line of a running command, with rate and time left.
 
-On a terminal the line is a moving bar; in a log file it is printed again every half minute.
+On a terminal it is a moving bar; in a log file it is printed every half minute.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ProgressLine:
         )
         self.task = self.bar.add_task(description, total=total, status="", left="-:--")
         self.started = time.monotonic()
-        self.first: int | None = None  # what was there when the line was first updated
+        self.first: int | None = None  # completed at the first update
         self.left_sec: float | None = None
 
     def __enter__(self) -> ProgressLine:
@@ -58,7 +58,7 @@ class ProgressLine:
         self.left_sec = left_sec
 
     def update(self, completed: int, status: str = "", total: int | None = None) -> None:
-        """Show `completed` of the total (which may be corrected) and `status` behind it."""
+        """Show `completed` of the total, and `status` after it; `total` corrects the total."""
         task = self.bar.tasks[0]
         total = int(task.total or 0) if total is None else total
         if self.first is None:
@@ -79,7 +79,7 @@ class ProgressLine:
 
 
 def quiet_libraries() -> None:
-    """Silence the advice that training libraries print; their errors still show."""
+    """Silence the advice that training libraries print; their errors are still shown."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "diffusers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(lightning|diffusers|torch|webdataset)(\.|$)")

@@ -13,6 +13,6 @@ def duration(seconds: float) -> str:
 
 
 def listing(items: Sequence[object], most: int = 20) -> list[str]:
-    """One line for each of the first `most` items, and how many more there are."""
+    """One line for each of the first `most` items, and the number of the others."""
     lines = [str(item) for item in items[:most]]
     return lines if len(items) <= most else [*lines, f"... and {len(items) - most} more"]

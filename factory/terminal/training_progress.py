@@ -1,4 +1,4 @@
-"""The progress line of a Lightning training. Apart: importing Lightning takes seconds."""
+"""The progress line of a Lightning training, in its own module because Lightning loads slowly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from factory.terminal.progress import SHOW_EVERY_SEC, ProgressLine
 
 
 def training_status(trainer: Any) -> str:
-    """What the module logs for the progress line. Not for each step: it waits for the GPU."""
+    """What the module logs for the progress line; not for every step, as it waits for the GPU."""
     shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
     return "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
 

@@ -32,8 +32,8 @@ class Annotations:
 
     `images` uint8 `[N, 3, H, W]` RGB, `masks` uint8 `[N, H, W]` class ids with 255 = ignore,
     `stems` the N file names without suffix, `classes` the names in id order, `palette` one
-    `[r, g, b]` (0-255) a class where `classes.json` gives it. `indices` are given for images that
-    are samples of a generator, whose features are then those of the sampling itself.
+    `[r, g, b]` (0-255) per class if `classes.json` gives it. `indices` is set for samples of a
+    generator, whose features are recorded during sampling.
     """
 
     images: torch.Tensor
@@ -45,7 +45,7 @@ class Annotations:
 
     @property
     def digest(self) -> str:
-        """sha256 of class names, images, masks and indices: the identity of the training data."""
+        """sha256 of class names, images, masks and indices, which identifies the training data."""
         about: list[Any] = [self.classes, list(self.images.shape)]
         if self.indices is not None:
             about.append(self.indices)
@@ -56,7 +56,7 @@ class Annotations:
 
 
 class ImageFolder(Dataset[torch.Tensor]):
-    """The images of a folder as uint8 `[3, H, W]`, read when asked for, resized to `size`."""
+    """The images of a folder as uint8 `[3, H, W]`, read on demand and resized to `size`."""
 
     def __init__(self, folder: str | Path, size: Size | None = None):
         self.paths = list_images(folder)
@@ -78,14 +78,14 @@ def annotated_size(folder: str | Path) -> Size:
 def read_annotations(
     folder: str | Path, size: Size | None = None, classes: Sequence[str] | None = None
 ) -> Annotations:
-    """The annotated images of `folder`, resized once to `size` (H, W; None keeps them as is).
+    """The annotated images of `folder`, resized once to `size` (H, W; None keeps their size).
 
-    `folder` is in one of the layouts of `factory_core.annotated.layouts` and may select some of its
+    `folder` has one of the layouts of `factory_core.annotated.layouts` and may select some of its
     images: `faces[:20]`. Class names come from `classes.json` ({"classes": [...], "palette":
     optional, "reduce_zero_label": true if ids count from 1 and 0 means ignore}) in the folder or
-    its parent, else from `classes`, else `class_0`... up to the largest id found. Every mistake in
-    the folder, also names that are not `classes`, raises ValueError or an OSError with one line
-    naming the file.
+    its parent, else from `classes`, else they are `class_0`... up to the largest id found. Every
+    mistake in the folder, including names that differ from `classes`, raises ValueError or OSError
+    with one line naming the file.
     """
     layout = open_layout(folder, classes)
     names = layout.classes

@@ -1,12 +1,12 @@
-"""Layouts of annotated folders: which images there are, and what the ids of their masks mean.
+"""Layouts of annotated folders: which images they hold, and what the ids of their masks mean.
 
 Plain: `images/` + `masks/` with equal stems, or image and mask of one stem side by side; beside a
-samples.json, images without a mask are left out: they are not annotated yet. Two published data
-sets are understood as they are: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over
-each other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017). Their classes are found by
-name, so that a recipe may take a few of them in its own order.
+samples.json, images without a mask are left out because they are not annotated yet. Two published
+data sets are read unchanged: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over each
+other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017). Their classes are found by name,
+so a recipe may use a few of them in its own order.
 
-Nothing is read but names: `folder[:20]`, the first 20 images, is quick in a large folder too.
+Only names are read here, so `folder[:20]`, the first 20 images, is quick in a large folder too.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from factory_core.images import (
 
 CELEBA_IMAGES, CELEBA_MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 CELEBA_MASKS_A_FOLDER = 2000
-# In the order in which the data set's authors draw them: a later part covers an earlier one.
+# In the order in which the data set's authors draw them; a later part covers an earlier one.
 CELEBA_PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 BACKGROUND = "background"
-SAMPLES_FILE = "samples.json"  # beside images that a generator made, to be annotated one by one
+SAMPLES_FILE = "samples.json"  # beside samples of a generator, which may not all be annotated yet
 ADE_CATEGORIES, ADE_SCENES = "objectInfo150.txt", "sceneCategories.txt"
 ADE_SPLITS = {"train": "training", "val": "validation"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """An annotated image: `name` is what selections match, `mask` where its ids come from."""
+    """An annotated image: selections match its `name`, and `mask` holds its ids."""
 
     name: str
     image: Path
@@ -62,8 +62,8 @@ class Item:
 class Layout:
     """The annotated images of a folder, found but not read.
 
-    `read` gives an image and its class ids uint8 `[H, W]` of the same size; `classes` are the
-    names in id order, None where nothing says them; `crop` tells to keep the aspect ratio.
+    `read` returns an image and its class ids uint8 `[H, W]` of the same size; `classes` are the
+    names in id order, None if unknown; `crop` says whether resizing keeps the aspect ratio.
     """
 
     items: list[Item]
@@ -77,7 +77,7 @@ def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Lay
     """Find the annotated images of `folder`, whatever its layout, and the meaning of their ids.
 
     `folder` may end in selections, each narrowing the last: `faces[:20]` (a slice in order of
-    names), `ADEChallengeData2016[bedroom/*][50:]` (a pattern that names match). `classes` are the
+    names), `ADEChallengeData2016[bedroom/*][50:]` (names that match a pattern). `classes` are the
     names expected, in id order. Raises ValueError or OSError with one line.
     """
     path, selections = split_selections(folder)
@@ -102,7 +102,7 @@ def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Lay
 def split_selections(folder: str | Path) -> tuple[Path, list[str]]:
     """The path and the selections of `folder`: `faces[a*][:20]` -> faces, ["a*", ":20"].
 
-    A folder of just that name goes first.
+    An existing folder of exactly that name takes precedence.
     """
     match = re.fullmatch(r"(.+?)((?:\[[^][]+\])+)", str(folder))
     if match is None or Path(folder).exists():
@@ -120,7 +120,7 @@ def _select(items: list[Item], selection: str) -> list[Item]:
 def _read_pair(
     item: Item, palette: Palette | None = None, new_ids: np.ndarray | None = None
 ) -> tuple[Image.Image, np.ndarray]:
-    """Image and mask of equal size; `new_ids` uint8 `[256]` replaces each id by another."""
+    """Image and mask of equal size; `new_ids` uint8 `[256]` maps each id to a new one."""
     image, ids = load_image(item.image), load_ids(item.mask, palette)
     if image.size != ids.shape[::-1]:
         raise ValueError(
@@ -140,7 +140,7 @@ def _plain(folder: Path, classes: Sequence[str] | None) -> Layout:
 
 
 def _pairs(folder: Path) -> list[Item]:
-    """Image and mask of each stem, in two folders or one."""
+    """Image and mask of each stem, from two folders or one."""
     files = list_files(folder)
     image_dir, mask_dir = folder / "images", folder / "masks"
     if image_dir.is_dir() or mask_dir.is_dir():
@@ -154,15 +154,15 @@ def _pairs(folder: Path) -> list[Item]:
                 f"no annotated images in {folder}: expected images/ and masks/, or images and "
                 ".npy masks of the same names side by side"
             )
-    waiting = (folder / SAMPLES_FILE).is_file()  # an image without a mask waits for its turn
+    may_lack_masks = (folder / SAMPLES_FILE).is_file()  # not all samples are annotated yet
     for stem, path in images.items():
-        if stem not in masks and not waiting:
+        if stem not in masks and not may_lack_masks:
             raise ValueError(f"{path} has no mask: expected {mask_dir / stem}.png or .npy")
     for stem, path in masks.items():
         if stem not in images:
             raise ValueError(f"mask {path} has no image named {stem}: add it or remove the mask")
     if not masks:
-        raise ValueError(f"no masks in {mask_dir}: expected those of some of the images")
+        raise ValueError(f"no masks in {mask_dir}: expected masks of some of the images")
     return [Item(stem, images[stem], masks[stem]) for stem in sorted(masks)]
 
 
@@ -178,9 +178,9 @@ def _mask_files(folder: Path) -> list[Path]:
 
 
 def _split_side_by_side(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks of one folder: of two files of one stem, the `.npy` or `.png` is the mask.
+    """Images and masks of one folder: of two files with one stem, the `.npy` or `.png` is the mask.
 
-    A `.npy` is always a mask; a `.png` only beside an image in another format.
+    A `.npy` is always a mask; a `.png` only beside an image in a different format.
     """
     images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     masks = [p for p in files if p.suffix.lower() == ".npy"]
@@ -200,7 +200,7 @@ def _by_stem(paths: list[Path]) -> dict[str, Path]:
         if path.stem in found:
             raise ValueError(
                 f"{found[path.stem]} and {path.name} have the same stem: "
-                "expected one image and one mask a name"
+                "expected one image and one mask per name"
             )
         found[path.stem] = path
     return found
@@ -209,10 +209,10 @@ def _by_stem(paths: list[Path]) -> dict[str, Path]:
 def _read_classes(
     folder: Path, expected: Sequence[str] | None
 ) -> tuple[list[str] | None, Palette | None, np.ndarray | None]:
-    """What `classes.json` in the folder or its parent says: names, palette, and new ids.
+    """Names, palette and new ids from `classes.json` in the folder or its parent.
 
-    Without the file: (`expected`, None, None). Names other than `expected`, or in another order,
-    would make other things of the masks' ids.
+    Without the file: (`expected`, None, None). Raises ValueError for names that differ from
+    `expected` or are in a different order, because the masks' ids would change their meaning.
     """
     for path in (folder / "classes.json", folder.resolve().parent / "classes.json"):
         if not path.is_file():
@@ -225,7 +225,7 @@ def _read_classes(
             content = {}
         names = _check_names(path, content, expected)
         new_ids = None
-        reduce = content.get("reduce_zero_label", False)  # MMSegmentation's word for it
+        reduce = content.get("reduce_zero_label", False)  # MMSegmentation's name for it
         if not isinstance(reduce, bool):
             raise ValueError(f'{path}: expected "reduce_zero_label" as true or false')
         if reduce:
@@ -244,11 +244,11 @@ def _check_names(path: Path, content: dict[str, Any], expected: Sequence[str] | 
         raise ValueError(f"{path} has {len(names)} classes, expected at most {IGNORE}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path} has the class {twice!r} more than once: give distinct names")
+        raise ValueError(f"{path} lists the class {twice!r} more than once: give distinct names")
     if expected is not None and names != list(expected):
         raise ValueError(
-            f"{path} has the classes {names}, expected {list(expected)}: class ids must mean "
-            "the same on both sides, so use images annotated with those classes in that order"
+            f"{path} has the classes {names}, expected {list(expected)}: class ids must have "
+            "the same meaning, so use images annotated with those classes in that order"
         )
     return names
 
@@ -271,9 +271,9 @@ def _check_palette(path: Path, palette: Any, classes: int) -> Palette | None:
 
 
 def _celebamask_hq(folder: Path, classes: Sequence[str] | None) -> Layout:
-    """`CelebA-HQ-img/12.jpg` and a mask a part: `CelebAMask-HQ-mask-anno/0/00012_hair.png`.
+    """`CelebA-HQ-img/12.jpg` and a mask per part: `CelebAMask-HQ-mask-anno/0/00012_hair.png`.
 
-    Items are named by their number. Parts that are no class are ignored.
+    Items are named by their number. Pixels of parts that are not classes are ignored.
     """
     names = [BACKGROUND, *CELEBA_PARTS] if classes is None else list(classes)
     for name in names:
@@ -295,7 +295,7 @@ def _celebamask_hq(folder: Path, classes: Sequence[str] | None) -> Layout:
 
 
 def _read_face(item: Item, ids_of: dict[str, int]) -> tuple[Image.Image, np.ndarray]:
-    """Image of 1024 x 1024 and ids of its parts, whose masks (0 or 255) are of half that size."""
+    """A 1024 x 1024 image and the ids of its parts; their masks (0 or 255) have half that size."""
     image = load_image(item.image)
     ids: np.ndarray | None = None
     for part in CELEBA_PARTS:
@@ -307,7 +307,7 @@ def _read_face(item: Item, ids_of: dict[str, int]) -> tuple[Image.Image, np.ndar
             ids = np.full(inside.shape, ids_of.get(BACKGROUND, IGNORE), np.uint8)
         if inside.shape != ids.shape:
             raise ValueError(
-                f"{path} is {wxh(inside.shape)} pixels, other parts of it are {wxh(ids.shape)}: "
+                f"{path} is {wxh(inside.shape)} pixels, other parts are {wxh(ids.shape)}: "
                 "expected equal sizes"
             )
         ids[inside] = ids_of.get(part, IGNORE)
@@ -323,9 +323,9 @@ def _read_face(item: Item, ids_of: dict[str, int]) -> tuple[Image.Image, np.ndar
 def _ade20k(folder: Path, classes: Sequence[str] | None) -> Layout:
     """`images/training/ADE_train_00000001.jpg`, mask in `annotations/`; `validation` the same.
 
-    Items are named `scene/stem`: `bedroom/ADE_train_00000012`. Categories that are no class are
-    ignored, as is 0, "other objects", of the masks. Images keep their aspect ratio: the smaller
-    side is resized and the rest cut off, as in Baranchuk et al.
+    Items are named `scene/stem`: `bedroom/ADE_train_00000012`. Categories that are not classes are
+    ignored, and so is id 0, "other objects". Images keep their aspect ratio: the smaller side is
+    resized and the larger one cropped, as in Baranchuk et al.
     """
     categories = _ade_categories(folder / ADE_CATEGORIES)
     names = [synonyms[0] for synonyms in categories] if classes is None else list(classes)
@@ -343,12 +343,12 @@ def _ade_categories(path: Path) -> list[list[str]]:
         [name.strip() for name in line.split("\t")[-1].split(",")] for line in lines if line.strip()
     ]
     if not 0 < len(categories) < IGNORE:
-        raise ValueError(f"{path}: expected a heading and a line for each category, ids from 1")
+        raise ValueError(f"{path}: expected a heading and one line per category, ids from 1")
     return categories
 
 
 def _ade_id(folder: Path, categories: list[list[str]], name: str) -> int:
-    """The id that masks use for `name`: of the category called so, else of one also called so."""
+    """The id of the category whose usual name is `name`, else of one with that synonym."""
     usual = [i for i, synonyms in enumerate(categories, 1) if synonyms[0] == name]
     any_of = usual or [i for i, synonyms in enumerate(categories, 1) if name in synonyms]
     if not any_of:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from factory.recipe.recipe import load_recipe, preset_names
+from factory.recipe import load_recipe, preset_names
 from factory.recipe.weights import PUBLISHED
 from factory_core.annotated.annotations import read_annotations
 from factory_core.dataset import open_dataset

@@ -19,7 +19,7 @@ from factory.pipeline.executors import Executor
 from factory.pipeline.job import Job
 from factory.pipeline.progress import OnProgress, ignore
 from factory.pipeline.run import run
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import Manifest
 from factory_core.storage import Store, open_store
 from generators.base import FeatureMaps, sample_seed

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory_core.images import image_tensor, load_image, mask_tensor, read_image, read_mask
+from factory_core.images import (
+    find_images,
+    image_tensor,
+    load_image,
+    mask_tensor,
+    read_image,
+    read_mask,
+)
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 PALETTE = [[0, 0, 0], [200, 10, 10], [10, 200, 10]]
@@ -66,7 +73,7 @@ def test_a_colour_outside_the_palette(tmp_path):
         (np.array([[None]], dtype=object), "not a numpy array of class ids"),
     ],
 )
-def test_arrays_that_are_no_masks(tmp_path, ids, message):
+def test_arrays_that_are_not_masks(tmp_path, ids, message):
     path = tmp_path / "m.npy"
     np.save(path, ids, allow_pickle=True)
     with pytest.raises(ValueError, match=rf"m\.npy.*{message}"):
@@ -99,7 +106,7 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
 
 def test_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: more than 8 bits a channel: convert it"):
+    with pytest.raises(ValueError, match=r"a\.png: more than 8 bits per channel: convert it"):
         read_image(tmp_path / "a.png")
 
 
@@ -122,3 +129,39 @@ def test_cropping_keeps_the_aspect_ratio(tmp_path):
     assert np.abs(inside.numpy().astype(int) - [40, 80, 120, 160]).max() < 12
     squeezed = mask_tensor(ids, (16, 16))
     assert set(squeezed.unique().tolist()) == set(range(6))
+
+
+# --- finding ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`day/0.png`, `day/1.jpg`, `day/notes.txt` and `night/0.png` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("day/0.png", "day/1.jpg", "night/0.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (5, 4)).save(name)
+    Path("day/notes.txt").write_text("not an image")
+
+
+@pytest.mark.usefixtures("photos")
+def test_files_folders_and_patterns() -> None:
+    assert find_images(["day"]) == {"0": Path("day/0.png"), "1": Path("day/1.jpg")}
+    assert find_images(["day/1.jpg"]) == {"1": Path("day/1.jpg")}
+    assert list(find_images(["*/0.png"])) == ["day/0", "night/0"]
+    assert list(find_images(["day/*"])) == ["0", "1"]
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_same_file_twice_is_one_image() -> None:
+    assert len(find_images(["day", "day/0.png"])) == 2
+
+
+@pytest.mark.usefixtures("photos")
+def test_images_that_are_missing_or_share_a_name() -> None:
+    with pytest.raises(FileNotFoundError, match="--images lost: no such file or folder"):
+        find_images(["lost"])
+    with pytest.raises(ValueError, match=r"--images day/\*.gif: no image matches this pattern"):
+        find_images(["day/*.gif"])
+    with pytest.raises(ValueError, match=r"would both be written as 0.png: rename one"):
+        find_images(["day", "night"])

@@ -1,0 +1,1 @@
+"""`factory train-deeplab`: a segmenter from datasets and annotated folders."""

@@ -1,8 +1,8 @@
 """Training a segmenter by several processes through Ray Train, here or on a cluster.
 
-Every worker runs `train_seg.training.train.train` on its rows of each batch; the checkpoints in OUT
-are what a lost worker's successors go on from, so OUT and the data must be at the same path on
-every node.
+Every worker runs `train_seg.training.train.train` on its rows of each batch. If one is lost, its
+successors resume from the checkpoints in OUT, so OUT and the data must have the same paths on every
+node.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from factory.commands.train_deeplab.job import SegmenterJob
+from factory.commands.train_deeplab.job import Crew, SegmenterJob
 from factory.pipeline.executors.cluster import available_cpus, cluster
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import training_status
@@ -32,44 +32,25 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
-RAY_DIR = ".ray"  # in OUT: Ray Train's own notes, while it runs
-ATTEMPTS = 3  # of workers that are lost before they have written another checkpoint
+RAY_DIR = ".ray"  # in OUT: Ray Train's own files, while it runs
+ATTEMPTS = 3  # how often in a row workers may be lost without a new checkpoint
 REPORT_SEC = 1.0
 
 
-@dataclass(frozen=True)
-class Crew:
-    """The processes that train together.
-
-    `cpus_per_worker` None shares the cores of this machine, on a cluster it means one each.
-    `address` None starts a local cluster for the time of the training.
-    """
-
-    workers: int
-    cpus_per_worker: int | None = None
-    address: str | None = None
-
-    @property
-    def cpus(self) -> int:
-        """Threads of a worker."""
-        if self.cpus_per_worker is not None:
-            return self.cpus_per_worker
-        return 1 if self.address is not None else max(1, available_cpus() // self.workers)
-
-
 def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
-    """Train as `train` does, by the workers of `crew`.
+    """Train as `train` does, with the workers of `crew`.
 
-    The batch is divided among them, so a step is the same for any number of workers but for
-    rounding; a crew of one gives the very bytes of a training without Ray. When a worker is lost,
-    all go on from the last checkpoint.
+    Each batch is divided among them, so a step is the same for any number of workers up to
+    rounding; one worker gives the same bytes as a training without Ray. When a worker is lost, all
+    resume from the last checkpoint.
 
     Raises:
-        ValueError, OSError: as `train`, or batch and validation images are too few for the crew.
+        ValueError, OSError: as `train`, or the batch does not divide evenly among the workers, or
+            there are fewer validation images than workers.
         ChildProcessError: workers were lost ATTEMPTS times in a row without any progress.
     """
     quiet_libraries()
-    # Here, because what is at hand may differ between nodes.
+    # Decided here, because which pretrained weights are cached may differ between nodes.
     job = replace(job, config=settle_encoder_weights(job.config))
     data, val = job.read()
     _check(job, crew, val)
@@ -85,20 +66,20 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
 def _check(job: SegmenterJob, crew: Crew, val: LabeledImages | None) -> None:
     if job.config.batch_size % crew.workers:
         raise ValueError(
-            f"--workers {crew.workers}: a batch of {job.config.batch_size} cannot be divided so: "
-            "set batch_size to a multiple"
+            f"--workers {crew.workers}: batch_size {job.config.batch_size} is not divisible by "
+            f"{crew.workers} workers: set batch_size to a multiple of {crew.workers}"
         )
     if val is not None and len(val.images) < crew.workers:
         raise ValueError(
-            f"--workers {crew.workers}: {val.name} holds fewer images, {len(val.images)}, than "
-            "there are workers to validate on them"
+            f"--workers {crew.workers}: found {len(val.images)} validation images in {val.name}, "
+            "expected at least one per worker"
         )
     if job.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device {job.device}: with --workers, expected auto, cpu or cuda")
 
 
 def _use_gpus(device: str, crew: Crew) -> bool:
-    """Whether each worker gets a GPU: as asked for, else if there are enough."""
+    """Whether each worker gets a GPU: as requested, or for `auto` if there are enough."""
     import ray
 
     found = int(ray.cluster_resources().get("GPU", 0))
@@ -108,7 +89,7 @@ def _use_gpus(device: str, crew: Crew) -> bool:
 
 
 def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
-    """Start the crew, again as long as it is lost and gets on."""
+    """Start the crew; restart it when workers are lost, as long as it makes progress."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -153,7 +134,7 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
 
 
 def _fit(trainer: TorchTrainer, mail: _Mail) -> None:
-    """`trainer.fit()` in a thread: it is silent until its end, and takes Ctrl-C for itself."""
+    """`trainer.fit()` in a thread: it reports nothing until it ends, and catches Ctrl-C itself."""
     errors: list[Exception] = []
 
     def fit() -> None:
@@ -167,13 +148,13 @@ def _fit(trainer: TorchTrainer, mail: _Mail) -> None:
     while thread.is_alive():
         thread.join(REPORT_SEC)
         mail.read()
-    mail.read()  # what came after the last look
+    mail.read()  # what arrived after the last read
     if errors:
         raise errors[0]
 
 
 def _stamp(out: Path) -> int | None:
-    """Tells one last checkpoint from the next."""
+    """Identifies the last checkpoint by its time, in ns; None if there is none."""
     last = last_checkpoint(out)
     return None if last is None else last.stat().st_mtime_ns
 
@@ -186,7 +167,7 @@ def _work(settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     job, queue = settings["job"], settings["queue"]
     # Some encoders have parameters that no output depends on. Buffers need no broadcast: batch
-    # normalisation has seen the same batch everywhere.
+    # normalisation sees the same batch in every worker.
     strategy = RayDDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     try:
         data, val = job.read()
@@ -207,7 +188,7 @@ def _work(settings: dict[str, Any]) -> None:
 
 
 class _Reports(Callback):
-    """Tells the driver, now and then, where the first worker is."""
+    """Sends the first worker's step and status to the driver every REPORT_SEC."""
 
     def __init__(self, queue: Queue):
         self._queue, self._reported = queue, 0.0
@@ -219,7 +200,7 @@ class _Reports(Callback):
 
 
 class _Mail:
-    """What workers send: (step, status) for the progress line, and a user's mistake."""
+    """What workers send: (step, status) for the progress line, and errors of the user's making."""
 
     def __init__(self, line: ProgressLine):
         from ray.util.queue import Queue
@@ -229,9 +210,9 @@ class _Mail:
         self._line = line
 
     def read(self) -> None:
-        """Take in what has arrived."""
-        for letter in self.queue.get_nowait_batch(self.queue.qsize()):
-            if isinstance(letter, Exception):
-                self.error = letter
+        """Process what has arrived."""
+        for message in self.queue.get_nowait_batch(self.queue.qsize()):
+            if isinstance(message, Exception):
+                self.error = message
             else:
-                self._line.update(*letter)
+                self._line.update(*message)

@@ -1,0 +1,1 @@
+"""`factory train-labeler`: an ensemble of pixel classifiers from a few annotated images."""

@@ -1,15 +1,15 @@
 """`train-labeler --folds`: the score of a labeler on random splits of the annotated images.
 
-As in the DDPM paper, each split draws its test images anew, trains on the others, and what counts
-is mean and standard deviation of the test mIoU over the splits. The labeler of split i stays in
-`DIR/split_i`, the scores are in `DIR/folds.json`.
+As in the DDPM paper, each split draws its own test images and trains on the others; the score is
+the mean and standard deviation of the test mIoU over the splits. The labeler of split i is kept in
+`DIR/split_i`, the scores in `DIR/folds.json`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from factory.commands.train_labeler.preparation import (
+from factory.commands.train_labeler.folder import (
     CHECKPOINT_NAME,
     FEATURES_DIR,
     FOLDS_NAME,
-    LabelerJob,
-    Preparation,
     begin,
     clean,
-    read_json,
+    read_record,
     settings_of,
 )
+from factory.commands.train_labeler.preparation import LabelerJob, Preparation
 from factory.locking.lock import exclusive
-from factory_core.dataset import IGNORE, write_json
-from factory_core.storage import write_bytes
+from factory_core.dataset import IGNORE
+from factory_core.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
     from factory_core.annotated.annotations import Annotations
@@ -40,38 +39,43 @@ if TYPE_CHECKING:
 SCORES = ("miou", "miou_reference", "pixel_accuracy")
 
 
-def draw_test_sets(images: int, folds: int, test_images: int, seed: int) -> list[list[int]]:
-    """The test images of each split: random ones, drawn anew for every split."""
+@dataclass(frozen=True)
+class Folds:
+    """The number of splits, test images per split (None: a third), and a JSON file for scores."""
+
+    splits: int
+    test_images: int | None = None
+    json_file: Path | None = None
+
+
+def draw_test_sets(images: int, splits: int, test_images: int, seed: int) -> list[list[int]]:
+    """The test images of each split, drawn at random and independently for each."""
     rng = np.random.default_rng(seed)
-    return [sorted(rng.permutation(images)[:test_images].tolist()) for _ in range(folds)]
+    return [sorted(rng.permutation(images)[:test_images].tolist()) for _ in range(splits)]
 
 
-def cross_validate(
-    job: LabelerJob, folds: int, test_images: int | None = None, json_file: Path | None = None
-) -> None:
-    """Train and score on `folds` random splits, each with `test_images` (by default a third).
+def cross_validate(job: LabelerJob, folds: Folds) -> None:
+    """Train and score on random splits; print a table, write JSON; resumes.
 
-    Prints a table, writes JSON; resumes. Raises ValueError if there are too few images, or if the
-    folder is of a run with other settings.
+    Raises ValueError if there are too few images, or if the folder holds a run with other settings.
     """
     prepared = Preparation(job)
     stems = prepared.annotations.stems
-    if test_images is None:
-        test_images = max(1, len(stems) // 3)
+    test_images = folds.test_images or max(1, len(stems) // 3)
     if not test_images < len(stems):
         raise ValueError(
             f"found {len(stems)} annotated images, expected more than the {test_images} to test on"
         )
-    settings = settings_of(prepared.info, {"splits": folds, "test_images": test_images})
+    settings = settings_of(prepared.info, {"splits": folds.splits, "test_images": test_images})
     with exclusive(job.out):
         begin(job.out, settings)
         result: dict[str, Any] = {"settings": settings, "splits": []}
         path = job.out / FOLDS_NAME
         if path.is_file():
-            result = read_json(path)
-        tests = draw_test_sets(len(stems), folds, test_images, job.recipe.labeler.seed)
+            result = read_record(path)
+        tests = draw_test_sets(len(stems), folds.splits, test_images, job.recipe.labeler.seed)
         done = len(result["splits"])
-        if done < folds:
+        if done < folds.splits:
             store = prepared.encode(job.out / FEATURES_DIR)
             for number, test in list(enumerate(tests, 1))[done:]:
                 scores = _split(
@@ -84,15 +88,15 @@ def cross_validate(
         clean(job.out, prepared)
     _print(result, len(stems), job.console)
     job.console.print(f"labelers and {FOLDS_NAME} in {job.out}")
-    if json_file is not None:
-        write_bytes(json_file, (json.dumps(result, indent=1) + "\n").encode())
-        job.console.print(f"JSON in {json_file}")
+    if folds.json_file is not None:
+        write_bytes(folds.json_file, (json.dumps(result, indent=1) + "\n").encode())
+        job.console.print(f"JSON in {folds.json_file}")
 
 
 def _split(
     prepared: Preparation, store: FeatureStore, test: Sequence[int], folder: Path, title: str
 ) -> Scores:
-    """Train without the images `test`, write the labeler to `folder`, score it on them."""
+    """Train without the images `test`, score on them, and write the labeler to `folder`."""
     from train_seg.evaluation.metrics import Confusion, scores
 
     folder.mkdir(exist_ok=True)
@@ -111,14 +115,14 @@ def _split(
 
 
 def _without(annotations: Annotations, test: Sequence[int]) -> Annotations:
-    """The annotations with the masks of `test` blanked: nothing is learnt where all is ignored."""
+    """The annotations with the masks of `test` set to "ignore", so that they teach nothing."""
     masks = annotations.masks.clone()
     masks[list(test)] = IGNORE
     return replace(annotations, masks=masks)
 
 
 def _summary(splits: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation of every score, and of the IoU of every class."""
+    """Mean and sample standard deviation of every score and of every class's IoU."""
     from train_seg.evaluation.evaluate import Spread
 
     def spread(values: list[float | None]) -> dict[str, float | None]:

@@ -1,59 +1,39 @@
-"""The labeler job: encode the annotated images, train the ensemble, write it; resumes.
-
-    DIR/labeler.safetensors, labeler.json   the result, which replaces what is there before it:
-        unfinished.json                     the settings of the run
-        features/                           the features of the annotated images, as far as made
-        checkpoint.safetensors              where training goes on
-
-What a run of other settings left there is never mixed with this one: it is refused.
-"""
+"""What every way of training a labeler starts from: generator, annotations, features."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import resource
 import shutil
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from factory.annotation.sample_features import features_of_samples, pair
+from factory.annotation.encoding import ENCODE_BATCH
+from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_generator
-from factory.commands.train_deeplab.job import ENCODE_BATCH
-from factory.locking.lock import exclusive
-from factory.recipe.recipe import diff
 from factory.reports.projection import quality
 from factory.terminal.progress import ProgressLine, quiet_libraries
-from factory.terminal.text import duration
-from factory_core.dataset import canonical_json, default_palette, write_json
-from factory_core.output_folder import contents
+from factory_core.dataset import canonical_json, default_palette
 
 if TYPE_CHECKING:
-    from factory.recipe.recipe import Recipe
+    from factory.recipe import Recipe
     from factory_core.annotated.annotations import Annotations
     from generators.base import FeatureMaps
-    from labelers.labeler import Labeler, LabelerInfo
+    from labelers.labeler import Labeler
     from labelers.training.budget import Budget
     from labelers.training.feature_store import FeatureStore
     from labelers.training.trainer import Report
 
-FEATURES_DIR = "features"
-CHECKPOINT_NAME = "checkpoint.safetensors"
-UNFINISHED_NAME = "unfinished.json"
-FOLDS_NAME = "folds.json"
-ENCODE_BYTES = 2**28  # float32 features of a batch of images at most: two of the LSUN setting
+ENCODE_BYTES = 2**28  # float32 features per batch of images at most: two images at the LSUN setting
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class LabelerJob:
-    """What `train-labeler` was given."""
+    """What `train-labeler` was given: `labeled` may select some images of its folder."""
 
     recipe: Recipe
     labeled: Path
@@ -63,7 +43,7 @@ class LabelerJob:
 
 
 class Preparation:
-    """The generator and the annotations of a job, and what its labeler will say of itself."""
+    """The generator and the annotations of a job, and the description of its labeler."""
 
     def __init__(self, job: LabelerJob):
         from factory_core.annotated.annotations import read_annotations
@@ -76,24 +56,26 @@ class Preparation:
         self.device = pick_device(job.device)
         self.dtype = pick_dtype(recipe.labeler.training.precision, self.device)
         self.folder, self.samples = find_samples(job.labeled)
-        self.generator, noted = load_generator("--generator", recipe.generator, job.device)
+        self.generator, config = load_generator("--generator", recipe.generator, job.device)
         self.sample_batch = recipe.generator.batch_size
-        self.psnr: list[float] = []  # of the images that are searched for, dB
+        self.psnr: list[float] = []  # of the projected images, dB
         if self.samples is not None:
             self.samples.check(self.folder, self.generator.digest, recipe.generator)
         size = self.generator.image_size
         self.annotations: Annotations = read_annotations(job.labeled, size, recipe.classes)
         self.console.print(self._found())
-        # What is wrong with them is told now, not after hours of encoding.
+        # Faults in them are reported now, not after hours of encoding.
         check(self.annotations.masks, len(self.annotations.classes), recipe.labeler)
         if self.samples is not None:
-            self.annotations = pair(self.annotations, self.folder, self.samples, self.generator)
+            self.annotations = match_samples(
+                self.annotations, self.folder, self.samples, self.generator
+            )
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),
             features=self.generator.feature_spec,
             generator=GeneratorInfo(
-                digest=self.generator.digest, config=noted.model_dump(mode="json")
+                digest=self.generator.digest, config=config.model_dump(mode="json")
             ),
             image_size=size,
             data_digest=self.annotations.digest,
@@ -101,26 +83,26 @@ class Preparation:
         )
 
     def _found(self) -> str:
-        """What there is to learn from, in one line."""
+        """The annotated images and their classes, in one line."""
         names = self.annotations.classes
         of = "" if self.samples is None else f" of {len(self.samples.images)} samples"
         return f"{self.images} annotated images{of}, {len(names)} classes: {', '.join(names)}"
 
     @property
     def images(self) -> int:
-        """How many annotated images there are."""
+        """The number of annotated images."""
         return len(self.annotations.stems)
 
     @property
     def encode_batch(self) -> int:
-        """How many images are encoded, or sampled again, at once."""
+        """Images encoded, or sampled again, per batch."""
         if self.samples is not None:
             return self.sample_batch
         image_bytes = 4 * sum(m.channels * m.height * m.width for m in self.info.features)
         return max(1, min(ENCODE_BATCH, ENCODE_BYTES // image_bytes))
 
     def budget(self) -> Budget:
-        """What the training takes."""
+        """The disk and memory that the training takes."""
         from labelers.training.budget import budget
 
         info = self.info
@@ -130,19 +112,19 @@ class Preparation:
         )
 
     def store(self, folder: Path) -> FeatureStore:
-        """The features in `folder`, as far as they are there."""
+        """The features in `folder`, complete or not."""
         from labelers.training.feature_store import FeatureStore
 
         info = self.info
-        made_of = [info.generator.digest, info.generator.config, info.data_digest]
-        source = hashlib.sha256(canonical_json(made_of)).hexdigest()
+        inputs = [info.generator.digest, info.generator.config, info.data_digest]
+        source = hashlib.sha256(canonical_json(inputs)).hexdigest()
         dtype = info.config.feature_dtype
         return FeatureStore(folder, info.features, self.images, dtype, source)
 
     def encode(self, folder: Path) -> FeatureStore:
-        """The features of all images, in `folder`; what is there is not made again.
+        """Write the features of all images to `folder`; existing ones are kept.
 
-        Gives the generator up, which may be larger than all the rest.
+        Releases the generator, which may take more memory than everything else.
         """
         store, images = self.store(folder), self.annotations.images
         if store.written < len(images):
@@ -158,26 +140,29 @@ class Preparation:
         del self.generator
         return store
 
-    def features(self, rows: range, tell: Callable[[int], None] = lambda _: None) -> FeatureMaps:
-        """Features of some images, as `generate` or `label` will see them.
+    def features(self, rows: range, report: Callable[[int], None] = lambda _: None) -> FeatureMaps:
+        """Features of the images `rows`, as `generate` or `label` will see them.
 
-        `tell` hears how many images are done where one batch takes long.
+        `report` is called with the number of finished images where one batch takes long.
         """
         from generators.base import Projecting
 
-        if self.samples is not None:  # those of the sampling itself
+        if self.samples is not None:  # recorded during sampling
             return features_of_samples(self.annotations, rows, self.generator, self.folder)
         images = self.annotations.images[rows.start : rows.stop]
         if not isinstance(self.generator, Projecting):
             return self.generator.encode(images, rows)
-        found = self.generator.project(images, lambda done: tell(rows.start + int(done)))
+        found = self.generator.project(images, lambda done: report(rows.start + int(done)))
         self.psnr += found.psnr.tolist()
         return self.generator.features_at(found.latents)
 
     def fit(
         self, store: FeatureStore, annotations: Annotations, checkpoint: Path, title: str
     ) -> Labeler:
-        """Train on `annotations`: those of the job, of which some may be blanked."""
+        """Train on `annotations`: the job's, some of which may be blanked.
+
+        `checkpoint` is the file to resume from, `title` the start of the progress line.
+        """
         from labelers.training.fit import fit
 
         with ProgressLine(title, "steps", 1, self.console) as line:
@@ -200,7 +185,7 @@ class Preparation:
             )
 
     def _status(self, report: Report) -> str:
-        """Loss and accuracy; in a log, where there is room, the accuracy of every member."""
+        """Loss and accuracy; in a log, where there is room, the accuracy of each member."""
         mean = sum(report.accuracy) / len(report.accuracy)
         each = f"{min(report.accuracy):.3f} to {max(report.accuracy):.3f}"
         if not self.console.is_terminal:
@@ -215,7 +200,7 @@ def _palette(recipe: Recipe, annotations: Annotations) -> list[list[int]]:
 
 
 def _refuse_full_disk(folder: Path, needed: Budget, written: float) -> None:
-    """Tell now what would fail after hours; `written` is the part of the features there is."""
+    """Raise ValueError if the disk cannot hold the job; `written` is the share of features done."""
     missing = (1 - written) * needed.features_bytes + 2 * needed.checkpoint_bytes
     free = shutil.disk_usage(folder).free
     if missing > free:
@@ -223,114 +208,3 @@ def _refuse_full_disk(folder: Path, needed: Budget, written: float) -> None:
             f"{folder}: features and checkpoint need {missing / GIB:.1f} GiB, found "
             f"{free / GIB:.1f} GiB free: free some space, or give an --out on another disk"
         )
-
-
-def settings_of(info: LabelerInfo, folds: dict[str, int] | None = None) -> dict[str, Any]:
-    """What two runs in one folder must agree on, by the names that a user knows."""
-    content = info.model_dump(mode="json")
-    generator = content["generator"]
-    return {
-        "folds": folds,
-        "annotations": info.data_digest,
-        "classes": content["classes"],
-        "palette": content["palette"],
-        "features": content["features"],
-        # Where the weights are does not matter, what they are does.
-        "generator": {**generator["config"], "weights": generator["digest"]},
-        "labeler": content["config"],
-    }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What an earlier run noted in `path`; raises ValueError if that is damaged."""
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: delete its folder to train anew") from None
-
-
-def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Claim `folder` for a run; raise ValueError, naming the fields, if it is of another."""
-    from labelers.labeler import INFO_FILE, Labeler
-
-    if (folder / INFO_FILE).is_file():
-        found = settings_of(Labeler.load(folder).info)
-    elif (folder / FOLDS_NAME).is_file():
-        found = read_json(folder / FOLDS_NAME)["settings"]
-    elif (folder / UNFINISHED_NAME).is_file():
-        found = read_json(folder / UNFINISHED_NAME)
-    elif foreign := contents(folder):
-        raise ValueError(
-            f"--out {folder} holds no labeler but {foreign[0]}: give a new or empty folder"
-        )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / UNFINISHED_NAME, settings)
-        return
-    if different := diff(found, settings):
-        raise ValueError(
-            f"{folder} holds a labeler with other settings ({', '.join(different)}): give another "
-            "--out, or delete it"
-        )
-
-
-def train_labeler(job: LabelerJob) -> None:
-    """Train the ensemble on an annotated folder and write it to `job.out`.
-
-    Raises ValueError if the folder is of a training with other settings, naming those.
-    """
-    from labelers.labeler import INFO_FILE, Labeler
-
-    prepared = Preparation(job)
-    with exclusive(job.out):
-        begin(job.out, settings_of(prepared.info))
-        if (job.out / INFO_FILE).is_file():
-            info = Labeler.load(job.out).info
-        else:
-            store = prepared.encode(job.out / FEATURES_DIR)
-            checkpoint = job.out / CHECKPOINT_NAME
-            labeler = prepared.fit(store, prepared.annotations, checkpoint, "training")
-            labeler.save(job.out)
-            info = labeler.info
-        clean(job.out, prepared)
-    job.console.print(
-        f"labeler in {job.out} (training accuracy {info.scores['train_accuracy']:.3f}, "
-        f"{info.scores['steps']:.0f} steps)"
-    )
-
-
-def clean(folder: Path, prepared: Preparation) -> None:
-    """Remove what a finished run does not need; idempotent."""
-    features = folder / FEATURES_DIR
-    if features.is_dir() and not prepared.info.config.keep_features:
-        prepared.store(features).delete()
-    for name in (CHECKPOINT_NAME, UNFINISHED_NAME):
-        (folder / name).unlink(missing_ok=True)
-
-
-def dry_run(job: LabelerJob) -> None:
-    """Print what the job would take, after encoding one batch of images; write nothing."""
-    prepared = Preparation(job)
-    config, needed = prepared.info.config, prepared.budget()
-    rows = range(min(prepared.encode_batch, prepared.images))
-    for _ in range(2):  # the first batch is slow for reasons that do not last
-        began = time.perf_counter()
-        prepared.features(rows)
-        encode_sec = (time.perf_counter() - began) / len(rows) * prepared.images
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_gib = peak * (1 if sys.platform == "darwin" else 1024) / GIB
-    existing = next(p for p in [job.out.resolve(), *job.out.resolve().parents] if p.exists())
-    channels = sum(m.channels for m in prepared.info.features)
-    hidden = " and ".join(map(str, config.hidden_for(len(prepared.info.classes))))
-    kept = "kept" if config.keep_features else "deleted afterwards"
-    features_gib = needed.features_bytes / GIB
-    job.console.print(
-        f"{config.members} members, {channels} channels, {hidden} hidden units: "
-        f"{needed.weights / 1e6:.1f} M weights, {config.training.kind} training\n"
-        f"disk: {features_gib:.2f} GiB of features ({config.feature_dtype}, {kept}) and "
-        f"{needed.checkpoint_bytes / GIB:.2f} GiB of checkpoint; "
-        f"{shutil.disk_usage(existing).free / GIB:.0f} GiB free\n"
-        f"memory: {peak_gib:.1f} GiB while encoding (about {duration(encode_sec)}), then "
-        f"{needed.working_bytes / GIB:.2f} GiB to train, and as much of the {features_gib:.2f} GiB "
-        "of features as the system has room for"
-    )

@@ -1,4 +1,4 @@
-"""Labelers of annotated samples: the features of the very sampling, and only of the right image."""
+"""Labelers trained on annotated samples: features from the sampling itself, of the right image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def image_file(index: int) -> Path:
 
 
 def annotate(factory: Callable, *options: object) -> None:
-    """Six samples in `annotated`, and masks of three: what is brighter than the average."""
+    """Six samples in `annotated`, and masks of three: pixels brighter than the average."""
     result = factory("sample", "--n", 6, "--out", "annotated", "--device", "cpu", *options)
     assert result.code == 0, result.err
     Path("annotated/masks").mkdir()
@@ -88,7 +88,7 @@ def assert_stored(expected: FeatureMaps) -> None:
 KEEP = ("--set", "labeler.keep_features=true", "--set", "labeler.feature_dtype=float32")
 
 
-def test_the_folder_says_whose_samples_it_holds(factory: Callable, gan: Path) -> None:
+def test_the_folder_records_its_generator(factory: Callable, gan: Path) -> None:
     settings = StyleGAN2Config(weights=str(gan), truncation=0.5, seed=3, noise="random")
     given = ("generator.truncation=0.5", "generator.seed=3", "generator.noise=random")
     options = [option for setting in given for option in ("--set", setting)]
@@ -101,7 +101,7 @@ def test_the_folder_says_whose_samples_it_holds(factory: Callable, gan: Path) ->
     assert Labeler.load("out").info.generator.config["truncation"] == 0.5
 
 
-def test_a_diffusion_models_noise_is_that_of_the_sample(factory: Callable) -> None:
+def test_the_noise_of_a_diffusion_model_is_that_of_the_sample(factory: Callable) -> None:
     settings = ("generator.steps=2", "generator.features.noise=fresh", "generator.batch_size=3")
     options = [option for setting in settings for option in ("--set", setting)]
     annotate(factory, "--generator", DEMO, *options)
@@ -135,10 +135,10 @@ def test_a_re_saved_image(factory: Callable, gan: Path, quality: int) -> None:
 
 
 @pytest.mark.usefixtures("annotated")
-def test_images_that_are_no_samples(factory: Callable) -> None:
+def test_images_that_are_not_samples(factory: Callable) -> None:
     for folder in ("images", "masks"):
         Path(f"annotated/{folder}/000000001.png").rename(f"annotated/{folder}/cell.png")
-    refused(train(factory), "cell.png is sample 1: expected the name 000000001")
+    refused(train(factory), "cell.png is sample 1: rename it and its mask to 000000001")
     Image.new("RGB", (16, 16)).save("annotated/images/cell.png")
     refused(train(factory), "cell.png is none of the 6 samples in samples.json")
 
@@ -159,7 +159,7 @@ def test_another_size_or_lossless_format(factory: Callable) -> None:
 @pytest.mark.usefixtures("annotated")
 def test_another_generator_or_other_settings(factory: Callable, gan: Path, make_gan) -> None:
     other = make_gan(Path("other"), seed=1)
-    refused(train(factory, "--generator", other), "its images are of generator", str(gan))
+    refused(train(factory, "--generator", other), "its images are from generator", str(gan))
     changed = train(factory, "--set", "generator.truncation_cutoff=3")
     refused(changed, "generator.truncation_cutoff=null, found 3: give --set generator.trunc")
     refused(train(factory, "--seed", "0", "--set", "generator.seed=1"), "generator.seed=0, found 1")
@@ -171,16 +171,16 @@ def test_another_generator_or_other_settings(factory: Callable, gan: Path, make_
 
 
 @pytest.mark.usefixtures("annotated")
-def test_the_generator_must_make_the_image_again(factory: Callable) -> None:
+def test_the_generator_must_reproduce_the_image(factory: Callable) -> None:
     file = Path("annotated/samples.json")
     content = json.loads(file.read_text())
     images = content["images"]
-    images["000000001"] = images["000000005"]  # whoever edits the notes, too, is not believed
+    images["000000001"] = images["000000005"]  # an edited record does not help
     file.write_text(json.dumps(content))
     shutil.copy(image_file(5), image_file(1))
     result = train(factory)
     assert result.code == 1
-    assert "000000001.png: sample 1 is made with a mean difference of " in result.err
+    assert "000000001.png: regenerated, sample 1 has a mean difference of " in result.err
     assert not Path("out/labeler.json").exists()
 
 
@@ -193,18 +193,18 @@ def test_other_precision_is_the_same_sample(factory: Callable) -> None:
 
 
 @pytest.mark.usefixtures("annotated")
-def test_a_folder_without_notes_is_annotated_photographs(factory: Callable, gan: Path) -> None:
+def test_without_a_record_images_are_photographs(factory: Callable, gan: Path) -> None:
     _, samples = find_samples(Path("annotated"))
     assert samples is not None
     Path("annotated/samples.json").unlink()
     assert "found no generator" in train(factory).err
     result = train(factory, "--generator", gan)
-    assert "has no mask" in result.err  # all of them must have one again
+    assert "has no mask" in result.err  # every photograph must have one
     for index in set(range(6)) - set(INDICES):
         image_file(index).unlink()
     result = train(factory, "--generator", gan, *SHORT_SEARCH)
     assert result.code == 0, result.err
-    assert "dB (PSNR) of the images on average" in result.out
+    assert "the generator matches the images with a PSNR of " in result.out
 
 
 @pytest.mark.usefixtures("annotated")
@@ -223,7 +223,7 @@ def test_no_masks_yet_and_a_dry_run(factory: Callable) -> None:
     assert "2 members, 32 channels" in result.out
     for mask in Path("annotated/masks").iterdir():
         mask.unlink()
-    refused(train(factory), "no masks in annotated/masks: expected those of some of the images")
+    refused(train(factory), "no masks in annotated/masks: expected masks of some of the images")
 
 
 @pytest.mark.usefixtures("annotated")
@@ -239,7 +239,7 @@ def test_a_dataset_from_annotated_samples(factory: Callable, gan: Path) -> None:
     assert Path("data/preview.png").is_file()
     assert "finished" in factory("status", "data").out
     assert factory("verify", "data").code == 0
-    # What the labeler sees of a sample when it labels is what it saw of it when it learnt.
+    # The labeler sees the same features of a sample in labelling as in training.
     labeler, generator = Labeler.load("out"), generators.load(StyleGAN2Config(weights=str(gan)))
     images, features = generator.sample(range(8))
     masks = labeler.predict(features).mask

@@ -59,7 +59,7 @@ def test_it_stops_clean_and_says_how_to_go_on(
     process.send_signal(number)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == code
-    assert error.strip() == "interrupted: run the same command again to go on"
+    assert error.strip() == "interrupted: rerun the command to resume"
     names = {path.name for path in out.rglob("*") if path.is_file()}
     assert "job.json" in names
     assert not {name for name in names if name.startswith(".")}
@@ -73,7 +73,7 @@ def test_it_can_be_stopped_while_ray_starts(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 143, error
-    assert error.strip() == "interrupted: run the same command again to go on"
+    assert error.strip() == "interrupted: rerun the command to resume"
     assert not (tmp_path / "out").exists()
 
 
@@ -95,7 +95,7 @@ factory.cli.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 128 + number
-    assert done.stderr.strip() == "interrupted: run the same command again to go on"
+    assert done.stderr.strip() == "interrupted: rerun the command to resume"
     assert not (tmp_path / "out").exists()
 
 

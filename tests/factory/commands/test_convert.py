@@ -1,4 +1,4 @@
-"""The `convert` command on the golden checkpoint and a StyleGAN2 pickle, and what it refuses."""
+"""`factory convert` on the golden checkpoint and a StyleGAN2 pickle, and what it refuses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names() -> list[str]:
-    """Everything that lies in the working directory, hidden or not."""
+    """Everything in the working directory, hidden or not."""
     return sorted(path.name for path in Path().iterdir())
 
 
@@ -48,7 +48,7 @@ def test_convert_prints_what_it_found(factory: Callable) -> None:
     assert rows(factory("convert", GOLDEN_FILE, "out", *options).out) == {
         "channels": "32, 32, 64",
         "multipliers": "1, 1, 2",
-        "residual blocks a level": "2",
+        "residual blocks per level": "2",
         "attention at": "32 px, 16 px",
         "down and up by": "residual blocks",
         "scale-shift norm": "yes",
@@ -56,13 +56,13 @@ def test_convert_prints_what_it_found(factory: Callable) -> None:
         "classes": "none",
         "parameters": "1.4 M",
         "image size": "64 px",
-        "channels a head": "8",
+        "channels per head": "8",
         "attention order": "new",
         "noise schedule": "linear",
     }
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_left_alone(factory: Callable) -> None:
+def test_an_empty_folder_is_filled_and_a_full_one_left_unchanged(factory: Callable) -> None:
     Path("out").mkdir()
     command = ("convert", GOLDEN_FILE, "out", "--channels-per-head", 16)
     assert factory(*command).code == 0
@@ -139,7 +139,7 @@ def test_a_pickle_becomes_the_same_generator(factory: Callable, snapshot: Path) 
     assert names() == ["net.pkl", "nets"]
 
 
-def test_what_it_is_is_in_the_file_not_in_its_name(factory: Callable, snapshot: Path) -> None:
+def test_the_content_of_the_file_decides_not_its_name(factory: Callable, snapshot: Path) -> None:
     snapshot.rename("network.bin")
     assert factory("convert", "network.bin", "out").code == 0
     assert Path("out/generator.json").is_file()

@@ -1,4 +1,4 @@
-"""`factory evaluate` as a user runs it: models, splits, corruptions, and what it writes."""
+"""`factory evaluate` as a user runs it: models, splits, corruptions, and the files it writes."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_segmenter: Callable) -> Path:
-    """Two models, two test folders, a model of other classes, and one of tiny images."""
+    """Two models, two test folders, a model with different classes, and one for tiny images."""
     folder = tmp_path_factory.mktemp("scoring")
     for seed in (0, 1):
         tiny_segmenter(CLASSES, (SIZE, SIZE), seed).save(folder / f"model_{seed}")

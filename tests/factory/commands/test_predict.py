@@ -1,16 +1,13 @@
-"""`factory predict` and `factory export` as a user runs them."""
+"""`factory predict` as a user runs it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
 
-from factory.commands.predict import find_images
 from factory.demo.render import CLASSES, render_folder
 from train_seg.inference.tiles import Tiling, predict_tiled
 from train_seg.network.segmenter import Segmenter
@@ -18,7 +15,7 @@ from train_seg.network.segmenter import Segmenter
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_segmenter: Callable) -> Path:
-    """A segmenter that has learnt nothing, and photographs in two folders."""
+    """An untrained segmenter, and photographs in two folders."""
     folder = tmp_path_factory.mktemp("predicting")
     tiny_segmenter(CLASSES).save(folder / "model")
     render_folder(folder / "day", range(3), size=48)
@@ -33,7 +30,7 @@ def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predicted(factory: Callable, out: str, *arguments: object) -> dict[str, np.ndarray]:
-    """Masks by their names below `out`."""
+    """Masks by their path below `out`/masks."""
     result = factory("predict", "--model", "model", "--out", out, *arguments)
     assert result.code == 0, result.err
     masks = Path(out) / "masks"
@@ -49,7 +46,7 @@ def refused(result, *words: str) -> None:
         assert word in result.err
 
 
-def test_a_folder_a_file_a_pattern_and_what_a_shell_makes_of_one(factory: Callable) -> None:
+def test_a_folder_a_file_a_pattern_and_one_that_the_shell_expands(factory: Callable) -> None:
     folder = predicted(factory, "a", "--images", "day/images")
     assert list(folder) == ["000000.png", "000001.png", "000002.png"]
     assert folder["000000.png"].shape == (48, 48)
@@ -67,7 +64,7 @@ def test_a_folder_a_file_a_pattern_and_what_a_shell_makes_of_one(factory: Callab
     assert {name.split("/")[0] for name in deep} == {"images", "masks"}
 
 
-def test_tiles_are_those_of_the_network(factory: Callable) -> None:
+def test_tiles_give_the_masks_of_predict_tiled(factory: Callable) -> None:
     large = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(large).save("large.png")
     options = ("--tile", 40, "--overlap", 0.5, "--batch-size", 2, "--no-overlays")
@@ -82,7 +79,7 @@ def test_tiles_are_those_of_the_network(factory: Callable) -> None:
     assert not Path("tiled/overlays").exists()
 
 
-def test_shrinking_a_large_image_is_told(factory: Callable) -> None:
+def test_shrinking_a_large_image_is_reported(factory: Callable) -> None:
     Image.new("RGB", (200, 150)).save("huge.png")
     command = ("predict", "--model", "model", "--images", "huge.png")
     assert "--tile 32" in factory(*command, "--out", "shrunk").out
@@ -97,29 +94,3 @@ def test_mistakes_are_one_line_before_any_work(factory: Callable) -> None:
     refused(factory(*command, *both), "000000.png", "two --out")
     refused(factory("predict", "--model", "lost", "--images", "day/images", "--out", "out"), "lost")
     assert not Path("out").exists()
-
-
-def test_the_same_file_twice_is_one_image() -> None:
-    assert len(find_images(["day/images", "day/images/000000.png"])) == 3
-
-
-def test_export_writes_what_other_runtimes_read(factory: Callable) -> None:
-    result = factory("export", "--model", "model", "--out", "m.onnx", "--images", "day/images")
-    assert result.code == 0, result.err
-    assert "the same masks on 3 images" in result.out
-    session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(CLASSES)
-    photo = np.asarray(Image.open("day/images/000000.png"))
-    (mask,) = session.run(["mask"], {"images": photo.transpose(2, 0, 1)[None]})
-    assert np.array_equal(mask[0], predicted(factory, "x", "--images", "day/images")["000000.png"])
-    result = factory("export", "--model", "model", "--out", "m.pt")
-    assert "torchscript in m.pt" in result.out
-    assert "noise" in result.out
-
-
-def test_export_refuses(factory: Callable) -> None:
-    refused(factory("export", "--model", "model", "--out", "m.bin"), "m.bin", ".onnx or .pt")
-    refused(factory("export", "--model", "lost", "--out", "n.pt"), "lost", "train-deeplab")
-    refused(factory("export", "--model", "model", "--out", "lost/n.pt"), "no folder lost")
-    refused(factory("export", "--model", "model", "--out", "day"), "found a folder")
-    assert not Path("n.pt").exists()

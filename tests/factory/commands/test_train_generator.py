@@ -8,7 +8,7 @@ import torch
 
 import generators
 from factory.demo.render import render_folder
-from factory.recipe.recipe import load_recipe
+from factory.recipe import load_recipe
 from factory_core.dataset import open_dataset
 from generators.base import Generator
 from labelers.config import LabelerConfig

@@ -14,7 +14,7 @@ from factory.pipeline.executors import LocalExecutor
 from factory.pipeline.job import Job
 from factory.pipeline.ownership import begin, inspect
 from factory.pipeline.run import run
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import FileInfo, Manifest, Totals
 
 

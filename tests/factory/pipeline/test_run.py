@@ -27,7 +27,7 @@ from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
 from factory.pipeline.job import Job
 from factory.pipeline.progress import OnProgress, Progress, ignore
 from factory.pipeline.run import run
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_samples
 from generators.base import FeatureMaps, FeatureMapSpec, sample_seed
 from generators.config import DDPMConfig, FeatureConfig

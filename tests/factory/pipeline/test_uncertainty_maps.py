@@ -19,7 +19,7 @@ from PIL import Image
 from factory.pipeline.job import Job
 from factory.pipeline.progress import OnProgress, Progress, ignore
 from factory.pipeline.run import run
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import (
     IGNORE,
     Manifest,

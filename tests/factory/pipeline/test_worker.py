@@ -20,7 +20,7 @@ from factory.pipeline.run import run
 from factory.pipeline.shard import Shard, ShardStats
 from factory.pipeline.shard_writer import Encoding
 from factory.pipeline.worker import ShardWorker, WorkerSpec
-from factory.recipe.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_tar, sample_key
 from factory_core.storage import open_store
 from generators.base import FeatureMaps

@@ -14,7 +14,7 @@ from generators.base import FeatureMaps
 
 
 def images(n: int, seed: int, blue_spread: float = 40.0) -> torch.Tensor:
-    """uint8 [n, 3, 8, 8]: a random colour an image plus pixel noise."""
+    """uint8 [n, 3, 8, 8]: a random colour per image plus pixel noise."""
     random = np.random.default_rng(seed)
     colour = 128 + random.normal(size=(n, 3, 1, 1)) * np.array([20, 20, blue_spread])[:, None, None]
     pixels = colour + random.normal(size=(n, 3, 8, 8)) * 5
@@ -111,7 +111,7 @@ def test_shifted_colours_are_flagged():
     assert any("mean colour is off by -6" in line for line in result.verdict)
 
 
-def test_too_few_images_to_tell_is_not_a_gap():
+def test_a_difference_that_may_be_chance_is_not_a_gap():
     assert fidelity.compare(images(4, 0, blue_spread=25), images(4, 1)).agrees
 
 

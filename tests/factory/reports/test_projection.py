@@ -1,4 +1,4 @@
-"""What users are told of a projection."""
+"""How the quality of a projection is reported."""
 
 from factory.reports.projection import far_below, quality
 
@@ -8,7 +8,7 @@ def test_only_what_is_far_below_the_rest_is_named() -> None:
     alike = [28.0, 27.5, 28.5, 26.0, 29.0, 28.2, 27.9, 28.1]
     assert far_below(alike) == []
     assert quality(alike, names) == (
-        "the generator comes to 27.9 dB (PSNR) of the images on average, 26.0 dB at worst"
+        "the generator matches the images with a PSNR of 27.9 dB on average, 26.0 dB at worst"
     )
     odd = [*alike[:3], 17.0, *alike[4:7], 15.25]
     assert far_below(odd) == [7, 3]

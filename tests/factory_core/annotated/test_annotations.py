@@ -1,4 +1,4 @@
-"""Reading annotated folders: images and masks of equal names, every mistake."""
+"""Reading annotated folders: images and masks with equal names, and every mistake."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_class_names(tmp_path):
         ('{"classes": ["a"], "palette": [[0, 0]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a"], "palette": [[0, 0, 256]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a"], "palette": [[0], [1, 2]]}', 'expected "palette" as 1 colours'),
-        ('{"classes": ["a", "b", "a"]}', "has the class 'a' more than once"),
+        ('{"classes": ["a", "b", "a"]}', "lists the class 'a' more than once"),
         (json.dumps({"classes": ["c"] * 256}), "has 256 classes, expected at most 255"),
     ],
 )

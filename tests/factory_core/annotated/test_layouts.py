@@ -1,4 +1,4 @@
-"""Published data sets as they are published, and parts of folders."""
+"""Data sets in their published layouts, and parts of folders."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_celebamask_hq_in_the_classes_of_a_recipe(faces: Path) -> None:
 def test_celebamask_hq_with_files_missing(faces: Path) -> None:
     masks = faces / "CelebAMask-HQ-mask-anno" / "0"
     save(masks / "00009_hair.png", np.zeros((4, 4), np.uint8))
-    refused(faces, r"00009_hair\.png is 4x4 pixels, other parts of it are 8x8")
+    refused(faces, r"00009_hair\.png is 4x4 pixels, other parts are 8x8")
     for path in masks.glob("00009_*"):
         path.unlink()
     refused(faces, r"9\.jpg has no masks: expected .*0/00009_skin\.png", FileNotFoundError)
@@ -122,7 +122,7 @@ def test_ade20k_with_files_missing(scenes: Path) -> None:
     (scenes / "sceneCategories.txt").unlink()
     refused(scenes, r"sceneCategories\.txt does not exist", FileNotFoundError)
     (scenes / "objectInfo150.txt").write_text("Idx\n")
-    refused(scenes, r"objectInfo150\.txt: expected a heading and a line for each category")
+    refused(scenes, r"objectInfo150\.txt: expected a heading and one line per category")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ import safetensors.torch
 import torch
 from rich.console import Console
 
-from factory.commands.train_deeplab.job import SegmenterJob, train_deeplab
-from factory.commands.train_deeplab.on_ray import Crew, train_on_ray
+from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.on_ray import train_on_ray
+from factory.commands.train_deeplab.training import train_here
 from factory.demo.render import render_folder
 from factory.pipeline.executors.cluster import cluster
 from train_seg.config import AugmentConfig, SegmenterConfig
@@ -76,7 +77,7 @@ def alone(labeled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training in this process."""
     out = tmp_path_factory.mktemp("alone")
     torch.set_num_threads(1)
-    train_deeplab(job(labeled, out), Console(quiet=True))
+    train_here(job(labeled, out), Console(quiet=True))
     return out
 
 
@@ -134,8 +135,16 @@ def test_a_users_mistake_in_a_worker_is_one_line(two_cores, labeled, tmp_path):
 
 def test_what_cannot_be_divided_is_refused_before_ray_starts(labeled, tmp_path):
     for settings, workers, expected in (
-        ({}, 3, "--workers 3: a batch of 4 cannot be divided so: set batch_size to a multiple"),
-        ({"batch_size": 12}, 12, "holds fewer images, 9, than there are workers to validate"),
+        (
+            {},
+            3,
+            "--workers 3: batch_size 4 is not divisible by 3 workers: set batch_size to a mult",
+        ),
+        (
+            {"batch_size": 12},
+            12,
+            "found 9 validation images in .*, expected at least one per",
+        ),
     ):
         config = CONFIG.model_copy(update=settings)
         with pytest.raises(ValueError, match=expected):
@@ -147,7 +156,7 @@ def test_what_cannot_be_divided_is_refused_before_ray_starts(labeled, tmp_path):
 
 
 def test_threads_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("factory.commands.train_deeplab.on_ray.available_cpus", lambda: 8)
+    monkeypatch.setattr("factory.pipeline.executors.cluster.available_cpus", lambda: 8)
     assert [Crew(n).cpus for n in (1, 3, 20)] == [8, 2, 1]
     assert Crew(2, address="auto").cpus == 1
     assert Crew(2, cpus_per_worker=5).cpus == 5

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from factory.commands.train_deeplab.job import segmenter_config
+from factory.commands.train_deeplab.job import SegmenterJob, is_dataset
+from factory.commands.train_deeplab.settings import segmenter_config
 from factory.demo.render import render_folder
+from factory_core.storage import Store
 from train_seg.config import PRESETS, SegmenterConfig
+from train_seg.data.training_data import open_training_data
 
 SMALL = ("--encoder", "resnet18", "--set", "encoder_depth=3", "--set", "batch_size=2")
 
@@ -38,7 +41,7 @@ def test_flags_before_preset_before_defaults() -> None:
 def test_presets_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
         segmenter_config([], None, "best", {}, [])
-    with pytest.raises(ValueError, match="found --preset and --recipe: each is a whole set"):
+    with pytest.raises(ValueError, match="found --preset and --recipe, expected one"):
         segmenter_config([], "demo", "paper", {}, [])
 
 
@@ -59,7 +62,19 @@ def test_a_mixture_by_the_command(factory: Callable) -> None:
     assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
 
 
-def test_options_of_a_crew_want_a_crew(factory: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_in_a_bucket(tiny, memory_out: Store) -> None:
+    assert not is_dataset(memory_out)
+    tiny.make(memory_out)
+    assert is_dataset(memory_out)
+    config = segmenter_config([memory_out], None, None, {"encoder": "resnet18"}, [])
+    data, val = SegmenterJob([memory_out], Path("out"), None, config, "cpu").read()
+    assert (data, val) == ([str(memory_out)], None)
+    assert open_training_data(data, lambda size: None).classes == ["dark", "bright"]
+
+
+def test_options_for_workers_need_workers(
+    factory: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     render_folder(Path("few"), range(2), size=32)
     command = ("train-deeplab", "--data", "few", "--out", "model")
     for option in (("--address", "auto"), ("--cpus-per-worker", 2)):

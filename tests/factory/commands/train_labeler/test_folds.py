@@ -1,4 +1,4 @@
-"""`train-labeler --folds`: splits, scores, resumption."""
+"""`train-labeler --folds`: splits, scores, resuming."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def split(factory: Callable, annotated: Path, tmp_path: Path, monkeypatch) -> Ca
     return run
 
 
-def test_splits_are_random_and_of_the_seed():
+def test_splits_are_random_and_depend_on_the_seed_only():
     first = folds.draw_test_sets(20, 5, 6, seed=0)
     assert first == folds.draw_test_sets(20, 5, 6, seed=0) != folds.draw_test_sets(20, 5, 6, seed=1)
     assert all(len(set(test)) == 6 and test == sorted(test) for test in first)
@@ -71,8 +71,8 @@ def test_scores_of_the_test_images(split: Callable, annotated: Path) -> None:
         assert scores["test_miou"] == part["miou"]
 
 
-def test_nothing_is_learnt_from_the_test_images(split: Callable, annotated: Path) -> None:
-    """Other masks on the test images give the same weights and other scores."""
+def test_test_images_do_not_affect_the_weights(split: Callable, annotated: Path) -> None:
+    """Different masks on the test images give the same weights and different scores."""
     arguments = ("--folds", 2, "--test-images", 2)
     assert split(*arguments).code == 0
     before = json.loads(Path("out/folds.json").read_text())["splits"][0]
@@ -91,7 +91,7 @@ def test_nothing_is_learnt_from_the_test_images(split: Callable, annotated: Path
     assert after["miou"] != before["miou"]
 
 
-def test_goes_on_with_the_split_it_was_stopped_in(split: Callable, monkeypatch) -> None:
+def test_resumes_with_the_interrupted_split(split: Callable, monkeypatch) -> None:
     arguments = ("--folds", 3, "--test-images", 2, "--seed", 1)
     train, trained = folds._split, []
 

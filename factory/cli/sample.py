@@ -21,13 +21,14 @@ def sample(
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Sample images to annotate for `train-labeler`. Run again to go on, or for more images.
+    """Sample images to annotate for `train-labeler`. Rerun to resume, or to add images.
 
     `factory sample --generator generator --n 24 --out annotated`
     """
-    from factory.annotation import samples as sampling
-    from factory.commands.generate import generator_recipe
+    from factory.commands.sample import SampleJob
+    from factory.commands.sample import sample as run
+    from factory.recipe import generator_recipe
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     config = generator_recipe(recipe, generator, overrides).generator
-    sampling.sample(sampling.SampleJob(config, start, n, out, device, console))
+    run(SampleJob(config, start, n, out, device, console))

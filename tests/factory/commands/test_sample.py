@@ -91,7 +91,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(StyleGAN2Generator, "sample", until)
 
 
-def test_an_interrupted_run_goes_on(sample: Callable, tree: Callable, monkeypatch) -> None:
+def test_an_interrupted_run_resumes(sample: Callable, tree: Callable, monkeypatch) -> None:
     settings = ("--n", 6, "--set", "generator.batch_size=2")
     assert sample(*settings, out="whole").code == 0
     with monkeypatch.context() as patch:
@@ -135,7 +135,7 @@ def test_what_does_not_belong_together_is_refused(
     refused(changed, "sampled with generator.truncation=0.7, found 0.5")
     refused(sample("--n", 3, "--seed", 1), "give --set generator.seed=0")
     other = make_gan(tmp_path / "other", seed=1)
-    refused(sample("--n", 3, generator=other), "its images are of generator", "found generator")
+    refused(sample("--n", 3, generator=other), "its images are from generator", "found generator")
     refused(sample("--set", "generator.steps=10"), "not a setting of kind 'stylegan2'")
     refused(sample(generator=None), "found no generator: give --generator DIR")
     refused(sample(generator="nowhere.pkl"), "generator.weights: nowhere.pkl does not exist")
@@ -143,7 +143,7 @@ def test_what_does_not_belong_together_is_refused(
     Path("out/samples.json").write_text("{}")
     before = tree(Path("out"))
     refused(sample(), "samples.json is damaged ('digest': Field required)")
-    Path("foreign").mkdir()
-    Path("foreign/notes.txt").write_text("mine")
-    refused(sample(out="foreign"), "--out foreign holds no samples but notes.txt")
-    assert [path.name for path in Path("foreign").iterdir()] == ["notes.txt"]
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+    refused(sample(out="full"), "--out full holds no samples but notes.txt")
+    assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]

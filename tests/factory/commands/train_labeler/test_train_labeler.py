@@ -1,4 +1,4 @@
-"""`train-labeler` as a user runs it: resumption, refusals, what is left behind, the dry run."""
+"""`train-labeler` as a user runs it: resuming, refusals, files left behind, the dry run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from factory.commands.train_labeler import preparation
 from factory.commands.train_labeler.preparation import Preparation
 from factory.demo.render import render_folder
 from labelers.training.trainer import Trainer
@@ -46,7 +47,7 @@ def weights(folder: str) -> bytes:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Stop the process, as Ctrl-C does, when a member is about to learn its step `step`."""
+    """Stop the process, as Ctrl-C does, before training step `step`."""
     learn = Trainer._learn
 
     def until(self: Trainer, pixels: torch.Tensor) -> torch.Tensor:
@@ -57,7 +58,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Trainer, "_learn", until)
 
 
-def test_only_the_labeler_is_left(train: Callable) -> None:
+def test_only_the_labeler_remains(train: Callable) -> None:
     result = train(*FAST)
     assert result.code == 0, result.err
     assert "2 classes" not in result.out
@@ -83,7 +84,7 @@ def test_kept_features_are_those_of_the_images(train: Callable) -> None:
     assert (index["images"], index["written"], index["dtype"]) == (3, 3, "float16")
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(
     train: Callable, monkeypatch
 ) -> None:
     assert train(*FAST, out="whole").code == 0
@@ -92,7 +93,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         interrupt(patch, step=55)
         stopped = train(*FAST)
     assert stopped.code == 130
-    assert "run the same command again" in stopped.err
+    assert "rerun the command to resume" in stopped.err
     assert names("out") == {"features", "checkpoint.safetensors", "unfinished.json"}
     refused = train(*FAST, "--seed", 1)
     assert "other settings (labeler.seed)" in refused.err
@@ -110,10 +111,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert weights("out") == weights("whole")
 
 
-def test_encoding_goes_on_too(train: Callable, monkeypatch) -> None:
-    from factory.commands.train_labeler import preparation as labeling
-
-    monkeypatch.setattr(labeling, "ENCODE_BATCH", 1)
+def test_encoding_resumes_too(train: Callable, monkeypatch) -> None:
+    monkeypatch.setattr(preparation, "ENCODE_BATCH", 1)
     features, made = Preparation.features, []
 
     def one(self: Preparation, rows: range, *more):
@@ -137,7 +136,7 @@ def test_encoding_goes_on_too(train: Callable, monkeypatch) -> None:
         (("--set", "generator.features.noise_seed=1"), "generator.features.noise_seed"),
     ],
 )
-def test_a_finished_labeler_is_not_taken_for_another(train: Callable, change, field) -> None:
+def test_a_finished_labeler_is_not_mistaken_for_another(train: Callable, change, field) -> None:
     assert train(*FAST).code == 0
     before = weights("out")
     result = train(*FAST, *change)
@@ -146,7 +145,7 @@ def test_a_finished_labeler_is_not_taken_for_another(train: Callable, change, fi
     assert weights("out") == before
 
 
-def test_what_teaches_nothing_is_told_before_encoding(train: Callable, monkeypatch) -> None:
+def test_useless_annotations_are_refused_before_encoding(train: Callable, monkeypatch) -> None:
     def features(*_, **__):
         raise AssertionError("too late")
 
@@ -158,7 +157,7 @@ def test_what_teaches_nothing_is_told_before_encoding(train: Callable, monkeypat
     assert not Path("out").exists()
 
 
-def test_a_disk_that_is_too_small_is_told_before_encoding(train: Callable, monkeypatch) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_encoding(train: Callable, monkeypatch) -> None:
     class Usage:
         free = 1000
 
@@ -170,14 +169,14 @@ def test_a_disk_that_is_too_small_is_told_before_encoding(train: Callable, monke
     assert "0.0 GiB free: free some space" in result.err
 
 
-def test_a_folder_of_something_else_is_refused(train: Callable) -> None:
+def test_a_folder_with_other_files_is_refused(train: Callable) -> None:
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
     assert "--out out holds no labeler but notes.txt" in train(*FAST).err
     assert names("out") == {"notes.txt"}
 
 
-def test_dry_run_tells_memory_and_disk_and_writes_nothing(train: Callable) -> None:
+def test_dry_run_prints_memory_and_disk_and_writes_nothing(train: Callable) -> None:
     result = train(*FAST, "--dry-run")
     assert result.code == 0, result.err
     assert "2 members, 480 channels, 16 and 8 hidden units" in result.out
@@ -187,5 +186,5 @@ def test_dry_run_tells_memory_and_disk_and_writes_nothing(train: Callable) -> No
 
 
 @pytest.mark.parametrize("option", [("--test-images", 1), ("--json", "x.json")])
-def test_options_of_splits_without_splits(train: Callable, option) -> None:
+def test_options_for_folds_without_folds(train: Callable, option) -> None:
     assert "without --folds" in train(*FAST, *option).err

@@ -1,0 +1,31 @@
+"""Features of many real images, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from factory.terminal.progress import ProgressLine
+
+if TYPE_CHECKING:
+    import torch
+
+    from generators.base import FeatureMaps, Generator
+
+ENCODE_BATCH = 8  # images
+
+
+def encode_batches(
+    generator: Generator, images: torch.Tensor, console: Console
+) -> Iterator[FeatureMaps]:
+    """Yield the features of images uint8 `[N, 3, H, W]`, ENCODE_BATCH images at a time.
+
+    Shows a progress line.
+    """
+    with ProgressLine("encoding", "images", len(images), console) as line:
+        for start in range(0, len(images), ENCODE_BATCH):
+            rows = range(start, min(start + ENCODE_BATCH, len(images)))
+            yield generator.encode(images[rows.start : rows.stop], rows)
+            line.update(rows.stop)

@@ -1,0 +1,52 @@
+"""The preview of samples to annotate: a grid of images with their indices."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from factory.annotation.samples import IMAGES_DIR
+from factory_core.dataset import PREVIEW_NAME
+from factory_core.storage import write_bytes
+
+SHOWN = 96  # images at most
+TILE, GAP, CAPTION = 128, 8, 20  # pixels
+INK = (28, 30, 34)
+
+
+def write_preview(out: Path, keys: Sequence[str]) -> None:
+    """Draw the first images of the folder, each with its index, to `out`/preview.png."""
+    files = {key: out / IMAGES_DIR / f"{key}.png" for key in keys}
+    shown = [key for key in keys if files[key].is_file()][:SHOWN]
+    tiles = [_tile(files[key]) for key in shown]
+    width, height = (max(t.size[side] for t in tiles) for side in (0, 1))
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    page = Image.new(
+        "RGB", (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP), "white"
+    )
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
+    for place, (key, tile) in enumerate(zip(shown, tiles, strict=True)):
+        left = GAP + place % columns * (width + GAP)
+        top = GAP + place // columns * (height + CAPTION + GAP)
+        page.paste(tile, (left, top))
+        draw.text((left + width / 2, top + height + 3), str(int(key)), INK, font, anchor="ma")
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    write_bytes(out / PREVIEW_NAME, buffer.getvalue())
+
+
+def _tile(path: Path) -> Image.Image:
+    """An image in the size to show: small ones enlarged by an integer factor, large ones shrunk."""
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    factor = TILE // max(image.size)
+    if factor > 1:
+        return Image.fromarray(np.asarray(image).repeat(factor, 0).repeat(factor, 1))
+    image.thumbnail((2 * TILE, 2 * TILE))
+    return image

@@ -1,0 +1,51 @@
+"""Training a segmenter, in this process or by a crew of them, and reporting the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.terminal.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from train_seg.network.segmenter import Segmenter
+
+
+def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> None:
+    """Train a segmenter by `crew`, or in this process if None; print what came of it.
+
+    Raises as `train_here` and `train_on_ray`.
+    """
+    if crew is None:
+        segmenter = train_here(job, console)
+    else:
+        from factory.commands.train_deeplab.on_ray import train_on_ray
+
+        segmenter = train_on_ray(job, crew, console)
+    scores, skipped = segmenter.scores, segmenter.skipped
+    if skipped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
+        console.print(f"skipped {sum(skipped.values())} damaged samples ({reasons})")
+    found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
+    console.print(f"segmenter in {job.out}{found}")
+
+
+def train_here(job: SegmenterJob, console: Console) -> Segmenter:
+    """Train in this process; raises as `train_seg.training.train.train`."""
+    from factory.terminal.training_progress import TrainingProgress
+    from train_seg.training.train import train
+
+    quiet_libraries()
+    data, val = job.read()
+    return train(
+        data,
+        job.out,
+        job.config,
+        val,
+        mix=job.mix,
+        device=job.device,
+        wandb=job.wandb,
+        callbacks=[TrainingProgress("training", console)],
+    )

@@ -1,0 +1,78 @@
+"""`factory train-generator`: a generator from a folder of unlabelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from factory.recipe.settings import build_settings
+from factory.recipe.weights import find_weights
+from factory.terminal.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from generators.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class GeneratorJob:
+    """What `train-generator` was given.
+
+    `kind` is `ddpm` or `stylegan2`. `given` holds settings with an option of their own (None: not
+    given), `overrides` any others as `KEY=VALUE`. `init` is a generator to start from.
+    """
+
+    kind: str
+    images: Path
+    out: Path
+    given: Mapping[str, Any]
+    overrides: Sequence[str]
+    init: str | None
+    device: str
+
+
+def train_generator(job: GeneratorJob, console: Console) -> None:
+    """Train a generator on the images of a folder and write it to `job.out`; resumes.
+
+    Raises:
+        ValueError: an unknown kind or setting, an image that cannot be read, or as the training.
+        OSError: no such folder of images, no such weights to start from, or the disk is full.
+    """
+    from factory.terminal.training_progress import TrainingProgress
+    from factory_core.annotated.annotations import ImageFolder
+
+    settings, train = _training_of(job.kind)
+    quiet_libraries()
+    content = {key: value for key, value in job.given.items() if value is not None}
+    config = build_settings(settings, content, job.overrides, "training settings")
+    size = config.image_size
+    dataset = ImageFolder(job.images, (size, size))
+    console.print(f"{len(dataset)} images from {job.images}, resized to {size} x {size}")
+    train(
+        dataset,
+        job.out,
+        config,
+        init=None if job.init is None else str(find_weights("--init", job.init)),
+        device=job.device,
+        provenance={"images": len(dataset)},
+        progress=[TrainingProgress("training", console)],
+    )
+    console.print(f"generator in {job.out}; see {job.out / 'samples'}")
+
+
+def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
+    """The settings and the training function of a kind of generator."""
+    if kind == "ddpm":
+        from generators.config import DDPMTrainingConfig
+        from generators.ddpm.training import train as train_ddpm
+
+        return DDPMTrainingConfig, train_ddpm
+    if kind == "stylegan2":
+        from generators.stylegan2.config import StyleGAN2TrainingConfig
+        from generators.stylegan2.training import train as train_stylegan2
+
+        return StyleGAN2TrainingConfig, train_stylegan2
+    raise ValueError(f"--kind {kind}: expected ddpm or stylegan2")

@@ -1,0 +1,50 @@
+"""`factory train-labeler`: from its options to a training, a cross-validation or a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from factory.annotation.samples import recorded_settings
+from factory.commands.train_labeler.dry_run import dry_run
+from factory.commands.train_labeler.folds import Folds, cross_validate
+from factory.commands.train_labeler.preparation import LabelerJob
+from factory.commands.train_labeler.training import train_one
+from factory.recipe import generator_recipe
+
+
+@dataclass(frozen=True)
+class LabelerOptions:
+    """What `train-labeler` was given.
+
+    Without a `recipe`, the folder `labeled` may say how its images were sampled. `overrides` are
+    settings as `KEY=VALUE`. `folds` asks for scores on random splits instead of one labeler.
+    """
+
+    labeled: Path
+    out: Path
+    recipe: str | None
+    generator: str | None
+    overrides: Sequence[str]
+    device: str
+    folds: Folds | None = None
+    is_dry_run: bool = False
+
+
+def train_labeler(options: LabelerOptions, console: Console) -> None:
+    """Train, cross-validate, or print what a training would take.
+
+    Raises as `generator_recipe`, `Preparation`, `train_one` and `cross_validate`.
+    """
+    recorded = recorded_settings(options.labeled) if options.recipe is None else None
+    recipe = generator_recipe(options.recipe, options.generator, options.overrides, recorded)
+    job = LabelerJob(recipe, options.labeled, options.out, options.device, console)
+    if options.is_dry_run:
+        dry_run(job)
+    elif options.folds is not None:
+        cross_validate(job, options.folds)
+    else:
+        train_one(job)

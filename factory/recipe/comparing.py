@@ -1,0 +1,40 @@
+"""Recipes reduced to what decides the bytes of a dataset, and how two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# The settings of a labeler that affect a dataset; the others are for training the labeler.
+LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
+
+
+def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
+    """A dumped recipe with each `weights` replaced by the sha256 of what it holds.
+
+    So the place where weights are stored does not matter. Sections that do not affect the bytes of
+    a dataset are left out: `segmenter`, which reads it, and the settings of the labeler's training.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
+    result.pop("segmenter", None)
+    result["labeler"] = {k: v for k, v in result["labeler"].items() if k in LABELING_KEYS}
+    for key, digest in weights_sha256.items():
+        section, name = key.split(".")
+        result[section][name] = f"sha256:{digest}"
+    return result
+
+
+def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two canonical recipes differ, in order.
+
+    Fields that only one of them has are skipped: they come from a different version of the program,
+    not from the user.
+    """
+    fields = []
+    for key in (key for key in a if key in b):
+        left, right = a[key], b[key]
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            fields += diff(left, right, f"{prefix}{key}.")
+        elif left != right:
+            fields.append(f"{prefix}{key}")
+    return fields

@@ -1,0 +1,99 @@
+"""Recipes with weights found and hashed, and classes and palette filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from factory.recipe.comparing import canonical
+from factory.recipe.labeler_notes import LABELER_NAME, read_labeler_notes
+from factory.recipe.schema import Palette, Recipe
+from factory.recipe.weights import find_weights, weights_sha256
+from factory_core.dataset import default_palette
+from generators.config import GeneratorConfig
+from labelers.config import LabelerConfig
+
+WEIGHT_KEYS = ("generator.weights", "labeler.weights")
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe whose weights have been found and whose classes and palette are known.
+
+    `generator` and `labeler` are the recipe's sections with absolute paths on this machine as
+    `weights`; `weights_sha256` gives the sha256 of what those paths hold, by recipe key.
+    """
+
+    recipe: Recipe
+    generator: GeneratorConfig
+    labeler: LabelerConfig
+    weights_sha256: dict[str, str]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order."""
+        assert self.recipe.classes is not None
+        return self.recipe.classes
+
+    @property
+    def palette(self) -> Palette:
+        """One RGB colour (0-255) per class."""
+        assert self.recipe.palette is not None
+        return self.recipe.palette
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What decides the bytes of the dataset: see `comparing.canonical`."""
+        return canonical(self.recipe.model_dump(mode="json"), self.weights_sha256)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical recipe, in hexadecimal."""
+        text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def resolve(recipe: Recipe) -> ResolvedRecipe:
+    """Find and hash the weights; take classes and palette from the labeler where not given.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: no labeler, or classes that differ from the labeler's.
+    """
+    if recipe.labeler.weights is None:
+        raise ValueError(
+            "labeler.weights is not set: train a labeler with `factory train-labeler` and give"
+            " its folder (--labeler DIR or --set labeler.weights=DIR)"
+        )
+    generator_path = find_weights("generator.weights", recipe.generator.weights)
+    labeler_path = find_weights("labeler.weights", recipe.labeler.weights)
+    notes = read_labeler_notes(labeler_path)
+    classes = notes.classes
+    if recipe.classes is not None and list(recipe.classes) != classes:
+        raise ValueError(
+            f"the recipe's classes are {list(recipe.classes)} but {labeler_path} was trained on"
+            f" {classes}: leave `classes` out of the recipe or train a labeler for them"
+        )
+    palette, where = recipe.palette, "the recipe's"
+    if palette is None:
+        palette = notes.palette or _default_colours(len(classes))
+        where = f"{labeler_path / LABELER_NAME}:"
+    if len(palette) != len(classes):
+        raise ValueError(
+            f"{where} palette has {len(palette)} colours for {len(classes)} classes: give one per"
+            " class"
+        )
+    full = recipe.model_copy(update={"classes": tuple(classes), "palette": palette})
+    paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
+    return ResolvedRecipe(
+        full,
+        recipe.generator.model_copy(update={"weights": str(generator_path)}),
+        recipe.labeler.model_copy(update={"weights": str(labeler_path)}),
+        {key: weights_sha256(path) for key, path in paths.items()},
+    )
+
+
+def _default_colours(n: int) -> Palette:
+    return tuple((r, g, b) for r, g, b in default_palette(n))

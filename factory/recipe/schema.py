@@ -1,0 +1,74 @@
+"""The keys of a recipe, their types, ranges and defaults.
+
+Each section is declared by the package that uses it; here they are put together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.config import GeneratorConfig
+from labelers.config import LabelerConfig
+from train_seg.config import SegmenterConfig
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Palette = tuple[tuple[Channel, Channel, Channel], ...]
+
+
+class DatasetConfig(BaseModel):
+    """How candidates are divided among workers, dropped and packed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drop_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the candidates to drop, most uncertain first"
+    )
+    shard_size: int = Field(
+        default=96, ge=1, description="candidates in one unit of work (batches are cut inside it)"
+    )
+    samples_per_shard: int = Field(default=1000, ge=1, description="kept samples in a final shard")
+    image_format: Literal["png", "jpg"] = Field(
+        default="png", description="png is exact; jpg (quality 95, full chroma) is smaller"
+    )
+    uncertainty_maps: bool = Field(
+        default=False, description="also write the uncertainty of each pixel, as KEY.unc.png"
+    )
+
+
+class Recipe(BaseModel):
+    """A recipe as written: `weights` may be relative, `classes` may come from the labeler."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the shards")
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        description="names in id order, or a map `name: [r, g, b]`; by default the labeler's",
+    )
+    palette: Palette | None = Field(
+        default=None, description="one RGB colour (0-255) per class; by default the labeler's"
+    )
+    generator: GeneratorConfig
+    labeler: LabelerConfig = LabelerConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    dataset: DatasetConfig = DatasetConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_with_colours(cls, content: Any) -> Any:
+        """`classes: {name: [r, g, b], ...}` gives both the names and the palette."""
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), dict):
+            return content
+        if content.get("palette") is not None:
+            raise ValueError("found colours in both classes and palette: give them once")
+        classes = content["classes"]
+        return content | {"classes": list(classes), "palette": list(classes.values())}
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (len(set(names)) != len(names) or len(names) < 2):
+            raise ValueError(f"expected two or more distinct names, found {list(names)}")
+        return names
