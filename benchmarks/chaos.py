@@ -37,8 +37,8 @@ from benchmarks.disturbances import (
     small_disk,
 )
 from factory.pipeline.verify import verify
-from factory_core.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR, file_sha256
-from factory_core.storage import write_json
+from factory_core.dataset import MANIFEST_NAME, SAMPLES_NAME, SHARDS_DIR
+from factory_core.storage import file_sha256, write_json
 
 SHARD_SIZE = 2
 ATTEMPTS = 6  # to finish a job that is no longer disturbed

@@ -51,7 +51,6 @@ from factory_core.dataset.sample import (
     sample_key,
     uncertainty_levels,
 )
-from factory_core.storage import file_sha256, sweep_temporaries, write_json
 
 __all__ = [
     "CANDIDATES_DIR",
@@ -80,7 +79,6 @@ __all__ = [
     "encode_mask",
     "encode_rgb",
     "encode_sample",
-    "file_sha256",
     "level_at_quantile",
     "markers",
     "open_dataset",
@@ -90,7 +88,5 @@ __all__ = [
     "read_samples",
     "read_tar",
     "sample_key",
-    "sweep_temporaries",
     "uncertainty_levels",
-    "write_json",
 ]

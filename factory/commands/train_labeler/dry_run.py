@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import shutil
-import sys
 import time
 
-from factory.commands.train_labeler.preparation import GIB, LabelerJob, Preparation
+from factory.commands.train_labeler.preparation import LabelerJob, Preparation
 from factory.terminal.text import duration
+from factory_core.machine import GIB, disk_free_bytes, peak_memory_bytes
 
 
 def dry_run(job: LabelerJob) -> None:
@@ -20,9 +18,7 @@ def dry_run(job: LabelerJob) -> None:
         began = time.perf_counter()
         prepared.features(rows)
         encode_sec = (time.perf_counter() - began) / len(rows) * prepared.images
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_gib = peak * (1 if sys.platform == "darwin" else 1024) / GIB
-    existing = next(p for p in [job.out.resolve(), *job.out.resolve().parents] if p.exists())
+    peak_gib = peak_memory_bytes() / GIB
     channels = sum(m.channels for m in prepared.info.features)
     hidden = " and ".join(map(str, config.hidden_for(len(prepared.info.classes))))
     kept = "kept" if config.keep_features else "deleted afterwards"
@@ -32,7 +28,7 @@ def dry_run(job: LabelerJob) -> None:
         f"{needed.weights / 1e6:.1f} M weights, {config.training.kind} training\n"
         f"disk: {features_gib:.2f} GiB of features ({config.feature_dtype}, {kept}) and "
         f"{needed.checkpoint_bytes / GIB:.2f} GiB of checkpoint; "
-        f"{shutil.disk_usage(existing).free / GIB:.0f} GiB free\n"
+        f"{disk_free_bytes(job.out) / GIB:.0f} GiB free\n"
         f"memory: {peak_gib:.1f} GiB while encoding (about {duration(encode_sec)}), then "
         f"{needed.working_bytes / GIB:.2f} GiB to train, and as much of the {features_gib:.2f} GiB "
         "of features as the system has room for"

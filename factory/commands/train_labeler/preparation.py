@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from factory.annotation.samples import find_samples, load_generator
 from factory.reports.projection import quality
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory_core.dataset import canonical_json, default_palette
+from factory_core.machine import GIB, disk_free_bytes
 
 if TYPE_CHECKING:
     from factory.recipe import Recipe
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from labelers.training.trainer import Report
 
 ENCODE_BYTES = 2**28  # float32 features per batch of images at most: two images at the LSUN setting
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _palette(recipe: Recipe, annotations: Annotations) -> list[list[int]]:
 def _refuse_full_disk(folder: Path, needed: Budget, written: float) -> None:
     """Raise ValueError if the disk cannot hold the job; `written` is the share of features done."""
     missing = (1 - written) * needed.features_bytes + 2 * needed.checkpoint_bytes
-    free = shutil.disk_usage(folder).free
+    free = disk_free_bytes(folder)
     if missing > free:
         raise ValueError(
             f"{folder}: features and checkpoint need {missing / GIB:.1f} GiB, found "

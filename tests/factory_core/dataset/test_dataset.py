@@ -27,10 +27,9 @@ from factory_core.dataset import (
     read_samples,
     read_tar,
     sample_key,
-    sweep_temporaries,
     uncertainty_levels,
 )
-from factory_core.storage import atomic_file, write_bytes
+from factory_core.storage import atomic_file, sweep_temporaries, write_bytes
 
 PALETTE = default_palette(3)
 

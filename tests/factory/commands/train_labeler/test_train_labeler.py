@@ -158,11 +158,8 @@ def test_useless_annotations_are_refused_before_encoding(train: Callable, monkey
 
 
 def test_a_disk_that_is_too_small_is_refused_before_encoding(train: Callable, monkeypatch) -> None:
-    class Usage:
-        free = 1000
-
     monkeypatch.setattr(
-        "factory.commands.train_labeler.preparation.shutil.disk_usage", lambda _: Usage
+        "factory.commands.train_labeler.preparation.disk_free_bytes", lambda _: 1000
     )
     result = train(*FAST)
     assert result.code == 1
