@@ -18,13 +18,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load, save
 
+from factory_core.storage import write_bytes
 from generators.base import FeatureMaps, FeatureMapSpec, Generator
 from labelers.config import LabelerConfig, Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
 from labelers.ensemble.uncertainty import image_score, pixel_uncertainty
 from labelers.ensemble.vote import elect
-from labelers.training.checkpoint import write_atomically
 
 FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
 WEIGHTS_FILE = "labeler.safetensors"
@@ -159,8 +159,8 @@ class Labeler:
         weights = save(state)
         sha256 = hashlib.sha256(weights).hexdigest()
         info = self.info.model_copy(update={"weights_sha256": sha256})
-        write_atomically(folder / WEIGHTS_FILE, weights)
-        write_atomically(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+        write_bytes(folder / WEIGHTS_FILE, weights)
+        write_bytes(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
+from factory_core.storage import atomic_path
 from generators.base import sample_generators, sample_seed
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
@@ -28,6 +28,7 @@ from generators.ddpm.noise import NoiseModel
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
 
 NUM_TIMESTEPS = 1000
+INDEX_NAME = "model_index.json"
 
 
 def noise_schedule(prediction: str) -> DDPMScheduler:
@@ -140,17 +141,18 @@ class DDPMTraining(GeneratorTraining):
     def write(self, out: Path) -> None:
         """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads.
 
-        Parts are moved into place once all are written; `model_index.json`, their table of
-        contents, is the last.
+        Files move into place once all are written: weights, then their descriptions, and
+        `model_index.json`, the table of contents, last.
         """
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
             DDPMPipeline(self.ema.module, self.noise_schedule).save_pretrained(folder)
             self.noise.save(Path(folder))
-            parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == "model_index.json")
-            for part in parts:
-                if (out / part.name).is_dir():
-                    shutil.rmtree(out / part.name)
-                os.replace(part, out / part.name)
+            files = [file for file in Path(folder).rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda f: (f.name == INDEX_NAME, f.suffix == ".json")):
+                target = out / file.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                with atomic_path(target) as temporary:
+                    os.replace(file, temporary)
 
 
 def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:

@@ -6,7 +6,6 @@ names of StyleGAN2-ADA state dicts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from factory_core.storage import write_bytes
 from generators.stylegan2.config import INFO_FILE, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
@@ -86,13 +86,8 @@ def save(network: StyleGAN2, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     info = GeneratorFile(network=network.config).model_dump_json(indent=1) + "\n"
-    for name, content in {WEIGHTS_FILE: serialise(tensors), INFO_FILE: info.encode()}.items():
-        temporary = folder / f".tmp-{name}"
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_bytes(folder / WEIGHTS_FILE, serialise(tensors))
+    write_bytes(folder / INFO_FILE, info.encode())
 
 
 def load(folder: Path) -> StyleGAN2:

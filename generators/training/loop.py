@@ -7,7 +7,6 @@ the interrupted one exactly.
 from __future__ import annotations
 
 import json
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.utils import save_image
 
 from factory_core.device import pick_device
+from factory_core.storage import atomic_path, sweep_temporaries, write_json
 from generators.base import sample_seed
 from generators.training.config import TrainingConfig
 
@@ -140,12 +140,8 @@ class KeepLast(Checkpoint):
                 f"the training diverged before step {trainer.global_step}: the weights are not "
                 f"finite; set a smaller lr (found {module.config.lr}) and another --out"
             )
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        try:
+        with atomic_path(self.path) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)  # of a full disk: it would keep it full
 
 
 def check_readable(checkpoint: Path) -> None:
@@ -212,7 +208,8 @@ def run(
             return
         check_readable(last)
     last.parent.mkdir(parents=True, exist_ok=True)
-    record_file.write_text(json.dumps(record, indent=1) + "\n")
+    sweep_temporaries(last.parent)
+    write_json(record_file, record)
     module, where = build(), pick_device(device)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),
@@ -236,4 +233,4 @@ def run(
         raise KeyboardInterrupt from None
     module.write(out)
     record |= {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
-    record_file.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(record_file, record)

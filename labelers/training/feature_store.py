@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from factory_core.storage import sweep_temporaries, write_json
 from generators.base import FeatureMaps, FeatureMapSpec
 from labelers.ensemble.classifiers import Tables, channel_last, group_by_size
 
@@ -59,6 +60,7 @@ class FeatureStore:
         self.groups = group_by_size(spec)
         self.index = StoreIndex(spec=tuple(spec), images=images, dtype=dtype, source=source)
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_temporaries(folder)
         found = _read_index(folder / INDEX_FILE)
         same = found is not None and found.model_copy(update={"written": 0}) == self.index
         if found is not None and same and self._holds(found.written):
@@ -103,9 +105,7 @@ class FeatureStore:
                 os.fsync(file.fileno())
         written = self.written + features.batch_size
         self.index = self.index.model_copy(update={"written": written})
-        temporary = self.folder / f".{INDEX_FILE}.tmp"
-        temporary.write_text(self.index.model_dump_json(indent=1) + "\n")
-        os.replace(temporary, self.folder / INDEX_FILE)
+        write_json(self.folder / INDEX_FILE, self.index.model_dump(mode="json"))
 
     def tables(self) -> Tables:
         """All features `[N, h·w, channels]` by native size, memory-mapped, in the store's dtype."""

@@ -70,6 +70,30 @@ def test_an_interrupted_run_resumes_exactly(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_the_table_of_contents_is_written_last(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    atomic_path = training.atomic_path
+
+    def watched(path: Path):
+        written.append(path.relative_to(tmp_path).as_posix())
+        return atomic_path(path)
+
+    monkeypatch.setattr(training, "atomic_path", watched)
+    training.train(images, tmp_path, config(steps=1), device="cpu")
+    assert (written[0], written[-1]) == (WEIGHTS, "model_index.json")
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_killed_run_leaves_no_temporary_checkpoint(images: torch.Tensor, tmp_path: Path) -> None:
+    stale = tmp_path / "checkpoints" / ".tmp-last.ckpt-0123"
+    stale.parent.mkdir()
+    stale.write_bytes(b"half")
+    training.train(images, tmp_path, config(steps=1), device="cpu")
+    assert not stale.exists()
+
+
 def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     with pytest.raises(ValueError, match=r"lr 0\.0005, not 0\.1"):
