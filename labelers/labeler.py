@@ -7,7 +7,6 @@ which carries the sha256 of the former and is written last.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load, save
 
+from factory_core.models import parse_model
 from factory_core.storage import write_bytes
 from generators.base import FeatureMaps, FeatureMapSpec, Generator
 from labelers.config import LabelerConfig, Uncertainty, Vote
@@ -29,6 +29,7 @@ from labelers.ensemble.vote import elect
 FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
 WEIGHTS_FILE = "labeler.safetensors"
 INFO_FILE = "labeler.json"
+MAKE_AGAIN = "copy both files again, or train the labeler again"
 
 
 class GeneratorInfo(BaseModel):
@@ -59,6 +60,12 @@ class LabelerInfo(BaseModel):
     config: LabelerConfig
     scores: dict[str, float] = {}
     weights_sha256: str = ""
+
+
+class _Version(BaseModel):
+    """What every version of `labeler.json` has."""
+
+    format_version: int
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,7 @@ class Labeler:
         if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} is damaged or does not belong to {INFO_FILE} "
-                "(sha256 differs): copy both again, or train the labeler again"
+                f"(sha256 differs): {MAKE_AGAIN}"
             )
         classes = len(info.classes)
         hidden = info.config.hidden_for(classes)
@@ -191,7 +198,7 @@ class Labeler:
             raise ValueError(
                 f"{folder / INFO_FILE} ({info.config.members} members of {hidden} units for "
                 f"{classes} classes on {describe(info.features)}) does not describe "
-                f"{WEIGHTS_FILE}: copy both again, or train the labeler again"
+                f"{WEIGHTS_FILE}: {MAKE_AGAIN}"
             ) from None
         return cls(ensemble.eval().to(device), info, dtype)
 
@@ -211,21 +218,14 @@ def describe(spec: Sequence[FeatureMapSpec]) -> str:
 
 
 def _read_info(path: Path) -> LabelerInfo:
-    try:
-        content = json.loads(_read(path))
-        version = content.get("format_version") if isinstance(content, dict) else FORMAT_VERSION
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
-                "version that wrote it, or train the labeler again"
-            )
-        return LabelerInfo.model_validate(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a labeler description: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise ValueError(f"{path} is not a labeler description: {where}: {first['msg']}") from error
+    content = _read(path)
+    version = parse_model(content, _Version, path, MAKE_AGAIN).format_version
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
+            "version that wrote it, or train the labeler again"
+        )
+    return parse_model(content, LabelerInfo, path, MAKE_AGAIN)
 
 
 def _read(path: Path) -> bytes:

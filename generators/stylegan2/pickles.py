@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from factory_core.models import first_fault
 from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.storage import assemble, check_shapes
@@ -86,9 +87,7 @@ def network_config(arguments: Any) -> NetworkConfig:
     try:
         return NetworkConfig(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{NETWORK} was built with a wrong '{key}': {first['msg']}") from None
+        raise ValueError(f"{NETWORK} was built with a wrong {first_fault(error)}") from None
 
 
 def _translate(arguments: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, Any]:

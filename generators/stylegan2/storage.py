@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from factory_core.models import read_model
 from factory_core.storage import write_bytes
 from generators.stylegan2.config import INFO_FILE, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 
 WEIGHTS_FILE = "generator.safetensors"
+COPY_AGAIN = "copy the folder again"
 FILTER = "resample_filter"  # beside the weights of a layer
 
 
@@ -103,14 +105,9 @@ def load(folder: Path) -> StyleGAN2:
             f"no StyleGAN2 generator at {folder}: expected a folder with {INFO_FILE} and "
             f"{WEIGHTS_FILE}, as train-generator and convert write it, or a .pkl file"
         )
-    try:
-        info = GeneratorFile.model_validate_json(info_file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise ValueError(f"{info_file} is damaged ('{where}': {first['msg']})") from None
+    info = read_model(info_file, GeneratorFile, COPY_AGAIN)
     try:
         tensors = load_file(weights_file)
     except SafetensorError as error:
-        raise ValueError(f"{weights_file} is damaged: {error}") from None
+        raise ValueError(f"{weights_file} is damaged ({error}): {COPY_AGAIN}") from None
     return assemble(info.network, tensors, str(weights_file))

@@ -6,7 +6,6 @@ the interrupted one exactly.
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +16,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.utils import save_image
 
 from factory_core.device import pick_device
+from factory_core.models import read_model
 from factory_core.storage import atomic_path, sweep_temporaries, write_json
 from generators.base import sample_seed
 from generators.training.config import TrainingConfig
@@ -169,15 +170,33 @@ class SampleGrids(Callback):
             trainer.logger.experiment.add_image("samples", grid, step)
 
 
-def _check_resumable(record: Path, ours: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to go on from a training with other images or settings but `free` ones."""
-    theirs = json.loads(record.read_text())
-    for part in ("config", "provenance"):
-        for key, value in ours[part].items():
-            found = theirs.get(part, {}).get(key)
-            if found != value and key not in free:
+class TrainingRecord(BaseModel):
+    """Content of `training.json`: settings and origin, and once finished, how long it took."""
+
+    model_config = ConfigDict(frozen=True)
+
+    config: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    steps: int = 0
+    seconds: float = 0.0
+
+    def save(self, file: Path) -> None:
+        """Write what is set to `file`."""
+        write_json(file, self.model_dump(mode="json", exclude_unset=True))
+
+
+def _check_resumable(
+    theirs: TrainingRecord, ours: TrainingRecord, out: Path, changeable: Sequence[str]
+) -> None:
+    """Raise ValueError if the training in `out` has different images or settings.
+
+    Settings that are `changeable` may differ.
+    """
+    for before, now in ((theirs.config, ours.config), (theirs.provenance, ours.provenance)):
+        for key, value in now.items():
+            if before.get(key) != value and key not in changeable:
                 raise ValueError(
-                    f"{record.parent} holds a training with {key} {found}, not {value}: give what "
+                    f"{out} holds a training with {key} {before.get(key)}, not {value}: give what "
                     f"it was started with to resume it, or another --out"
                 )
 
@@ -198,18 +217,16 @@ def run(
     alone.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
-    record: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "provenance": dict(provenance),
-    }
+    record = TrainingRecord(config=config.model_dump(mode="json"), provenance=dict(provenance))
     if last.is_file() and record_file.is_file():
-        _check_resumable(record_file, record, config.changeable)
-        if json.loads(record_file.read_text()).get("steps", 0) >= config.steps:
+        found = read_model(record_file, TrainingRecord, f"delete {out} to start over")
+        _check_resumable(found, record, out, config.changeable)
+        if found.steps >= config.steps:
             return
         check_readable(last)
     last.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(last.parent)
-    write_json(record_file, record)
+    record.save(record_file)
     module, where = build(), pick_device(device)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),
@@ -232,5 +249,5 @@ def run(
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     module.write(out)
-    record |= {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
-    write_json(record_file, record)
+    finished = {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
+    record.model_copy(update=finished).save(record_file)

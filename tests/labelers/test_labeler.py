@@ -168,10 +168,10 @@ def test_damaged_weights(labeler, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:50], "is not a labeler description"),
-        (lambda text: "[]", "is not a labeler description"),
-        (lambda text: edited(text, classes="x"), "classes"),
-        (lambda text: "\xff", "is not a labeler description"),
+        (lambda text: text[:50], "labeler.json is damaged"),
+        (lambda text: "[]", "labeler.json is damaged"),
+        (lambda text: edited(text, classes="x"), "is damaged .'classes'"),
+        (lambda text: "\xff", "labeler.json is damaged"),
         (lambda text: edited(text, format_version=99), "format version 99, expected 2"),
         (
             lambda text: edited(text, format_version=1, config={"lr": 0.001}),

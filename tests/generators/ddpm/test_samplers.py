@@ -266,6 +266,10 @@ def test_the_noise_model_is_kept_with_the_weights(tmp_path: Path) -> None:
     NoiseModel(0.25).save(tmp_path)
     assert NoiseModel.load(tmp_path) == NoiseModel(0.25)
     assert NoiseModel.load(tmp_path / "elsewhere") == NoiseModel(0.0)
+    for content in ("{", '{"offset_std": -1}', '{"other": 1}'):
+        (tmp_path / "noise.json").write_text(content)
+        with pytest.raises(ValueError, match=r"noise\.json is damaged \('"):
+            NoiseModel.load(tmp_path)
 
 
 def test_settings_of_another_sampler_are_refused() -> None:

@@ -136,6 +136,9 @@ def test_a_finished_training_is_left_alone(images: torch.Tensor, tmp_path: Path)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     with pytest.raises(ValueError, match="images 10, not 11"):
         training.train(images, tmp_path, config(), device="cpu", provenance={"images": 11})
+    (tmp_path / "training.json").write_text('{"steps": "many"}')
+    with pytest.raises(ValueError, match=r"training\.json is damaged \('steps'.*: delete "):
+        training.train(images, tmp_path, config(), device="cpu")
 
 
 def test_epsilon_is_a_real_alternative(images: torch.Tensor, tmp_path: Path) -> None:
