@@ -20,6 +20,8 @@ from pydantic import (
 from generators.stylegan2.config import StyleGAN2Config
 from generators.training.config import TrainingConfig
 
+NORM_GROUPS = 8  # of every group normalisation in the diffusion models that we train
+
 
 class FeatureConfig(BaseModel):
     """Which activations describe a pixel (blocks B and timesteps t of the DDPM paper)."""
@@ -69,13 +71,13 @@ class DDPMConfig(BaseModel):
         default=None, ge=8, description="pixels; none: its coarsest level has 8 x 8"
     )
     channels_per_head: int | None = Field(
-        default=None, ge=1, description="of its attention; none: 64, or what a published file needs"
+        default=None, ge=1, description="of its attention; none: those of the published networks"
     )
     heads: int | None = Field(
         default=None, ge=1, description="where their number is the same at all levels instead"
     )
     attention_order: Literal["legacy", "new"] | None = Field(
-        default=None, description="of q, k and v; none: legacy, or what a published file needs"
+        default=None, description="of q, k and v; none: that of the published networks"
     )
     class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
         default=None,
@@ -172,8 +174,10 @@ class DDPMTrainingConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _divisible(self) -> DDPMTrainingConfig:
-        if not self.channels or any(c < 1 or c % 8 for c in self.channels):
-            raise ValueError(f"channels must be multiples of 8 from 8 on: {list(self.channels)}")
+        if not self.channels or any(c < 1 or c % NORM_GROUPS for c in self.channels):
+            raise ValueError(
+                f"found channels {list(self.channels)}, expected multiples of {NORM_GROUPS}"
+            )
         coarsest = 2 ** (len(self.channels) - 1)
         if self.image_size % coarsest:
             raise ValueError(

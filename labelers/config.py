@@ -14,6 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 Vote = Literal["majority", "soft", "log_soft"]
 Uncertainty = Literal["js", "entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
+FeatureDtype = Literal["float16", "float32"]
+
+# Hidden widths of the DDPM paper, which depend on the number of classes.
+MANY_CLASSES = 30
+HIDDEN, HIDDEN_OF_MANY = (128, 32), (256, 128)
 
 
 class ReferenceTraining(BaseModel):
@@ -80,7 +85,9 @@ class LabelerConfig(BaseModel):
     )
     members: int = Field(default=10, ge=1, description="classifiers in the ensemble")
     hidden: tuple[int, ...] | None = Field(
-        default=None, description="hidden widths; (128, 32) under 30 classes, else (256, 128)"
+        default=None,
+        description=f"hidden widths; none: {HIDDEN}, or {HIDDEN_OF_MANY} from {MANY_CLASSES} "
+        "classes on",
     )
     training: Training = Field(
         default=ReferenceTraining(), description="`kind: reference` or `fast`, and its settings"
@@ -95,7 +102,7 @@ class LabelerConfig(BaseModel):
         default=20, ge=0, description="a class with fewer pixels in an image is ignored there"
     )
     seed: int = Field(default=0, ge=0, description="seed of the initial weights and pixel orders")
-    feature_dtype: Literal["float16", "float32"] = Field(
+    feature_dtype: FeatureDtype = Field(
         default="float16", description="of the features on disk while training"
     )
     keep_features: bool = Field(
@@ -113,4 +120,4 @@ class LabelerConfig(BaseModel):
         """Hidden widths of a member that tells `classes` classes apart."""
         if self.hidden is not None:
             return self.hidden
-        return (128, 32) if classes < 30 else (256, 128)
+        return HIDDEN if classes < MANY_CLASSES else HIDDEN_OF_MANY

@@ -23,11 +23,10 @@ PREFIXES = ("module.", "model.")
 
 
 class GivenSettings(TypedDict, total=False):
-    """What a guided-diffusion file does not say; None is the same as not given.
+    """What a guided-diffusion file does not say; for None, see `Settings.choose`.
 
-    `image_size` in pixels (default: the coarsest level has 8 x 8), attention's `channels_per_head`
-    (default 64) or `heads`, where it is their number that is the same at all levels, and
-    `attention_order` (default legacy).
+    `image_size` in pixels; `channels_per_head` of attention, or `heads` if their number is the same
+    at all levels; `attention_order` of q, k and v.
     """
 
     image_size: int | None

@@ -98,7 +98,9 @@ class Architecture:
         firsts = [f"input_blocks.{level * stride + 1}" for level in range(levels)]
         channels = tuple(width(f"{first}.0.out_layers.3.weight") for first in firsts)
         if any(width < 1 or width % NORM_GROUPS for width in channels):
-            raise ValueError(f"found levels of {channels} channels, expected multiples of 32")
+            raise ValueError(
+                f"found levels of {channels} channels, expected multiples of {NORM_GROUPS}"
+            )
         channels_in, channels_out = width("input_blocks.0.0.weight", 1), width("out.2.weight")
         if channels_in != 3 or channels_out not in (3, 6):
             raise ValueError(

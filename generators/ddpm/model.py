@@ -20,7 +20,7 @@ from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
 from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
-from generators.config import DDPMConfig
+from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.network import Network
@@ -312,5 +312,5 @@ def build_unet(
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         # The middle block always attends, so its width counts too.
         attention_head_dim=math.gcd(32, *channels[levels - max(attention_levels, 1) :]),
-        norm_num_groups=8,
+        norm_num_groups=NORM_GROUPS,
     )

@@ -124,7 +124,7 @@ class DDPMTraining(GeneratorTraining):
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:
         """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
-        sampling = DDPMConfig(weights="", sampler="dpmsolver++", steps=25)
+        sampling = DDPMConfig(weights="")
         shape = (3, self.config.image_size, self.config.image_size)
         streams = sample_generators(0, range(GRID_SAMPLES))
 

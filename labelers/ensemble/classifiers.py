@@ -96,8 +96,8 @@ class MemberNorm(nn.Module):
 class Ensemble(nn.Module):
     """M classifiers of pixels described by the feature maps of `spec`.
 
-    `hidden` are the widths of the hidden layers, `classes` the number of classes K. Weights start
-    at N(0, 0.02), drawn from `rng`; biases at 0.
+    `hidden` are the widths of the hidden layers, `classes` the number of classes K. Weights are
+    drawn from `rng`, normal with standard deviation `INIT_STD`; biases start at 0.
     """
 
     def __init__(

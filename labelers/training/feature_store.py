@@ -12,17 +12,16 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from factory_core.storage import sweep_temporaries, write_json
 from generators.base import FeatureMaps, FeatureMapSpec
+from labelers.config import FeatureDtype
 from labelers.ensemble.classifiers import Tables, channel_last, group_by_size
 
 INDEX_FILE = "features.index"  # JSON
-FeatureDtype = Literal["float16", "float32"]
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -53,7 +52,7 @@ class FeatureStore:
         folder: Path,
         spec: Sequence[FeatureMapSpec],
         images: int,
-        dtype: FeatureDtype = "float16",
+        dtype: FeatureDtype,
         source: str = "",
     ):
         self.folder = folder

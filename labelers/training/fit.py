@@ -1,7 +1,7 @@
 """Training of a labeler: all members at once, on pixels gathered from native-size maps.
 
-`reference` training is that of the DDPM paper's code: Adam, cross-entropy on batches of 64 pixels,
-at least four epochs, then a stop once 51 batches in a row do not beat the best single-batch loss.
+`reference` training is that of the DDPM paper's code: Adam, cross-entropy on small batches, a few
+epochs at least, then a stop once many batches in a row do not beat the best single-batch loss.
 `fast` training takes few steps on large batches of normalised features, at a learning rate that
 falls to zero. Members differ by their initial weights and their order of pixels.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from factory_core.images import IGNORE
+from factory_core.dataset import IGNORE
 from generators.base import sample_seed
 
 
@@ -26,8 +26,8 @@ def training_pixels(masks: torch.Tensor, classes: int, min_class_pixels: int) ->
     found = flat[kept].unique().tolist()
     if len(found) < 2:
         raise ValueError(
-            f"the annotations hold {len(found)} class to learn (ids {found}; 255 is ignored, as "
-            f"are classes under {min_class_pixels} pixels in an image), expected two or more"
+            f"the annotations hold {len(found)} class to learn (ids {found}; {IGNORE} is ignored, "
+            f"as are classes under {min_class_pixels} pixels in an image), expected two or more"
         )
     return kept.flatten().nonzero().flatten()
 
