@@ -1,4 +1,4 @@
-"""What a generator is: images and native-size activations, one random stream a sample.
+"""What a generator is: images and native-size activations, one random stream per sample.
 
 Every other package talks to generators through the types in this file.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -98,9 +98,37 @@ class Projection:
     psnr: torch.Tensor
 
 
+Items = TypeVar("Items", bound=Sequence)
+
+
+def batches(items: Items, size: int) -> Iterator[Items]:
+    """`items` in order, `size` at a time; the last batch may be smaller."""
+    for start in range(0, len(items), size):
+        yield cast(Items, items[start : start + size])
+
+
+def check_batch(found: int, batch_size: int) -> None:
+    """Raise ValueError unless `found` items are a batch of 1 to `batch_size`."""
+    if not 0 < found <= batch_size:
+        raise ValueError(
+            f"found a batch of {found} images, expected 1 to {batch_size}: set "
+            "generator.batch_size, or cut it with generators.base.batches"
+        )
+
+
 @runtime_checkable
 class Generator(Protocol):
-    """A source of images and of the activations behind them."""
+    """A source of images and of the activations behind them.
+
+    A call takes one batch, of at most `batch_size` images, and raises ValueError if there are more:
+    the caller decides how its images are cut, see `batches`. What is returned stays on the device
+    that computed it.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        ...
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -123,24 +151,33 @@ class Generator(Protocol):
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone."""
+        """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone.
+
+        Takes one batch. In low precision, a small one may be filled up inside to `batch_size`.
+        """
         ...
 
     def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`; `indices` seed noise that is fresh per image."""
+        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
+
+        `indices` seed the noise that is fresh per image.
+        """
         ...
 
 
 @runtime_checkable
 class Projecting(Protocol):
-    """What a generator has besides if real images must be searched for among its own."""
+    """What a generator also has if it must search for real images among its own."""
 
     def project(
         self, images: torch.Tensor, progress: Callable[[float], None] | None = None
     ) -> Projection:
-        """Find images uint8 `[N, 3, H, W]`; `progress` is told how many are done, 0 to N."""
+        """Search for one batch of images uint8 `[N, 3, H, W]`.
+
+        `progress` is called with how many are done, 0 to N.
+        """
         ...
 
     def features_at(self, latents: torch.Tensor) -> FeatureMaps:
-        """The features of a projection: `encode` is both in turn."""
+        """The features of one batch of latents that `project` found; `encode` does both."""
         ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
-from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
+from generators.base import FeatureMaps, FeatureMapSpec, check_batch, sample_generators
 from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
@@ -94,56 +94,54 @@ class DDPMGenerator:
         )
         return cls(*load_unet(config.weights, **network), config, device)
 
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        return self.config.batch_size
+
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and features of the sample `indices`.
+        """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`.
 
         Renoised features are those of the quantised image, so that training on saved images and
-        labelling new ones see the same thing.
+        labelling new ones see the same thing. Raises ValueError for more than `batch_size` indices.
         """
+        filled, count = self._filled(indices), len(indices)
         if self.config.features.record == "renoise":
-            images = self.sample_images(indices)
-            return images, self._encode_batches(images, indices, fill=True)
-        batches = list(self._batches(indices, fill=True))
-        made = [self._sample(batch, self.config.features.timesteps) for batch, _ in batches]
-        counts = [count for _, count in batches]
-        images = torch.cat([images[:n] for (images, _), n in zip(made, counts, strict=True)])
-        return images, _joined([maps for _, maps in made], counts)
+            images, _ = self._sample(filled)
+            maps = self._encode(images, filled)
+        else:
+            images, maps = self._sample(filled, self.config.features.timesteps)
+        return images[:count], maps.select(slice(count))
 
     def sample_images(self, indices: Sequence[int]) -> Tensor:
-        """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
-        batches = self._batches(indices, fill=True)
-        return torch.cat([self._sample(batch)[0][:count] for batch, count in batches])
+        """The images of `sample`, without features."""
+        return self._sample(self._filled(indices))[0][: len(indices)]
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`; `indices` (default 0..N-1) seed fresh noise.
+        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
 
-        In low precision they are those of `sample` only up to rounding: its batches are filled up.
+        `indices` (default 0..N-1) seed fresh noise. In low precision, the features of a sample
+        equal those of `sample` only up to rounding: batches of real images are not filled up, and
+        may be as small as memory demands.
+
+        Raises ValueError for images of a different size, or more than `batch_size`.
         """
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(
                 f"images are {tuple(images.shape[-2:])}, the generator works at {self.image_size}"
             )
-        indices = range(len(images)) if indices is None else indices
-        return self._encode_batches(images, indices, fill=False)
+        check_batch(len(images), self.batch_size)
+        return self._encode(images, range(len(images)) if indices is None else indices)
 
-    def _encode_batches(self, images: Tensor, indices: Sequence[int], *, fill: bool) -> FeatureMaps:
-        batches = list(self._batches(range(len(images)), fill=fill))
-        maps = [self._encode(images[rows], [indices[row] for row in rows]) for rows, _ in batches]
-        return _joined(maps, [count for _, count in batches])
+    def _filled(self, indices: Sequence[int]) -> list[int]:
+        """One batch of sample indices; in low precision, repeats the last up to `batch_size`.
 
-    def _batches(self, items: Sequence[int], *, fill: bool) -> Iterator[tuple[list[int], int]]:
-        """`items` in batches of the size that is set, each with the number of those that count.
-
-        `fill`, which samples need: in low precision the last batch is filled up by repeating its
-        last item. Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two
-        grey levels in a sample, so the shape must not depend on how many samples are left. Real
-        images come in batches as small as memory demands.
+        Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two grey levels
+        in a sample: the shape must not depend on how many samples are left.
         """
-        size = self.config.batch_size
-        for start in range(0, len(items), size):
-            batch = list(items[start : start + size])
-            missing = size - len(batch) if fill and self.dtype is not torch.float32 else 0
-            yield batch + missing * batch[-1:], len(batch)
+        check_batch(len(indices), self.batch_size)
+        missing = 0 if self.dtype is torch.float32 else self.batch_size - len(indices)
+        return [*indices, *[indices[-1]] * missing]
 
     @torch.inference_mode()
     def _sample(
@@ -173,7 +171,7 @@ class DDPMGenerator:
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
         names = [map_name(t, block) for t in record_at for block in self.blocks]
-        return to_uint8(x_0).cpu(), FeatureMaps({name: recorded[name] for name in names})
+        return to_uint8(x_0), FeatureMaps({name: recorded[name] for name in names})
 
     @torch.inference_mode()
     def _encode(self, images: Tensor, indices: Sequence[int]) -> FeatureMaps:
@@ -246,12 +244,6 @@ class DDPMGenerator:
             for t in self.config.features.timesteps
             for block in self.blocks
         )
-
-
-def _joined(batches: Sequence[FeatureMaps], counts: Sequence[int]) -> FeatureMaps:
-    """The first `counts` samples of each batch."""
-    maps = [batch.select(slice(n)) for batch, n in zip(batches, counts, strict=True)]
-    return maps[0] if len(maps) == 1 else FeatureMaps.concat(maps)
 
 
 def map_name(t: int, block: int) -> str:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
-from generators.base import FeatureMaps, FeatureMapSpec, Projection, sample_generators
+from generators.base import (
+    FeatureMaps,
+    FeatureMapSpec,
+    Projection,
+    batches,
+    check_batch,
+    sample_generators,
+)
 from generators.stylegan2 import storage
 from generators.stylegan2.config import Noise, StyleGAN2Config
 from generators.stylegan2.network import CONST, StyleGAN2
@@ -89,6 +96,11 @@ class StyleGAN2Generator:
             return torch.float16  # as fast as bfloat16, more exact, and what it was trained in
         return pick_dtype(self.config.precision, self.device)
 
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        return self.config.batch_size
+
     def latents(self, indices: Sequence[int]) -> Tensor:
         """ws `[N, num_ws, w_dim]` of the sample `indices`, truncated."""
         return self._draw(sample_generators(self.config.seed, indices))
@@ -116,7 +128,11 @@ class StyleGAN2Generator:
 
     @torch.inference_mode()
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and features of the sample `indices`, from one pass."""
+        """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`, in one pass.
+
+        Raises ValueError for more than `batch_size` indices, or images that are not finite.
+        """
+        check_batch(len(indices), self.batch_size)
         rngs = sample_generators(self.config.seed, indices)
         images, kept = self.network.synthesis(
             self._draw(rngs), self.config.noise, rngs, self.dtype, self._keep
@@ -126,10 +142,10 @@ class StyleGAN2Generator:
                 f"sampling gave values that are not finite: the weights of {self.config.weights} "
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
-        return to_uint8(images).cpu(), FeatureMaps(kept)
+        return to_uint8(images), FeatureMaps(kept)
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`: those of the nearest images of the network.
+        """Features of one batch of images uint8 `[N, 3, H, W]`: of the nearest that it can make.
 
         Nothing is random, so `indices` do not matter. Raises ValueError as `project`.
         """
@@ -138,34 +154,41 @@ class StyleGAN2Generator:
     def project(
         self, images: Tensor, progress: Callable[[float], None] | None = None
     ) -> Projection:
-        """Latents in W+ `[N, num_ws, w_dim]` of images uint8 `[N, 3, H, W]`; see `projection`.
+        """Latents in W+ `[N, num_ws, w_dim]` of one batch of images uint8 `[N, 3, H, W]`.
 
-        Raises ValueError for images of another size or type, or if the optimisation diverges.
+        They are searched for `projection.batch_size` at a time, see `projection`. Raises ValueError
+        for images of a different size or type, more than `batch_size` of them, or if the
+        optimisation diverges.
         """
         self._check_images(images)
-        size, found = self.config.projection.batch_size, []
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            count = len(batch)
-            # Kernels are chosen by shape, and hundreds of steps make much of their rounding: the
-            # shape is always the same, so that an image's latents are, whatever it comes with.
-            batch = torch.cat([batch, batch[-1:].expand(size - count, -1, -1, -1)])
+        images, found = send(images, self.device), []
+        for rows in batches(range(len(images)), self.config.projection.batch_size):
 
-            def tell(step: int, start: int = start, count: int = count) -> None:
+            def tell(step: int, rows: range = rows) -> None:
                 if progress is not None:
-                    progress(start + count * step / self.config.projection.steps)
+                    progress(rows.start + len(rows) * step / self.config.projection.steps)
 
-            # Callers may have gradients switched off, which the search needs.
-            with torch.inference_mode(False), torch.enable_grad():
-                x = from_uint8(batch.to(self.device))
-                found.append(self._projector(x, tell)[:count])
+            found.append(self._search(images[rows.start : rows.stop], tell))
         latents = torch.cat(found)
-        made = torch.cat([self._synthesise(ws)[0] for ws in self._batches(latents)])
-        return Projection(latents, made, psnr(made, images.cpu()))
+        made, _ = self._synthesise(latents)
+        return Projection(latents, made, psnr(made, images))
+
+    def _search(self, images: Tensor, progress: Callable[[int], None]) -> Tensor:
+        """Latents of at most `projection.batch_size` images; `progress` is called with steps done.
+
+        Kernels are chosen by shape, and hundreds of steps amplify their rounding: the shape is
+        always the same, so that an image's latents do not depend on what it comes with.
+        """
+        missing = self.config.projection.batch_size - len(images)
+        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+        # Callers may have gradients switched off, which the search needs.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._projector(from_uint8(filled), progress)[: len(images)]
 
     def features_at(self, latents: Tensor) -> FeatureMaps:
-        """Features of ws `[N, num_ws, w_dim]`, which are not truncated."""
-        return FeatureMaps.concat([self._synthesise(ws)[1] for ws in self._batches(latents)])
+        """Features of one batch of ws `[N, num_ws, w_dim]`, which are not truncated."""
+        check_batch(len(latents), self.batch_size)
+        return self._synthesise(latents)[1]
 
     @cached_property
     def _projector(self) -> Projector:
@@ -190,9 +213,6 @@ class StyleGAN2Generator:
         """That of images which are projected: nothing random, also if samples have random noise."""
         return "none" if self.config.noise == "none" else "const"
 
-    def _batches(self, latents: Tensor) -> tuple[Tensor, ...]:
-        return latents.split(self.config.batch_size)
-
     @torch.inference_mode()
     def _synthesise(self, ws: Tensor) -> tuple[Tensor, FeatureMaps]:
         """Images uint8 and features of projected ws."""
@@ -205,7 +225,7 @@ class StyleGAN2Generator:
                 f"{self.config.weights} are broken, or generator.projection.lr is too large: "
                 f"{self.config.projection.lr}"
             )
-        return to_uint8(images).cpu(), FeatureMaps(kept)
+        return to_uint8(images), FeatureMaps(kept)
 
     def _check_images(self, images: Tensor) -> None:
         height, width = self.image_size
@@ -214,8 +234,7 @@ class StyleGAN2Generator:
                 f"images are {images.dtype} {list(images.shape)}, expected uint8 "
                 f"[N, 3, {height}, {width}]"
             )
-        if not len(images):
-            raise ValueError("there are no images to project: expected one or more")
+        check_batch(len(images), self.batch_size)
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:

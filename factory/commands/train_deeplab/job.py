@@ -82,9 +82,10 @@ def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
 
 def encode_batches(generator: Generator, images: Any, console: Console) -> Iterator[FeatureMaps]:
     """Features of images uint8 `[N, 3, H, W]` at native size, a batch at a time."""
+    from generators.base import batches
+
     with ProgressLine("encoding", "images", len(images), console) as line:
-        for start in range(0, len(images), ENCODE_BATCH):
-            rows = range(start, min(start + ENCODE_BATCH, len(images)))
+        for rows in batches(range(len(images)), min(ENCODE_BATCH, generator.batch_size)):
             yield generator.encode(images[rows.start : rows.stop], rows)
             line.update(rows.stop)
 

@@ -32,7 +32,7 @@ def test_sample_depends_on_its_index_alone(
     tiny_weights: Path, sampler: str, precision: str
 ) -> None:
     eta = 0.5 if sampler == "ddim" else 0.0
-    generator = load(tiny_weights, sampler=sampler, eta=eta, precision=precision, batch_size=5)
+    generator = load(tiny_weights, sampler=sampler, eta=eta, precision=precision, batch_size=8)
     together, maps = generator.sample([3, 8, 5])
     assert together.shape == (3, 3, 16, 16)
     assert together.dtype == torch.uint8
@@ -171,6 +171,18 @@ def test_settings_out_of_range_are_refused(tiny_weights: Path) -> None:
         FeatureConfig(blocks=(3, 1))
     with pytest.raises(ValueError, match="images are"):
         load(tiny_weights).encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_call_takes_one_batch(tiny_weights: Path, precision: str) -> None:
+    generator = load(tiny_weights, precision=precision, batch_size=2)
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    for call in (generator.sample, generator.sample_images):
+        with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+            call(range(3))
+    with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+        generator.encode(images)
+    assert generator.encode(images[:2]).batch_size == generator.batch_size == 2
 
 
 # --- features from the sampler's own passes ---------------------------------------------------

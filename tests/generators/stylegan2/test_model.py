@@ -50,6 +50,19 @@ def test_sample_depends_on_its_index_alone(load: LoadGenerator, precision: str, 
     assert torch.equal(again, together)
 
 
+def test_a_call_takes_one_batch(load: LoadGenerator) -> None:
+    generator = load(batch_size=2)
+    images, latents = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), generator.latents(range(3))
+    for call, argument in (
+        (generator.sample, range(3)),
+        (generator.encode, images),
+        (generator.project, images),
+        (generator.features_at, latents),
+    ):
+        with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+            call(argument)
+
+
 def test_it_is_a_generator(load: LoadGenerator) -> None:
     assert isinstance(load(), Generator)
     assert load().image_size == (32, 32)
