@@ -25,7 +25,7 @@ def sample_seed(run_seed: int, index: int, stream: int = 0) -> int:
 def sample_generators(
     run_seed: int, indices: Sequence[int], stream: int = 0
 ) -> list[torch.Generator]:
-    """One CPU random generator a sample, so that noise does not depend on the batch or device."""
+    """One CPU random generator per sample: noise depends on neither batch nor device."""
     return [torch.Generator().manual_seed(sample_seed(run_seed, i, stream)) for i in indices]
 
 
@@ -89,8 +89,8 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
 class Projection:
     """Where a generator found given images among its own.
 
-    `latents` steer it (`[N, ...]`, as it defines them); `images` uint8 `[N, 3, H, W]` are what it
-    makes of them; `psnr` `[N]` is how near these come to the given ones, dB.
+    `latents` `[N, ...]` are in its own latent space, `images` uint8 `[N, 3, H, W]` are what it
+    makes of them, and `psnr` `[N]` compares those with the given images, dB.
     """
 
     latents: torch.Tensor
@@ -147,13 +147,13 @@ class Generator(Protocol):
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """What else decides the features: keys of `generator` in a recipe, nested ones dotted."""
+        """Other settings that decide the features: keys of a recipe's `generator`, dotted."""
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone.
 
-        Takes one batch. In low precision, a small one may be filled up inside to `batch_size`.
+        Takes one batch. In low precision, a small batch may be filled up internally.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Settings of a labeler: the `labeler:` section of a recipe.
 
-Each default is declared here and nowhere else; those of `reference` training are the DDPM paper's
-code's.
+Each default is declared here and nowhere else; those of `reference` training are taken from the
+DDPM paper's code.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ReferenceTraining(BaseModel):
 
     kind: Literal["reference"] = "reference"
     lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate")
-    batch_pixels: int = Field(default=64, ge=2, description="pixels a step, for each member")
+    batch_pixels: int = Field(default=64, ge=2, description="pixels per step and member")
     min_epochs: int = Field(default=4, ge=0, description="passes before early stopping may start")
     max_epochs: int = Field(default=100, ge=1, description="passes after which training ends")
     patience_batches: int = Field(
-        default=51, ge=1, description="stop after so many batches in a row above the best loss"
+        default=51, ge=1, description="stop after this many batches in a row above the best loss"
     )
     precision: Precision = Field(
         default="auto", description="of the first layer's products; auto as in prediction"
@@ -46,7 +46,7 @@ class FastTraining(BaseModel):
 
     kind: Literal["fast"] = "fast"
     lr: float = Field(default=3e-3, gt=0, description="Adam's highest learning rate")
-    batch_pixels: int = Field(default=512, ge=2, description="pixels a step, for each member")
+    batch_pixels: int = Field(default=512, ge=2, description="pixels per step and member")
     steps: int = Field(default=600, ge=1, description="optimiser steps")
     precision: Precision = Field(
         default="auto", description="of the first layer's products; auto as in prediction"
@@ -117,7 +117,7 @@ class LabelerConfig(BaseModel):
         return widths
 
     def hidden_for(self, classes: int) -> tuple[int, ...]:
-        """Hidden widths of a member that tells `classes` classes apart."""
+        """Hidden widths of a member for `classes` classes."""
         if self.hidden is not None:
             return self.hidden
         return HIDDEN if classes < MANY_CLASSES else HIDDEN_OF_MANY

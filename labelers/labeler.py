@@ -33,7 +33,7 @@ MAKE_AGAIN = "copy both files again, or train the labeler again"
 
 
 class GeneratorInfo(BaseModel):
-    """The generator a labeler belongs to: its digest, and the settings that load it again."""
+    """The generator a labeler belongs to: its digest, and the settings that load it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,9 +42,9 @@ class GeneratorInfo(BaseModel):
 
 
 class LabelerInfo(BaseModel):
-    """Everything about a labeler but its weights: the content of `labeler.json`.
+    """Everything about a labeler except its weights: the content of `labeler.json`.
 
-    `image_size` is (height, width) of the masks it was trained on, `scores` whatever was measured
+    `image_size` is (height, width) of the masks it was trained on, `scores` what was measured
     (names to numbers), `data_digest` the sha256 of the annotations.
     """
 
@@ -85,7 +85,7 @@ class Prediction:
 class Labeler:
     """An ensemble of pixel classifiers bound to one generator's features.
 
-    It predicts in `dtype`: float32, or bfloat16 where the device multiplies that in hardware.
+    It predicts in `dtype`: float32, or bfloat16 where the device multiplies it in hardware.
     bfloat16 changes fewer than one label in a thousand.
     """
 
@@ -133,7 +133,7 @@ class Labeler:
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps)
 
     def check(self, generator: Generator) -> None:
-        """Raise ValueError, with both sides shown, unless `generator` is the one of training."""
+        """Raise ValueError, showing both, unless `generator` is the one of training."""
         ours, theirs = self.info.features, generator.feature_spec
         if set(ours) != set(theirs):
             raise ValueError(
@@ -146,7 +146,7 @@ class Labeler:
             if noted != found:
                 raise ValueError(
                     f"the labeler was trained on features with {key} {noted}, but the generator "
-                    f"gives {key} {found}: set generator.{key}, or train another"
+                    f"gives {key} {found}: set generator.{key}, or train another labeler"
                 )
         if self.info.generator.digest != generator.digest:
             raise ValueError(
@@ -156,9 +156,9 @@ class Labeler:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Write the artefact into `folder`, made if missing; raises OSError.
+        """Write the artefact into `folder`, created if missing; raises OSError.
 
-        Each file appears whole or not at all, the description last.
+        Each file is written atomically, the description last.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,8 +178,8 @@ class Labeler:
     ) -> Labeler:
         """Read the artefact of `folder`, to predict on `device` in `dtype`.
 
-        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, of another
-        format version or does not fit the other.
+        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, has a different
+        format version, or does not match the other.
         """
         folder = Path(folder)
         info = _read_info(folder / INFO_FILE)
@@ -204,7 +204,7 @@ class Labeler:
 
 
 def _at(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    """The value of a dotted key; `default` if an older program noted none."""
+    """The value of a dotted key; `default` if an older version recorded none."""
     for part in key.split("."):
         if part not in config:
             return default

@@ -1,4 +1,4 @@
-"""A diffusion model as a `Generator`: images and decoder activations of seeds or of real images.
+"""A diffusion model as a `Generator`: samples or real images, with their decoder activations.
 
 Features follow Baranchuk et al. (ICLR 2022): q_sample the finished image to timestep t, run the
 U-Net once, keep the activations of the decoder blocks B.
@@ -27,7 +27,7 @@ from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
 
-# Feature noise and class of image i are streams of their own: sampling must not shift them.
+# Feature noise and class of image i have their own random streams, which sampling does not shift.
 FEATURE_STREAM = 1
 CLASS_STREAM = 2
 
@@ -45,7 +45,7 @@ def to_uint8(x: Tensor) -> Tensor:
 def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
     """sha256 over the tensors in name order, attention's heads, the noise schedule and the noise.
 
-    Networks with the same tensors and other numbers of heads compute something else.
+    Networks with equal tensors but different numbers of heads compute different things.
     """
     sha = hashlib.sha256()
     for name, tensor in sorted(unet.state_dict().items()):
@@ -71,7 +71,7 @@ class DDPMGenerator:
     ):
         """`schedule` and `noise` are those of training, `config` is the recipe's section.
 
-        Takes `unet` over, see `Network`. Raises ValueError if `config` does not fit the network.
+        Takes over `unet`, see `Network`. Raises ValueError if `config` does not fit the network.
         """
         self.blocks = config.features.blocks or default_blocks(unet)
         check_blocks(unet, self.blocks)
@@ -147,7 +147,7 @@ class DDPMGenerator:
     def _sample(
         self, indices: Sequence[int], record_at: Sequence[int] = ()
     ) -> tuple[Tensor, FeatureMaps]:
-        """Images, and the maps that the sampler's own passes at timesteps `record_at` give."""
+        """Images, and the maps of the sampler's own passes at timesteps `record_at`."""
         streams = sample_generators(self.config.seed, indices)
         classes = self._classes_of_samples(indices)
         recorded: dict[str, Tensor] = {}
@@ -175,7 +175,7 @@ class DDPMGenerator:
 
     @torch.inference_mode()
     def _encode(self, images: Tensor, indices: Sequence[int]) -> FeatureMaps:
-        """Features of one batch; all its timesteps are one pass."""
+        """Features of one batch; one pass for all timesteps."""
         timesteps = torch.tensor(self.config.features.timesteps)
         x_0 = to_unit_range(send(images, self.device))
         eps = self._feature_noise(indices)
@@ -207,7 +207,7 @@ class DDPMGenerator:
         return send(eps, self.device)
 
     def _classes_of_samples(self, indices: Sequence[int]) -> Tensor | None:
-        """Class vectors `[1, E]` or `[N, E]` to sample with; none of an unconditional network."""
+        """Class vectors `[1, E]` or `[N, E]` to sample with; None for an unconditional network."""
         if self.config.class_id != "random":
             return self._class_of_features()
         table = self.network.unet.class_embedding.weight
@@ -216,11 +216,11 @@ class DDPMGenerator:
         return table[ids]
 
     def _class_of_features(self) -> Tensor | None:
-        """Class vector `[1, E]` that finished images are encoded under.
+        """Class vector `[1, E]` with which finished images are encoded.
 
-        A photograph does not come with its class. If classes are random, it is encoded under the
-        average class, and so are samples, so that training and labelling see the same thing; only
-        on a trajectory the features of a sample are those of its own class.
+        The class of a photograph is unknown. If classes are random, photographs are encoded with
+        the average class, and so are samples, so that training and labelling see the same thing.
+        Only features recorded on the trajectory use the sample's own class.
         """
         class_id = self.config.class_id
         if class_id is None:
@@ -230,7 +230,7 @@ class DDPMGenerator:
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """What features an image has, beside blocks and timesteps."""
+        """The settings, besides blocks and timesteps, that decide the features of an image."""
         features = self.config.features.model_dump(include={"noise", "noise_seed", "record"})
         settings = {f"features.{key}": value for key, value in features.items()}
         return settings | {"class_id": self.config.class_id}
@@ -252,7 +252,7 @@ def map_name(t: int, block: int) -> str:
 
 
 def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
-    """Raise ValueError if there are not the timesteps to sample and record features at."""
+    """Raise ValueError unless the schedule has the timesteps to sample and to record features."""
     asked, T = config.features.timesteps, schedule.config.num_train_timesteps
     if config.steps > T:
         raise ValueError(
@@ -276,7 +276,7 @@ def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
 
 
 def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
-    """Raise ValueError unless a class is given to a class-conditional network, and only there."""
+    """Raise ValueError unless `class_id` is set if, and only if, the network has classes."""
     count, found = unet.config.num_class_embeds, config.class_id
     if count is None and found is not None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A StyleGAN2 network as a `Generator`: images of seeds, and the activations of the same pass."""
+"""A StyleGAN2 network as a `Generator`: sampled images, and the activations of the same pass."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """0..255 -> [-1, 1]: the middle of what `to_uint8` makes that level of."""
+    """0..255 -> [-1, 1]: the middle of the values that `to_uint8` maps to that level."""
     return images.float() / 127.5 - 1
 
 
 def load_network(weights: str) -> StyleGAN2:
     """Read a folder of ours or a StyleGAN2-ADA pickle.
 
-    Raises FileNotFoundError if nothing is there, ValueError if it is damaged or something else.
+    Raises FileNotFoundError if nothing is there, ValueError if it is damaged or not such a network.
     """
     path = Path(weights)
     return read_generator(path) if path.is_file() else storage.load(path)
@@ -62,7 +62,7 @@ class StyleGAN2Generator:
     """Samples images and records the outputs of the convolutions while they are made."""
 
     def __init__(self, network: StyleGAN2, config: StyleGAN2Config, device: str = "auto"):
-        """`config` is the recipe's section; the network is used up: cast and moved in place.
+        """`config` is the recipe's section. Takes over `network`, which is cast and moved in place.
 
         Raises ValueError for layers or classes that the network does not have.
         """
@@ -164,11 +164,11 @@ class StyleGAN2Generator:
         images, found = send(images, self.device), []
         for rows in batches(range(len(images)), self.config.projection.batch_size):
 
-            def tell(step: int, rows: range = rows) -> None:
+            def report(step: int, rows: range = rows) -> None:
                 if progress is not None:
                     progress(rows.start + len(rows) * step / self.config.projection.steps)
 
-            found.append(self._search(images[rows.start : rows.stop], tell))
+            found.append(self._search(images[rows.start : rows.stop], report))
         latents = torch.cat(found)
         made, _ = self._synthesise(latents)
         return Projection(latents, made, psnr(made, images))
@@ -192,7 +192,7 @@ class StyleGAN2Generator:
 
     @cached_property
     def _projector(self) -> Projector:
-        """Ready to search; made when it is needed, for it makes images to start from."""
+        """Made when first needed, because it synthesises images to start from."""
         config = self.config.projection
         weights = find_weights(config.perceptual)
         distance = None if weights is None else PerceptualDistance.load(weights).to(self.device)
@@ -203,14 +203,14 @@ class StyleGAN2Generator:
             config,
             w,
             self._fixed_noise,
-            # float16 has no room for gradients.
+            # The range of float16 is too small for gradients.
             torch.float32 if self.dtype is torch.float16 else self.dtype,
             distance,
         )
 
     @property
     def _fixed_noise(self) -> Noise:
-        """That of images which are projected: nothing random, also if samples have random noise."""
+        """The noise of projected images: never random, even if samples have random noise."""
         return "none" if self.config.noise == "none" else "const"
 
     @torch.inference_mode()
@@ -238,7 +238,7 @@ class StyleGAN2Generator:
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """How latents are drawn, or found for real images, and what noise joins them."""
+        """How latents are drawn, or found for real images, and with which noise."""
         drawn = self.config.model_dump(
             include={"truncation", "truncation_cutoff", "noise", "class_id"}
         )
@@ -252,7 +252,7 @@ class StyleGAN2Generator:
 
 
 def _check_class(config: StyleGAN2Config, classes: int) -> None:
-    """Raise ValueError unless `class_id` is given exactly if the network has classes."""
+    """Raise ValueError unless `class_id` is set if, and only if, the network has classes."""
     class_id = config.class_id
     if not classes and class_id is not None:
         raise ValueError(f"generator.class_id is {class_id}, but the network has no classes")

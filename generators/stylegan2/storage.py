@@ -41,8 +41,8 @@ class GeneratorFile(BaseModel):
 def check_shapes(config: NetworkConfig, found: Mapping[str, Sequence[int]], source: str) -> None:
     """Raise ValueError unless `found`, shapes by name, are those of a network of shape `config`.
 
-    Needs no memory to speak of, so it comes before anything is read that the shapes decide about.
-    Resampling filters, which published files carry with every layer, may be there or not.
+    It needs hardly any memory, so it runs before anything is read whose size the shapes decide.
+    Resampling filters, which published files carry with every layer, are optional.
     """
     with torch.device("meta"):
         network = StyleGAN2(config)

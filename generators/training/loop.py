@@ -1,4 +1,4 @@
-"""What trainings of all kinds of generators share: batches, checkpoints, sample sheets, resumption.
+"""Training of any kind of generator: batches, checkpoints, sample sheets, resumption.
 
 Batches and everything random in step k are pure functions of (seed, k), so a resumed run repeats
 the interrupted one exactly.
@@ -74,9 +74,9 @@ class StepBatches(Sampler[list[int]]):
 
 
 class GeneratorTraining(lightning.LightningModule):
-    """Trains a generator of which it keeps an EMA, `ema`: the network that is written in the end.
+    """Trains a generator and keeps a moving average of it, `ema`, which is finally written.
 
-    A round of `checkpoint_every` steps is one epoch of Lightning's.
+    Every `checkpoint_every` steps are one Lightning epoch.
     """
 
     ema: nn.Module
@@ -121,7 +121,7 @@ class GeneratorTraining(lightning.LightningModule):
         self.seconds_before = checkpoint["seconds"]
 
     def images_per_sec(self) -> float:
-        """Mean of this session; call it once a step."""
+        """Mean over this session; call it once per step."""
         if self.started is None:
             self.started = (time.perf_counter(), self.global_step)
             return 0.0
@@ -130,7 +130,7 @@ class GeneratorTraining(lightning.LightningModule):
 
 
 class KeepLast(Checkpoint):
-    """Replaces the checkpoint after each round of steps, whole or not at all."""
+    """Replaces the checkpoint atomically after each Lightning epoch."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -150,11 +150,11 @@ def check_readable(checkpoint: Path) -> None:
     try:
         torch.load(checkpoint, map_location="meta", weights_only=True)
     except Exception as error:  # zip, pickle and OS errors of many types
-        raise ValueError(f"{checkpoint} is damaged: delete it to start anew") from error
+        raise ValueError(f"{checkpoint} is damaged: delete it to start over") from error
 
 
 class SampleGrids(Callback):
-    """Writes a sheet of samples as PNG and to TensorBoard every so many steps."""
+    """Writes a sheet of samples as PNG and to TensorBoard every `every` steps."""
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every = folder, every
@@ -171,7 +171,7 @@ class SampleGrids(Callback):
 
 
 class TrainingRecord(BaseModel):
-    """Content of `training.json`: settings and origin, and once finished, how long it took."""
+    """Content of `training.json`; a finished training adds its steps and seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -214,7 +214,7 @@ def run(
 
     `out` also gets `samples/*.png`, TensorBoard `logs/`, `checkpoints/` and `training.json`
     (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left
-    alone.
+    unchanged. Raises ValueError if `out` holds a different training or a damaged file.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
     record = TrainingRecord(config=config.model_dump(mode="json"), provenance=dict(provenance))

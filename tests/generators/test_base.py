@@ -20,7 +20,7 @@ def test_seed_depends_on_run_index_and_stream_alone() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_one_random_stream_a_sample() -> None:
+def test_one_random_stream_per_sample() -> None:
     together = [torch.randn(3, generator=g) for g in sample_generators(0, [4, 9])]
     alone = torch.randn(3, generator=sample_generators(0, [9])[0])
     assert torch.equal(together[1], alone)

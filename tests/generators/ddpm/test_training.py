@@ -94,7 +94,7 @@ def test_a_killed_run_leaves_no_temporary_checkpoint(images: torch.Tensor, tmp_p
     assert not stale.exists()
 
 
-def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
+def test_resuming_with_different_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     with pytest.raises(ValueError, match=r"lr 0\.0005, not 0\.1"):
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
@@ -109,13 +109,13 @@ def test_a_damaged_checkpoint_is_named(images: torch.Tensor, tmp_path: Path) -> 
         training.train(images, tmp_path, config(), device="cpu")
 
 
-def test_a_diverged_training_is_no_success(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_diverged_training_fails(images: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="diverged"):
         training.train(images, tmp_path, config(lr=1e30, warmup_steps=0), device="cpu")
     assert not (tmp_path / "model_index.json").exists()
 
 
-def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
+def test_training_continues_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
@@ -129,7 +129,7 @@ def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path:
     assert larger.config.sample_size == 32
 
 
-def test_a_finished_training_is_left_alone(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_finished_training_is_left_unchanged(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
@@ -141,7 +141,7 @@ def test_a_finished_training_is_left_alone(images: torch.Tensor, tmp_path: Path)
         training.train(images, tmp_path, config(), device="cpu")
 
 
-def test_epsilon_is_a_real_alternative(images: torch.Tensor, tmp_path: Path) -> None:
+def test_epsilon_is_trained_too(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(prediction="epsilon", steps=2), device="cpu")
     generator = DDPMGenerator.load(
         DDPMConfig(weights=str(tmp_path), steps=2, features=FeatureConfig(blocks=(1,)))

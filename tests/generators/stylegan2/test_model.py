@@ -23,7 +23,7 @@ def load(golden_network: Callable[[str], StyleGAN2]) -> LoadGenerator:
     def load(name: str = NAME, **settings: Any) -> StyleGAN2Generator:
         settings = {"precision": "float32"} | settings
         network = golden_network(name)
-        # Their random weights make images far outside the range of colours.
+        # Random weights make images far outside the range of colours.
         with torch.no_grad():
             for block in network.synthesis.children():
                 block.torgb.weight *= 0.1
@@ -41,7 +41,7 @@ def test_sample_depends_on_its_index_alone(load: LoadGenerator, precision: str, 
     alone, alone_maps = generator.sample([8])
     assert together.shape == (3, 3, 32, 32)
     assert together.dtype == torch.uint8
-    # Batch composition moves float sums in the last bits, which in bfloat16 are large.
+    # Batch composition changes float sums in the last bits, which are large in bfloat16.
     levels = 1 if precision == "float32" else 8
     assert (together[1].int() - alone[0].int()).abs().max() <= levels
     assert (together[0].int() - together[1].int()).abs().max() > 50

@@ -1,4 +1,4 @@
-"""StyleGAN2-ADA snapshots: read exactly, and harmless whatever they contain."""
+"""StyleGAN2-ADA snapshots are read exactly, and are harmless whatever they contain."""
 
 import io
 import os
@@ -23,7 +23,7 @@ CONDITIONAL = "net_c_cond3_map2_r32"
 
 
 class Evil:
-    """Runs a shell command when it is unpickled, if anything lets it."""
+    """Runs a shell command if it is unpickled."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -79,9 +79,7 @@ def test_the_program_text_is_never_run(snapshot: Callable, tmp_path: Path) -> No
     assert not marker.exists()
 
 
-def test_parts_of_the_file_that_are_not_needed_are_not_looked_at(
-    snapshot: Callable, tmp_path: Path
-) -> None:
+def test_unneeded_parts_of_the_file_are_not_read(snapshot: Callable, tmp_path: Path) -> None:
     class Blob:  # a storage in the discriminator that would run a command
         def __reduce__(self) -> tuple:
             content = pickle.dumps(Evil(tmp_path / "ran"), 2)
@@ -170,7 +168,7 @@ def test_nothing_is_executed_imported_or_opened(snapshot: Callable, tmp_path: Pa
 
 
 class TestNetworkConfig:
-    def test_what_is_not_given_has_the_defaults_of_the_original(self) -> None:
+    def test_arguments_not_given_have_the_defaults_of_the_original(self) -> None:
         config = network_config({"z_dim": 512, "c_dim": 0, "w_dim": 512, "img_resolution": 256})
         assert config == NetworkConfig(
             resolution=256, channel_base=32768, channel_max=512, mapping_layers=8
@@ -201,10 +199,10 @@ class TestNetworkConfig:
         [
             ({"img_resolution": 48}, "'resolution'.*power of two"),
             ({"img_resolution": 2**40}, "'resolution'"),
-            ({"img_channels": 1}, "img_channels other than 3"),
+            ({"img_channels": 1}, "different img_channels: expected 3"),
             ({"mapping_kwargs": {"num_layers": 10**9}}, "'mapping_layers'"),
-            ({"mapping_kwargs": {"activation": "relu"}}, "activation other than lrelu"),
-            ({"mapping_kwargs": 3}, "mapping_kwargs that are no arguments"),
+            ({"mapping_kwargs": {"activation": "relu"}}, "different activation: expected lrelu"),
+            ({"mapping_kwargs": 3}, "mapping_kwargs that are not arguments"),
             ({"synthesis_kwargs": {"filter_size": 6}}, "filter_size, which is unknown"),
             ({"synthesis_kwargs": {"architecture": "mixer"}}, "'architecture'"),
             ({"synthesis_kwargs": {"channel_base": {}}}, "'channel_base'"),
@@ -218,7 +216,7 @@ class TestNetworkConfig:
 
 
 class TestWrongContent:
-    """Files that unpickle well and are still not what they say."""
+    """Files that can be unpickled but do not hold what they should."""
 
     @pytest.fixture
     def read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshot: Callable) -> Callable:
@@ -252,7 +250,7 @@ class TestWrongContent:
 
         assert "1 unknown tensors, such as mapping.other" in read(change)
 
-    def test_a_tensor_of_another_shape(self, read: Callable) -> None:
+    def test_a_tensor_of_a_different_shape(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["mapping"].state["_buffers"]
             buffers["w_avg"] = buffers["w_avg"]._replace(size=(8, 8), stride=(8, 1))
@@ -280,9 +278,9 @@ class TestWrongContent:
         def change(g: PersistentObject) -> None:
             g.state["_modules"]["mapping"].state["_buffers"]["a\n\x1b[2J"] = 1
 
-        assert r"mapping.a\n\x1b[2J is not what _buffers hold" in read(change)
+        assert r"mapping.a\n\x1b[2J is not a valid entry of _buffers" in read(change)
 
-    def test_filters_where_there_are_none(self, read: Callable) -> None:
+    def test_unexpected_filters(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["mapping"].state["_buffers"]
             for i in range(3):
@@ -290,7 +288,7 @@ class TestWrongContent:
 
         assert "3 unknown tensors, such as mapping.0resample_filter" in read(change)
 
-    def test_a_filter_of_another_shape(self, read: Callable) -> None:
+    def test_a_filter_of_a_different_shape(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["synthesis"].state["_modules"]["b8"].state["_buffers"]
             buffers["resample_filter"] = buffers["resample_filter"]._replace(size=(16,))

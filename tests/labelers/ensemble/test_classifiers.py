@@ -1,4 +1,4 @@
-"""The ensemble against torch's own layers; whole images are the matter of test_inference."""
+"""The ensemble against torch's own layers; test_inference tests whole images."""
 
 from __future__ import annotations
 
