@@ -1,5 +1,6 @@
 """Training a tiny diffusion model, and resuming it exactly."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,6 @@ def images() -> torch.Tensor:
     )
 
 
-class StopAfter(training.Callback):
-    """Interrupts the run after a step, as Ctrl-C does."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *_) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def test_training_writes_what_generators_load(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     assert (tmp_path / "samples" / "step_000006.png").is_file()
@@ -58,12 +48,12 @@ def test_training_writes_what_generators_load(images: torch.Tensor, tmp_path: Pa
 
 @pytest.mark.parametrize("stop_at", [4, 5])
 def test_an_interrupted_run_resumes_exactly(
-    images: torch.Tensor, tmp_path: Path, stop_at: int
+    images: torch.Tensor, tmp_path: Path, stop_after: Callable, stop_at: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     training.train(images, whole, config(), device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, broken, config(), device="cpu", progress=[StopAfter(stop_at)])
+        training.train(images, broken, config(), device="cpu", progress=[stop_after(stop_at)])
     assert not (broken / "unet").exists()
     training.train(images, broken, config(), device="cpu")
     expected, found = load_file(whole / WEIGHTS), load_file(broken / WEIGHTS)
@@ -100,9 +90,11 @@ def test_resuming_with_different_settings_is_refused(images: torch.Tensor, tmp_p
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
 
 
-def test_a_damaged_checkpoint_is_named(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(
+    images: torch.Tensor, tmp_path: Path, stop_after: Callable
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, tmp_path, config(), device="cpu", progress=[StopAfter(4)])
+        training.train(images, tmp_path, config(), device="cpu", progress=[stop_after(4)])
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged: delete it"):

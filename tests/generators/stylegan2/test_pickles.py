@@ -1,7 +1,6 @@
 """StyleGAN2-ADA snapshots are read exactly, and are harmless whatever they contain."""
 
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -20,16 +19,6 @@ from generators.stylegan2.resample import fir_filter
 from generators.stylegan2.unpickling import PersistentObject
 
 CONDITIONAL = "net_c_cond3_map2_r32"
-
-
-class Evil:
-    """Runs a shell command if it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.marker}",)
 
 
 @pytest.fixture
@@ -79,20 +68,22 @@ def test_the_program_text_is_never_run(snapshot: Callable, tmp_path: Path) -> No
     assert not marker.exists()
 
 
-def test_unneeded_parts_of_the_file_are_not_read(snapshot: Callable, tmp_path: Path) -> None:
+def test_unneeded_parts_of_the_file_are_not_read(
+    snapshot: Callable, evil: object, tmp_path: Path
+) -> None:
     class Blob:  # a storage in the discriminator that would run a command
         def __reduce__(self) -> tuple:
-            content = pickle.dumps(Evil(tmp_path / "ran"), 2)
+            content = pickle.dumps(evil, 2)
             return torch.storage._load_from_bytes, (content,)
 
     read_generator(write(tmp_path / "net.pkl", snapshot(D=Blob())))
     assert not (tmp_path / "ran").exists()
 
 
-def hostile_files(folder: Path, snapshot: Callable[..., bytes]) -> list[Path]:
-    """Pickles that must be refused; running any would leave the file `ran` in the folder."""
-    marker, good = folder / "ran", snapshot()
-    evil = Evil(marker)
+@pytest.fixture
+def hostile_files(tmp_path: Path, snapshot: Callable[..., bytes], evil: object) -> list[Path]:
+    """Pickles that must be refused; running any would leave the file `ran` in `tmp_path`."""
+    good = snapshot()
     storage = pickle.dumps(evil, 2)
     magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how every storage begins
     assert good.count(magic) > 50
@@ -110,7 +101,7 @@ def hostile_files(folder: Path, snapshot: Callable[..., bytes]) -> list[Path]:
         "text": b"<html>404</html>",
     }
     contents |= {f"cut{n}": good[:n] for n in range(0, len(good), len(good) // 40)}
-    return [write(folder / f"{name}.pkl", content) for name, content in contents.items()]
+    return [write(tmp_path / f"{name}.pkl", content) for name, content in contents.items()]
 
 
 def zip_file() -> bytes:
@@ -119,8 +110,8 @@ def zip_file() -> bytes:
     return buffer.getvalue()
 
 
-def test_hostile_files_are_refused_in_one_line(snapshot: Callable, tmp_path: Path) -> None:
-    for file in hostile_files(tmp_path, snapshot):
+def test_hostile_files_are_refused_in_one_line(hostile_files: list[Path], tmp_path: Path) -> None:
+    for file in hostile_files:
         with pytest.raises(ValueError, match=r"\.pkl: ") as caught:
             read_generator(file)
         assert "\n" not in str(caught.value), file
@@ -157,13 +148,14 @@ print(opened, refused, events)
 """
 
 
-def test_nothing_is_executed_imported_or_opened(snapshot: Callable, tmp_path: Path) -> None:
+def test_nothing_is_executed_imported_or_opened(
+    snapshot: Callable, hostile_files: list[Path], tmp_path: Path
+) -> None:
     good = write(tmp_path / "good.pkl", snapshot())
-    hostile = hostile_files(tmp_path, snapshot)
     harmless = write(tmp_path / "source.pkl", snapshot(source=f"open({str(tmp_path / 'ran')!r})"))
-    command = [sys.executable, "-c", AUDITED, *map(str, [good, *hostile, harmless])]
+    command = [sys.executable, "-c", AUDITED, *map(str, [good, *hostile_files, harmless])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == f"{len(hostile) + 1} {len(hostile)} []"
+    assert result.stdout.strip() == f"{len(hostile_files) + 1} {len(hostile_files)} []"
     assert not (tmp_path / "ran").exists()
 
 

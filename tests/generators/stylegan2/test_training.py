@@ -1,5 +1,6 @@
 """Training a tiny StyleGAN2, and resuming it exactly."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,6 @@ def images() -> Tensor:
     return torch.randint(0, 256, (10, 3, 16, 16), generator=rng).to(torch.uint8)
 
 
-class StopAfter(training.Callback):
-    """Interrupts the run after a step, as Ctrl-C does."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_writes_what_generators_load(
     images: Tensor, tmp_path: Path, precision: str
@@ -67,11 +57,13 @@ def test_training_writes_what_generators_load(
 
 
 @pytest.mark.parametrize("stop_at", [4, 5])
-def test_an_interrupted_run_resumes_exactly(images: Tensor, tmp_path: Path, stop_at: int) -> None:
+def test_an_interrupted_run_resumes_exactly(
+    images: Tensor, tmp_path: Path, stop_after: Callable, stop_at: int
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     training.train(images, whole, config(), device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, broken, config(), device="cpu", progress=[StopAfter(stop_at)])
+        training.train(images, broken, config(), device="cpu", progress=[stop_after(stop_at)])
     assert not (broken / INFO_FILE).exists()
     training.train(images, broken, config(), device="cpu")
     expected, found = load_file(whole / WEIGHTS_FILE), load_file(broken / WEIGHTS_FILE)
