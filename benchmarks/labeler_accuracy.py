@@ -85,7 +85,8 @@ def train(way: str, part: Part, seed: int) -> Predict:
 
         return predict
     with tempfile.TemporaryDirectory() as folder:
-        store = FeatureStore(Path(folder), part.features.spec, part.features.batch_size)
+        maps = part.features
+        store = FeatureStore(Path(folder), maps.spec, maps.batch_size, config.feature_dtype)
         store.append(part.features)
         labeler = fit(
             *(store, annotations.masks, config),

@@ -66,7 +66,7 @@ def random_masks(classes: int, images: int) -> torch.Tensor:
 
 def fill(folder: Path) -> None:
     """Features of all images on disk: random, and equal for all images."""
-    store = FeatureStore(folder, plain.lsun_spec(), IMAGES)
+    store = FeatureStore(folder, plain.lsun_spec(), IMAGES, "float16")
     features = plain.random_features(store.spec, 1, seed=0)
     for _ in range(IMAGES):
         store.append(features)
@@ -82,7 +82,7 @@ def run_ours(way: str, classes: int, folder: Path) -> dict[str, float]:
     """Seconds of a complete `fast` training, or of `reference` extrapolated from a part."""
     training = TRAININGS[way]
     config = LabelerConfig(members=MEMBERS, training=training)
-    store = FeatureStore(folder, plain.lsun_spec(), IMAGES)
+    store = FeatureStore(folder, plain.lsun_spec(), IMAGES, "float16")
     masks = random_masks(classes, IMAGES)
     dtype = pick_dtype(training.precision, torch.device("cpu"))
     seconds: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""What a generator is: images and native-size activations, one random stream a sample.
+"""What a generator is: images and native-size activations, one random stream per sample.
 
 Every other package talks to generators through the types in this file.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def sample_seed(run_seed: int, index: int, stream: int = 0) -> int:
 def sample_generators(
     run_seed: int, indices: Sequence[int], stream: int = 0
 ) -> list[torch.Generator]:
-    """One CPU random generator a sample, so that noise does not depend on the batch or device."""
+    """One CPU random generator per sample: noise depends on neither batch nor device."""
     return [torch.Generator().manual_seed(sample_seed(run_seed, i, stream)) for i in indices]
 
 
@@ -89,8 +89,8 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
 class Projection:
     """Where a generator found given images among its own.
 
-    `latents` steer it (`[N, ...]`, as it defines them); `images` uint8 `[N, 3, H, W]` are what it
-    makes of them; `psnr` `[N]` is how near these come to the given ones, dB.
+    `latents` `[N, ...]` are in its own latent space, `images` uint8 `[N, 3, H, W]` are what it
+    makes of them, and `psnr` `[N]` compares those with the given images, dB.
     """
 
     latents: torch.Tensor
@@ -98,9 +98,37 @@ class Projection:
     psnr: torch.Tensor
 
 
+Items = TypeVar("Items", bound=Sequence)
+
+
+def batches(items: Items, size: int) -> Iterator[Items]:
+    """`items` in order, `size` at a time; the last batch may be smaller."""
+    for start in range(0, len(items), size):
+        yield cast(Items, items[start : start + size])
+
+
+def check_batch(found: int, batch_size: int) -> None:
+    """Raise ValueError unless `found` items are a batch of 1 to `batch_size`."""
+    if not 0 < found <= batch_size:
+        raise ValueError(
+            f"found a batch of {found} images, expected 1 to {batch_size}: set "
+            "generator.batch_size, or cut it with generators.base.batches"
+        )
+
+
 @runtime_checkable
 class Generator(Protocol):
-    """A source of images and of the activations behind them."""
+    """A source of images and of the activations behind them.
+
+    A call takes one batch, of at most `batch_size` images, and raises ValueError if there are more:
+    the caller decides how its images are cut, see `batches`. What is returned stays on the device
+    that computed it.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        ...
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -119,28 +147,37 @@ class Generator(Protocol):
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """What else decides the features: keys of `generator` in a recipe, nested ones dotted."""
+        """Other settings that decide the features: keys of a recipe's `generator`, dotted."""
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone."""
+        """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone.
+
+        Takes one batch. In low precision, a small batch may be filled up internally.
+        """
         ...
 
     def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`; `indices` seed noise that is fresh per image."""
+        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
+
+        `indices` seed the noise that is fresh per image.
+        """
         ...
 
 
 @runtime_checkable
 class Projecting(Protocol):
-    """What a generator has besides if real images must be searched for among its own."""
+    """What a generator also has if it must search for real images among its own."""
 
     def project(
         self, images: torch.Tensor, progress: Callable[[float], None] | None = None
     ) -> Projection:
-        """Find images uint8 `[N, 3, H, W]`; `progress` is told how many are done, 0 to N."""
+        """Search for one batch of images uint8 `[N, 3, H, W]`.
+
+        `progress` is called with how many are done, 0 to N.
+        """
         ...
 
     def features_at(self, latents: torch.Tensor) -> FeatureMaps:
-        """The features of a projection: `encode` is both in turn."""
+        """The features of one batch of latents that `project` found; `encode` does both."""
         ...

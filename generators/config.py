@@ -20,6 +20,8 @@ from pydantic import (
 from generators.stylegan2.config import StyleGAN2Config
 from generators.training.config import TrainingConfig
 
+NORM_GROUPS = 8  # of every group normalisation in the diffusion models that we train
+
 
 class FeatureConfig(BaseModel):
     """Which activations describe a pixel (blocks B and timesteps t of the DDPM paper)."""
@@ -36,13 +38,13 @@ class FeatureConfig(BaseModel):
     )
     noise: Literal["shared", "per_timestep", "fresh"] = Field(
         default="shared",
-        description="one fixed noise for all images and timesteps; one a timestep; new every time",
+        description="one fixed noise for all images and timesteps; one per timestep; new each time",
     )
     noise_seed: int = Field(default=0, ge=0, description="seed of the fixed noise")
     record: Literal["renoise", "trajectory"] = Field(
         default="renoise",
-        description="of the finished image, noised again; or, without further passes, what a "
-        "sampler that visits those timesteps met on its way (photographs are noised in any case)",
+        description="activations of the finished image, noised again; or those of the sampler's "
+        "own passes, if it visits those timesteps (photographs are always noised)",
     )
 
     @field_validator("blocks", "timesteps")
@@ -63,43 +65,43 @@ class DDPMConfig(BaseModel):
     kind: Literal["ddpm"] = "ddpm"
     weights: str = Field(
         description="diffusers directory (local, or a hub id such as org/name) or guided-diffusion "
-        ".pt file; the next four say what cannot be read from the latter"
+        ".pt file; the next four settings are for what cannot be read from the latter"
     )
     image_size: int | None = Field(
-        default=None, ge=8, description="pixels; none: its coarsest level has 8 x 8"
+        default=None, ge=8, description="pixels; none: such that the coarsest level is 8 x 8"
     )
     channels_per_head: int | None = Field(
-        default=None, ge=1, description="of its attention; none: 64, or what a published file needs"
+        default=None, ge=1, description="of attention; none: as in the published networks"
     )
     heads: int | None = Field(
-        default=None, ge=1, description="where their number is the same at all levels instead"
+        default=None, ge=1, description="of attention, if their number is the same at all levels"
     )
     attention_order: Literal["legacy", "new"] | None = Field(
-        default=None, description="of q, k and v; none: legacy, or what a published file needs"
+        default=None, description="of q, k and v; none: as in the published networks"
     )
     class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
         default=None,
-        description="of a class-conditional network: the class of all samples, or random: drawn "
-        "for each from its seed",
+        description="class of all samples of a class-conditional network, or random: drawn from "
+        "the seed of each sample",
     )
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = Field(
         default="dpmsolver++", description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC"
     )
-    steps: int = Field(default=25, ge=1, le=1000, description="network passes a sample")
+    steps: int = Field(default=25, ge=1, le=1000, description="network passes per sample")
     spacing: Literal["trailing", "leading", "linspace"] = Field(
         default="trailing",
         # Lin et al. 2024
-        description="which timesteps are visited; trailing begins at the last one: others start "
-        "from less noise than they are given, which pulls all samples towards the mean colour",
+        description="which timesteps are visited; trailing begins at the last one. The others "
+        "assume less noise than they start from, which pulls samples towards the mean colour",
     )
     karras: bool = Field(
         default=False,
-        description="noise levels spaced as by Karras et al. 2022 instead (dpmsolver++ and unipc)",
+        description="noise levels spaced as in Karras et al. 2022 instead (dpmsolver++ and unipc)",
     )
     eta: float = Field(default=0.0, ge=0.0, le=1.0, description="DDIM's stochasticity")
     clip_x0: bool = Field(default=True, description="clip the predicted clean image to [-1, 1]")
     seed: int = Field(default=0, ge=0, description="run seed; sample i draws from (seed, i)")
-    batch_size: int = Field(default=16, ge=1, description="samples a network pass")
+    batch_size: int = Field(default=16, ge=1, description="samples per network pass")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="auto: bfloat16 where the hardware multiplies it, else float32, whose "
@@ -107,18 +109,18 @@ class DDPMConfig(BaseModel):
     )
     compile: bool = Field(
         default=False,
-        description="compile the network first: minutes, which pay in long runs on a GPU",
+        description="compile the network first: takes minutes, pays off in long runs on a GPU",
     )
     features: FeatureConfig = FeatureConfig()
 
     @model_validator(mode="after")
-    def _eta_is_of_ddim(self) -> DDPMConfig:
+    def _eta_needs_ddim(self) -> DDPMConfig:
         if self.eta > 0 and self.sampler != "ddim":
             raise ValueError(f"eta is {self.eta}, but the sampler is {self.sampler}, not ddim")
         return self
 
     @model_validator(mode="after")
-    def _karras_is_of_multistep_solvers(self) -> DDPMConfig:
+    def _karras_needs_a_multistep_solver(self) -> DDPMConfig:
         if self.karras and self.sampler not in ("dpmsolver++", "unipc"):
             raise ValueError(
                 f"karras is true, but the sampler is {self.sampler}, not dpmsolver++ or unipc"
@@ -126,7 +128,7 @@ class DDPMConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _trajectory_is_of_whole_timesteps(self) -> DDPMConfig:
+    def _trajectory_needs_whole_timesteps(self) -> DDPMConfig:
         if self.karras and self.features.record == "trajectory":
             raise ValueError(
                 "karras is true, but features.record is trajectory, and Karras' noise levels lie "
@@ -136,7 +138,7 @@ class DDPMConfig(BaseModel):
 
 
 def _with_kind(value: Any) -> Any:
-    """A section without `kind` is a diffusion model's."""
+    """A section without `kind` describes a diffusion model."""
     if isinstance(value, Mapping) and "kind" not in value:
         return {"kind": "ddpm", **value}
     return value
@@ -155,25 +157,27 @@ class DDPMTrainingConfig(TrainingConfig):
     )
     warmup_steps: int = Field(default=100, ge=0)
     channels: tuple[int, ...] = Field(
-        default=(48, 96, 128, 192), description="U-Net channels a level, fine to coarse"
+        default=(48, 96, 128, 192), description="U-Net channels per level, fine to coarse"
     )
-    resnets_per_level: int = Field(default=1, ge=1, description="resnets an encoder level")
+    resnets_per_level: int = Field(default=1, ge=1, description="resnets per encoder level")
     attention_levels: int = Field(
-        default=1, ge=0, description="how many of the coarsest levels attend"
+        default=1, ge=0, description="number of coarsest levels with attention"
     )
     prediction: Literal["v_prediction", "epsilon"] = "v_prediction"
     offset_noise_std: float = Field(
         default=0.1,
         ge=0,
-        description="of each channel's mean, see generators.ddpm.noise",
+        description="of the random shift of each channel, see generators.ddpm.noise",
     )
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _divisible(self) -> DDPMTrainingConfig:
-        if not self.channels or any(c < 1 or c % 8 for c in self.channels):
-            raise ValueError(f"channels must be multiples of 8 from 8 on: {list(self.channels)}")
+        if not self.channels or any(c < 1 or c % NORM_GROUPS for c in self.channels):
+            raise ValueError(
+                f"found channels {list(self.channels)}, expected multiples of {NORM_GROUPS}"
+            )
         coarsest = 2 ** (len(self.channels) - 1)
         if self.image_size % coarsest:
             raise ValueError(

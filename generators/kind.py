@@ -1,4 +1,4 @@
-"""Which kind of generator a file or folder of weights is; nothing is unpacked, torch not needed."""
+"""The kind of generator in a file or folder, found without loading it and without torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from generators.stylegan2.config import INFO_FILE as STYLEGAN2_INFO
 Kind = Literal["ddpm", "stylegan2"]
 
 PICKLE_SUFFIX = ".pkl"
-# StyleGAN2-ADA snapshots are pickles of these protocols; what torch.save writes is a zip archive,
-# or, in old files, a pickle of protocol 2.
+# StyleGAN2-ADA snapshots are pickles of these protocols; torch.save writes a zip archive, or wrote,
+# in old versions, a pickle of protocol 2.
 PICKLE_HEADS = (b"\x80\x03", b"\x80\x04")
 DIFFUSERS_FILES = ("model_index.json", "config.json")
 
 
 def kind_of(weights: Path) -> Kind | None:
-    """The kind of generator at `weights`, or that its name tells; None if neither says it."""
+    """The kind of generator at `weights`, by its content or its name; None if it is unknown."""
     if weights.is_dir():
         if (weights / STYLEGAN2_INFO).is_file():
             return "stylegan2"

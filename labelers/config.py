@@ -1,7 +1,7 @@
 """Settings of a labeler: the `labeler:` section of a recipe.
 
-Each default is declared here and nowhere else; those of `reference` training are the DDPM paper's
-code's.
+Each default is declared here and nowhere else; those of `reference` training are taken from the
+DDPM paper's code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 Vote = Literal["majority", "soft", "log_soft"]
 Uncertainty = Literal["js", "entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
+FeatureDtype = Literal["float16", "float32"]
+
+# Hidden widths of the DDPM paper, which depend on the number of classes.
+MANY_CLASSES = 30
+HIDDEN, HIDDEN_OF_MANY = (128, 32), (256, 128)
 
 
 class ReferenceTraining(BaseModel):
@@ -23,11 +28,11 @@ class ReferenceTraining(BaseModel):
 
     kind: Literal["reference"] = "reference"
     lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate")
-    batch_pixels: int = Field(default=64, ge=2, description="pixels a step, for each member")
+    batch_pixels: int = Field(default=64, ge=2, description="pixels per step and member")
     min_epochs: int = Field(default=4, ge=0, description="passes before early stopping may start")
     max_epochs: int = Field(default=100, ge=1, description="passes after which training ends")
     patience_batches: int = Field(
-        default=51, ge=1, description="stop after so many batches in a row above the best loss"
+        default=51, ge=1, description="stop after this many batches in a row above the best loss"
     )
     precision: Precision = Field(
         default="auto", description="of the first layer's products; auto as in prediction"
@@ -41,7 +46,7 @@ class FastTraining(BaseModel):
 
     kind: Literal["fast"] = "fast"
     lr: float = Field(default=3e-3, gt=0, description="Adam's highest learning rate")
-    batch_pixels: int = Field(default=512, ge=2, description="pixels a step, for each member")
+    batch_pixels: int = Field(default=512, ge=2, description="pixels per step and member")
     steps: int = Field(default=600, ge=1, description="optimiser steps")
     precision: Precision = Field(
         default="auto", description="of the first layer's products; auto as in prediction"
@@ -80,7 +85,9 @@ class LabelerConfig(BaseModel):
     )
     members: int = Field(default=10, ge=1, description="classifiers in the ensemble")
     hidden: tuple[int, ...] | None = Field(
-        default=None, description="hidden widths; (128, 32) under 30 classes, else (256, 128)"
+        default=None,
+        description=f"hidden widths; none: {HIDDEN}, or {HIDDEN_OF_MANY} from {MANY_CLASSES} "
+        "classes on",
     )
     training: Training = Field(
         default=ReferenceTraining(), description="`kind: reference` or `fast`, and its settings"
@@ -95,7 +102,7 @@ class LabelerConfig(BaseModel):
         default=20, ge=0, description="a class with fewer pixels in an image is ignored there"
     )
     seed: int = Field(default=0, ge=0, description="seed of the initial weights and pixel orders")
-    feature_dtype: Literal["float16", "float32"] = Field(
+    feature_dtype: FeatureDtype = Field(
         default="float16", description="of the features on disk while training"
     )
     keep_features: bool = Field(
@@ -110,7 +117,7 @@ class LabelerConfig(BaseModel):
         return widths
 
     def hidden_for(self, classes: int) -> tuple[int, ...]:
-        """Hidden widths of a member that tells `classes` classes apart."""
+        """Hidden widths of a member for `classes` classes."""
         if self.hidden is not None:
             return self.hidden
-        return (128, 32) if classes < 30 else (256, 128)
+        return HIDDEN if classes < MANY_CLASSES else HIDDEN_OF_MANY

@@ -7,7 +7,6 @@ which carries the sha256 of the former and is written last.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,24 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load, save
 
+from factory_core.models import parse_model
+from factory_core.storage import write_bytes
 from generators.base import FeatureMaps, FeatureMapSpec, Generator
 from labelers.config import LabelerConfig, Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
 from labelers.ensemble.uncertainty import image_score, pixel_uncertainty
 from labelers.ensemble.vote import elect
-from labelers.training.checkpoint import write_atomically
 
 FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
 WEIGHTS_FILE = "labeler.safetensors"
 INFO_FILE = "labeler.json"
+MAKE_AGAIN = "copy both files again, or train the labeler again"
 
 
 class GeneratorInfo(BaseModel):
-    """The generator a labeler belongs to: its digest, and the settings that load it again."""
+    """The generator a labeler belongs to: its digest, and the settings that load it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,9 +42,9 @@ class GeneratorInfo(BaseModel):
 
 
 class LabelerInfo(BaseModel):
-    """Everything about a labeler but its weights: the content of `labeler.json`.
+    """Everything about a labeler except its weights: the content of `labeler.json`.
 
-    `image_size` is (height, width) of the masks it was trained on, `scores` whatever was measured
+    `image_size` is (height, width) of the masks it was trained on, `scores` what was measured
     (names to numbers), `data_digest` the sha256 of the annotations.
     """
 
@@ -59,6 +60,12 @@ class LabelerInfo(BaseModel):
     config: LabelerConfig
     scores: dict[str, float] = {}
     weights_sha256: str = ""
+
+
+class _Version(BaseModel):
+    """What every version of `labeler.json` has."""
+
+    format_version: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Prediction:
 class Labeler:
     """An ensemble of pixel classifiers bound to one generator's features.
 
-    It predicts in `dtype`: float32, or bfloat16 where the device multiplies that in hardware.
+    It predicts in `dtype`: float32, or bfloat16 where the device multiplies it in hardware.
     bfloat16 changes fewer than one label in a thousand.
     """
 
@@ -126,7 +133,7 @@ class Labeler:
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps)
 
     def check(self, generator: Generator) -> None:
-        """Raise ValueError, with both sides shown, unless `generator` is the one of training."""
+        """Raise ValueError, showing both, unless `generator` is the one of training."""
         ours, theirs = self.info.features, generator.feature_spec
         if set(ours) != set(theirs):
             raise ValueError(
@@ -139,7 +146,7 @@ class Labeler:
             if noted != found:
                 raise ValueError(
                     f"the labeler was trained on features with {key} {noted}, but the generator "
-                    f"gives {key} {found}: set generator.{key}, or train another"
+                    f"gives {key} {found}: set generator.{key}, or train another labeler"
                 )
         if self.info.generator.digest != generator.digest:
             raise ValueError(
@@ -149,9 +156,9 @@ class Labeler:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Write the artefact into `folder`, made if missing; raises OSError.
+        """Write the artefact into `folder`, created if missing; raises OSError.
 
-        Each file appears whole or not at all, the description last.
+        Each file is written atomically, the description last.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,8 +166,8 @@ class Labeler:
         weights = save(state)
         sha256 = hashlib.sha256(weights).hexdigest()
         info = self.info.model_copy(update={"weights_sha256": sha256})
-        write_atomically(folder / WEIGHTS_FILE, weights)
-        write_atomically(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+        write_bytes(folder / WEIGHTS_FILE, weights)
+        write_bytes(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(
@@ -171,8 +178,8 @@ class Labeler:
     ) -> Labeler:
         """Read the artefact of `folder`, to predict on `device` in `dtype`.
 
-        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, of another
-        format version or does not fit the other.
+        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, has a different
+        format version, or does not match the other.
         """
         folder = Path(folder)
         info = _read_info(folder / INFO_FILE)
@@ -180,7 +187,7 @@ class Labeler:
         if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} is damaged or does not belong to {INFO_FILE} "
-                "(sha256 differs): copy both again, or train the labeler again"
+                f"(sha256 differs): {MAKE_AGAIN}"
             )
         classes = len(info.classes)
         hidden = info.config.hidden_for(classes)
@@ -191,13 +198,13 @@ class Labeler:
             raise ValueError(
                 f"{folder / INFO_FILE} ({info.config.members} members of {hidden} units for "
                 f"{classes} classes on {describe(info.features)}) does not describe "
-                f"{WEIGHTS_FILE}: copy both again, or train the labeler again"
+                f"{WEIGHTS_FILE}: {MAKE_AGAIN}"
             ) from None
         return cls(ensemble.eval().to(device), info, dtype)
 
 
 def _at(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    """The value of a dotted key; `default` if an older program noted none."""
+    """The value of a dotted key; `default` if an older version recorded none."""
     for part in key.split("."):
         if part not in config:
             return default
@@ -211,21 +218,14 @@ def describe(spec: Sequence[FeatureMapSpec]) -> str:
 
 
 def _read_info(path: Path) -> LabelerInfo:
-    try:
-        content = json.loads(_read(path))
-        version = content.get("format_version") if isinstance(content, dict) else FORMAT_VERSION
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
-                "version that wrote it, or train the labeler again"
-            )
-        return LabelerInfo.model_validate(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a labeler description: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise ValueError(f"{path} is not a labeler description: {where}: {first['msg']}") from error
+    content = _read(path)
+    version = parse_model(content, _Version, path, MAKE_AGAIN).format_version
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
+            "version that wrote it, or train the labeler again"
+        )
+    return parse_model(content, LabelerInfo, path, MAKE_AGAIN)
 
 
 def _read(path: Path) -> bytes:

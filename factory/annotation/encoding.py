@@ -20,12 +20,13 @@ ENCODE_BATCH = 8  # images
 def encode_batches(
     generator: Generator, images: torch.Tensor, console: Console
 ) -> Iterator[FeatureMaps]:
-    """Yield the features of images uint8 `[N, 3, H, W]`, ENCODE_BATCH images at a time.
+    """Yield the features of images uint8 `[N, 3, H, W]`, at most ENCODE_BATCH images at a time.
 
     Shows a progress line.
     """
+    from generators.base import batches
+
     with ProgressLine("encoding", "images", len(images), console) as line:
-        for start in range(0, len(images), ENCODE_BATCH):
-            rows = range(start, min(start + ENCODE_BATCH, len(images)))
+        for rows in batches(range(len(images)), min(ENCODE_BATCH, generator.batch_size)):
             yield generator.encode(images[rows.start : rows.stop], rows)
             line.update(rows.stop)

@@ -65,7 +65,7 @@ def features_of_samples(
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> list[float]:
     """Mean absolute difference per image, in grey levels, of two uint8 `[N, 3, H, W]`."""
-    levels = (a.int() - b.int()).abs().float().mean(dim=(1, 2, 3))
+    levels = (a.cpu().int() - b.cpu().int()).abs().float().mean(dim=(1, 2, 3))
     return [float(level) for level in levels]
 
 

@@ -85,9 +85,12 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
 
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     """The direct method of the DDPM paper: the ensemble on features of the real image."""
-    from factory.pipeline.worker import load_models
+    import torch
+
+    from factory.pipeline.models import load_models
     from factory.recipe import recipe_of_labeler, resolve
     from factory.recipe.weights import find_weights
+    from generators.base import batches
 
     recipe = recipe_of_labeler(str(find_weights("--labeler", folder)), generator)
     resolved = resolve(recipe)
@@ -95,7 +98,11 @@ def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     labeler.check(model)
 
     def predict(images: torch.Tensor) -> torch.Tensor:
-        return labeler.predict(model.encode(images), model.image_size, resolved.labeler.vote).mask
+        masks = []
+        for rows in batches(range(len(images)), model.batch_size):
+            features = model.encode(images[rows.start : rows.stop], rows)
+            masks.append(labeler.predict(features, model.image_size, resolved.labeler.vote).mask)
+        return torch.cat(masks)
 
     palette = [list(colour) for colour in resolved.palette]
     return Predictor(predict, list(resolved.classes), palette, model.image_size, folder)

@@ -17,17 +17,16 @@ from generators.ddpm.guided_diffusion import Architecture, AttentionOrder, Setti
 from generators.ddpm.noise import NoiseModel
 
 ZIP_MAGIC = b"PK\x03\x04"
-# What trainers file a state dict under, the averaged one first, and put before every name.
+# Keys under which trainers save a state dict, the averaged one first, and prefixes of its names.
 WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.")
 
 
 class GivenSettings(TypedDict, total=False):
-    """What a guided-diffusion file does not say; None is the same as not given.
+    """What a guided-diffusion file does not say; for None, see `Settings.choose`.
 
-    `image_size` in pixels (default: the coarsest level has 8 x 8), attention's `channels_per_head`
-    (default 64) or `heads`, where it is their number that is the same at all levels, and
-    `attention_order` (default legacy).
+    `image_size` in pixels; `channels_per_head` of attention, or `heads` if their number is the same
+    at all levels; `attention_order` of q, k and v.
     """
 
     image_size: int | None
@@ -37,7 +36,7 @@ class GivenSettings(TypedDict, total=False):
 
 
 class Checkpoint(NamedTuple):
-    """A guided-diffusion network in diffusers' form, and what was found out about it."""
+    """A guided-diffusion network in diffusers' form, with what was read or assumed about it."""
 
     unet: UNet2DModel
     architecture: Architecture
@@ -107,8 +106,8 @@ def _load_directory(weights: str) -> tuple[UNet2DModel, DDPMScheduler, NoiseMode
 def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
     """Read a guided-diffusion `.pt` file, in float32.
 
-    The tensors stay mapped to the file where their values are used as they are: the network of LSUN
-    (2.2 GB) is in memory once, not three times.
+    Tensors that need no conversion stay mapped to the file: the LSUN network (2.2 GB) is in memory
+    once, not three times.
 
     Raises ValueError in one line if it cannot be read as such a network.
     """
@@ -123,7 +122,7 @@ def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
 
 
 def _read(path: Path) -> object:
-    """What a PyTorch file holds; no program in it is run."""
+    """The content of a PyTorch file; no program in it is run."""
     with open(path, "rb") as file:
         mappable = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # the format since PyTorch 1.6
     try:
@@ -138,7 +137,7 @@ def _read(path: Path) -> object:
 
 
 def _unwrap(content: object) -> Mapping[str, Tensor]:
-    """The state dict itself, without what trainers wrap it in."""
+    """The state dict itself, without the wrappers of trainers."""
     while isinstance(content, Mapping):
         if content and all(isinstance(value, Tensor) for value in content.values()):
             for prefix in PREFIXES:

@@ -2,7 +2,7 @@
 
 Dhariwal & Nichol 2021. Such a file holds tensors and no settings. Nearly all settings can be read
 from the names and shapes of its tensors (`Architecture`); the rest (`Settings`) can be given, and
-else has the values that the published networks were trained with.
+defaults to what the published networks were trained with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AttentionOrder = Literal["legacy", "new"]
 
 NORM_GROUPS = 32  # of every group normalisation in ADM
 COARSEST_PX = 8  # side of the coarsest level in each size of network that ADM defines
-# What tells such a network from any other file.
+# Tensors that distinguish such a network from any other file.
 LANDMARKS = (
     "time_embed.0.weight",
     "input_blocks.0.0.weight",
@@ -49,14 +49,14 @@ ATTENTION = {"group_norm": "norm", "to_out.0": "proj_out"} | dict.fromkeys(QKV, 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What names and shapes tell. Levels run from fine to coarse."""
+    """What names and shapes show. Levels run from fine to coarse."""
 
     time_channels: int  # of the sinusoidal time embedding: the base width of the network
-    channels: tuple[int, ...]  # a level
+    channels: tuple[int, ...]  # per level
     resnets_per_level: int  # of the encoder; the decoder has one more
-    attends: tuple[bool, ...]  # a level; the middle block always does
+    attends: tuple[bool, ...]  # per level; the middle block always does
     scale_shift: bool = True  # the time embedding scales activations, not only shifts them
-    resnet_resampling: bool = True  # down and up by residual blocks, else by convolutions
+    resnet_resampling: bool = True  # by residual blocks, else by convolutions
     learns_sigma: bool = True  # it predicts the variance too, in three more channels
     num_classes: int | None = None
 
@@ -98,7 +98,9 @@ class Architecture:
         firsts = [f"input_blocks.{level * stride + 1}" for level in range(levels)]
         channels = tuple(width(f"{first}.0.out_layers.3.weight") for first in firsts)
         if any(width < 1 or width % NORM_GROUPS for width in channels):
-            raise ValueError(f"found levels of {channels} channels, expected multiples of 32")
+            raise ValueError(
+                f"found levels of {channels} channels, expected multiples of {NORM_GROUPS}"
+            )
         channels_in, channels_out = width("input_blocks.0.0.weight", 1), width("out.2.weight")
         if channels_in != 3 or channels_out not in (3, 6):
             raise ValueError(
@@ -119,7 +121,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Settings:
-    """What names and shapes do not tell. Just one of `channels_per_head` and `heads` is set."""
+    """What names and shapes do not show. Exactly one of `channels_per_head` and `heads` is set."""
 
     image_size: int
     channels_per_head: int | None = 64
@@ -136,7 +138,7 @@ class Settings:
         heads: int | None = None,
         attention_order: AttentionOrder | None = None,
     ) -> Settings:
-        """What is given, completed by what the published networks were trained with.
+        """The given settings, completed by those that the published networks were trained with.
 
         Raises ValueError if a number does not fit the network.
         """
@@ -219,7 +221,7 @@ def build_unet(net: Architecture, settings: Settings) -> UNet2DModel:
             resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
             num_class_embeds=net.num_classes,
         )
-        # What follows cannot be said by settings, see `check_saveable`.
+        # diffusers has no settings for what follows, see `check_saveable`.
         if net.time_channels != net.channels[0]:
             width = net.time_channels
             unet.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -232,9 +234,9 @@ def build_unet(net: Architecture, settings: Settings) -> UNet2DModel:
 
 
 def check_saveable(net: Architecture, settings: Settings) -> None:
-    """Raise ValueError if the settings of diffusers' U-Net cannot say what this network is.
+    """Raise ValueError if the settings of diffusers' U-Net cannot describe this network.
 
-    They have one number of channels a head, and the finest level's width is the base width.
+    They have one number of channels per head, and the finest level's width is the base width.
     """
     if settings.heads:
         heads = [width // settings.heads for width in net.attention_channels]
@@ -253,9 +255,9 @@ def _block_type(way: Literal["Down", "Up"], net: Architecture, level: int) -> st
 
 
 def convert(state: Mapping[str, Tensor], net: Architecture, settings: Settings) -> UNet2DModel:
-    """The network with the values of `state`, in float32; tensors are shared where they can be.
+    """The network with the values of `state`, in float32; tensors are shared where possible.
 
-    Raises ValueError, saying which, if tensors are missing, unknown or of other shapes.
+    Raises ValueError, naming them, if tensors are missing, unknown or of different shapes.
     """
     unet = build_unet(net, settings)
     layers = _layer_names(net)
@@ -319,7 +321,7 @@ def _check(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]])
     problems = {
         "missing": [name for name in expected if name not in state],
         "unknown": [name for name in state if name not in expected],
-        "of another shape": [
+        "of a different shape": [
             f"{name} (found {list(state[name].shape)}, expected {list(shape)})"
             for name, shape in expected.items()
             if name in state and _squeezed(state[name].shape) != _squeezed(shape)

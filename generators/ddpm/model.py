@@ -1,4 +1,4 @@
-"""A diffusion model as a `Generator`: images and decoder activations of seeds or of real images.
+"""A diffusion model as a `Generator`: samples or real images, with their decoder activations.
 
 Features follow Baranchuk et al. (ICLR 2022): q_sample the finished image to timestep t, run the
 U-Net once, keep the activations of the decoder blocks B.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +19,15 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
-from generators.base import FeatureMaps, FeatureMapSpec, sample_generators
-from generators.config import DDPMConfig
+from generators.base import FeatureMaps, FeatureMapSpec, check_batch, sample_generators
+from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
 
-# Feature noise and class of image i are streams of their own: sampling must not shift them.
+# Feature noise and class of image i have their own random streams, which sampling does not shift.
 FEATURE_STREAM = 1
 CLASS_STREAM = 2
 
@@ -45,7 +45,7 @@ def to_uint8(x: Tensor) -> Tensor:
 def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
     """sha256 over the tensors in name order, attention's heads, the noise schedule and the noise.
 
-    Networks with the same tensors and other numbers of heads compute something else.
+    Networks with equal tensors but different numbers of heads compute different things.
     """
     sha = hashlib.sha256()
     for name, tensor in sorted(unet.state_dict().items()):
@@ -71,7 +71,7 @@ class DDPMGenerator:
     ):
         """`schedule` and `noise` are those of training, `config` is the recipe's section.
 
-        Takes `unet` over, see `Network`. Raises ValueError if `config` does not fit the network.
+        Takes over `unet`, see `Network`. Raises ValueError if `config` does not fit the network.
         """
         self.blocks = config.features.blocks or default_blocks(unet)
         check_blocks(unet, self.blocks)
@@ -94,62 +94,60 @@ class DDPMGenerator:
         )
         return cls(*load_unet(config.weights, **network), config, device)
 
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        return self.config.batch_size
+
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and features of the sample `indices`.
+        """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`.
 
         Renoised features are those of the quantised image, so that training on saved images and
-        labelling new ones see the same thing.
+        labelling new ones see the same thing. Raises ValueError for more than `batch_size` indices.
         """
+        filled, count = self._filled(indices), len(indices)
         if self.config.features.record == "renoise":
-            images = self.sample_images(indices)
-            return images, self._encode_batches(images, indices, fill=True)
-        batches = list(self._batches(indices, fill=True))
-        made = [self._sample(batch, self.config.features.timesteps) for batch, _ in batches]
-        counts = [count for _, count in batches]
-        images = torch.cat([images[:n] for (images, _), n in zip(made, counts, strict=True)])
-        return images, _joined([maps for _, maps in made], counts)
+            images, _ = self._sample(filled)
+            maps = self._encode(images, filled)
+        else:
+            images, maps = self._sample(filled, self.config.features.timesteps)
+        return images[:count], maps.select(slice(count))
 
     def sample_images(self, indices: Sequence[int]) -> Tensor:
-        """Images uint8 `[N, 3, H, W]` of the sample `indices`, without features."""
-        batches = self._batches(indices, fill=True)
-        return torch.cat([self._sample(batch)[0][:count] for batch, count in batches])
+        """The images of `sample`, without features."""
+        return self._sample(self._filled(indices))[0][: len(indices)]
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`; `indices` (default 0..N-1) seed fresh noise.
+        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
 
-        In low precision they are those of `sample` only up to rounding: its batches are filled up.
+        `indices` (default 0..N-1) seed fresh noise. In low precision, the features of a sample
+        equal those of `sample` only up to rounding: batches of real images are not filled up, and
+        may be as small as memory demands.
+
+        Raises ValueError for images of a different size, or more than `batch_size`.
         """
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(
                 f"images are {tuple(images.shape[-2:])}, the generator works at {self.image_size}"
             )
-        indices = range(len(images)) if indices is None else indices
-        return self._encode_batches(images, indices, fill=False)
+        check_batch(len(images), self.batch_size)
+        return self._encode(images, range(len(images)) if indices is None else indices)
 
-    def _encode_batches(self, images: Tensor, indices: Sequence[int], *, fill: bool) -> FeatureMaps:
-        batches = list(self._batches(range(len(images)), fill=fill))
-        maps = [self._encode(images[rows], [indices[row] for row in rows]) for rows, _ in batches]
-        return _joined(maps, [count for _, count in batches])
+    def _filled(self, indices: Sequence[int]) -> list[int]:
+        """One batch of sample indices; in low precision, repeats the last up to `batch_size`.
 
-    def _batches(self, items: Sequence[int], *, fill: bool) -> Iterator[tuple[list[int], int]]:
-        """`items` in batches of the size that is set, each with the number of those that count.
-
-        `fill`, which samples need: in low precision the last batch is filled up by repeating its
-        last item. Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two
-        grey levels in a sample, so the shape must not depend on how many samples are left. Real
-        images come in batches as small as memory demands.
+        Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two grey levels
+        in a sample: the shape must not depend on how many samples are left.
         """
-        size = self.config.batch_size
-        for start in range(0, len(items), size):
-            batch = list(items[start : start + size])
-            missing = size - len(batch) if fill and self.dtype is not torch.float32 else 0
-            yield batch + missing * batch[-1:], len(batch)
+        check_batch(len(indices), self.batch_size)
+        missing = 0 if self.dtype is torch.float32 else self.batch_size - len(indices)
+        return [*indices, *[indices[-1]] * missing]
 
     @torch.inference_mode()
     def _sample(
         self, indices: Sequence[int], record_at: Sequence[int] = ()
     ) -> tuple[Tensor, FeatureMaps]:
-        """Images, and the maps that the sampler's own passes at timesteps `record_at` give."""
+        """Images, and the maps of the sampler's own passes at timesteps `record_at`."""
         streams = sample_generators(self.config.seed, indices)
         classes = self._classes_of_samples(indices)
         recorded: dict[str, Tensor] = {}
@@ -173,11 +171,11 @@ class DDPMGenerator:
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
         names = [map_name(t, block) for t in record_at for block in self.blocks]
-        return to_uint8(x_0).cpu(), FeatureMaps({name: recorded[name] for name in names})
+        return to_uint8(x_0), FeatureMaps({name: recorded[name] for name in names})
 
     @torch.inference_mode()
     def _encode(self, images: Tensor, indices: Sequence[int]) -> FeatureMaps:
-        """Features of one batch; all its timesteps are one pass."""
+        """Features of one batch; one pass for all timesteps."""
         timesteps = torch.tensor(self.config.features.timesteps)
         x_0 = to_unit_range(send(images, self.device))
         eps = self._feature_noise(indices)
@@ -209,7 +207,7 @@ class DDPMGenerator:
         return send(eps, self.device)
 
     def _classes_of_samples(self, indices: Sequence[int]) -> Tensor | None:
-        """Class vectors `[1, E]` or `[N, E]` to sample with; none of an unconditional network."""
+        """Class vectors `[1, E]` or `[N, E]` to sample with; None for an unconditional network."""
         if self.config.class_id != "random":
             return self._class_of_features()
         table = self.network.unet.class_embedding.weight
@@ -218,11 +216,11 @@ class DDPMGenerator:
         return table[ids]
 
     def _class_of_features(self) -> Tensor | None:
-        """Class vector `[1, E]` that finished images are encoded under.
+        """Class vector `[1, E]` with which finished images are encoded.
 
-        A photograph does not come with its class. If classes are random, it is encoded under the
-        average class, and so are samples, so that training and labelling see the same thing; only
-        on a trajectory the features of a sample are those of its own class.
+        The class of a photograph is unknown. If classes are random, photographs are encoded with
+        the average class, and so are samples, so that training and labelling see the same thing.
+        Only features recorded on the trajectory use the sample's own class.
         """
         class_id = self.config.class_id
         if class_id is None:
@@ -232,7 +230,7 @@ class DDPMGenerator:
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """What features an image has, beside blocks and timesteps."""
+        """The settings, besides blocks and timesteps, that decide the features of an image."""
         features = self.config.features.model_dump(include={"noise", "noise_seed", "record"})
         settings = {f"features.{key}": value for key, value in features.items()}
         return settings | {"class_id": self.config.class_id}
@@ -248,19 +246,13 @@ class DDPMGenerator:
         )
 
 
-def _joined(batches: Sequence[FeatureMaps], counts: Sequence[int]) -> FeatureMaps:
-    """The first `counts` samples of each batch."""
-    maps = [batch.select(slice(n)) for batch, n in zip(batches, counts, strict=True)]
-    return maps[0] if len(maps) == 1 else FeatureMaps.concat(maps)
-
-
 def map_name(t: int, block: int) -> str:
     """Name of the activations of a decoder block at a timestep."""
     return f"t{t}.b{block}"
 
 
 def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
-    """Raise ValueError if there are not the timesteps to sample and record features at."""
+    """Raise ValueError unless the schedule has the timesteps to sample and to record features."""
     asked, T = config.features.timesteps, schedule.config.num_train_timesteps
     if config.steps > T:
         raise ValueError(
@@ -284,7 +276,7 @@ def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
 
 
 def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
-    """Raise ValueError unless a class is given to a class-conditional network, and only there."""
+    """Raise ValueError unless `class_id` is set if, and only if, the network has classes."""
     count, found = unet.config.num_class_embeds, config.class_id
     if count is None and found is not None:
         raise ValueError(
@@ -312,5 +304,5 @@ def build_unet(
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         # The middle block always attends, so its width counts too.
         attention_head_dim=math.gcd(32, *channels[levels - max(attention_levels, 1) :]),
-        norm_num_groups=8,
+        norm_num_groups=NORM_GROUPS,
     )

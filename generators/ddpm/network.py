@@ -1,4 +1,4 @@
-"""A U-Net prepared to be evaluated fast: number format, memory layout, compilation."""
+"""A U-Net prepared for fast evaluation: number format, memory layout, compilation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Network:
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
     ):
-        """Takes `unet` over: it is moved to `device` and its weights are converted to `dtype`.
+        """Takes over `unet`: moves it to `device` and converts its weights to `dtype`.
 
-        Converted once, they need no autocast, which would convert activations between layers.
-        Channels-last is the layout that the convolutions of oneDNN and of tensor cores want.
+        Weights converted once need no autocast, which would convert activations between layers.
+        Channels-last is the layout that the convolutions of oneDNN and of tensor cores prefer.
 
         Raises ValueError for a U-Net with unknown parts.
         """
@@ -70,8 +70,8 @@ class Network:
     ) -> dict[int, torch.Size]:
         """`(C, h, w)` of the activations of `blocks`, found with two blank images.
 
-        Never compiled: a graph of this batch would not be used again. Two, because PyTorch refuses
-        to normalise a single image where a group is a single value.
+        Never compiled: a graph for this batch would not be used again. Two images, because PyTorch
+        refuses to normalise a single one where a group is a single value.
         """
         x = torch.zeros(2, 3, *image_size, dtype=self.dtype, device=self.device)
         emb = embed(self.unet, torch.zeros(2, device=self.device))
@@ -84,11 +84,11 @@ class Network:
         torch.compiler.cudagraph_mark_step_begin()
         try:
             with warnings.catch_warnings():
-                # Of tracing through a version check of diffusers, in five lines.
+                # A warning of five lines, about tracing through a version check of diffusers.
                 warnings.filterwarnings("ignore", r"(?s)Dynamo detected.*functools\.lru_cache")
                 return self._walk(self.unet, *args)
         except torch._dynamo.exc.TorchDynamoException as error:  # among them: no compiler found
             reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"going on without generator.compile: {reason}", stacklevel=2)
+            warnings.warn(f"continuing without generator.compile: {reason}", stacklevel=2)
             self._walk = walk
             return walk(self.unet, *args)

@@ -1,9 +1,9 @@
 """The noise that images are mixed with: white, plus a random shift of each whole channel.
 
-White noise hardly touches the mean colour of an image: its mean over 64x64 pixels has a standard
-deviation of 1/64, so the network has to read the colour of a sample from a signal that faint, and
-until it has learnt to, samples all come out in the average colour. A shift of standard deviation
-`offset_std` a channel ("offset noise") makes colour as noisy as everything else. It is no
+White noise hardly changes the mean colour of an image: over 64x64 pixels, its mean has a standard
+deviation of 1/64. The network has to read the colour of a sample from that faint a signal, and
+until it has learned to, all samples have the average colour. A shift of each channel with standard
+deviation `offset_std` ("offset noise") makes colour as noisy as everything else. It is no
 approximation: x_t = √ᾱ x_0 + √(1-ᾱ) ε is a diffusion for any Gaussian ε, if sampling draws the
 same ε.
 """
@@ -16,9 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from factory_core.models import read_model
+from factory_core.storage import write_bytes
+
 NOISE_FILE = "noise.json"
+
+
+class NoiseFile(BaseModel):
+    """Content of `noise.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offset_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,16 @@ class NoiseModel:
 
     def save(self, folder: Path) -> None:
         """Write the noise model beside the network that was trained with it."""
-        (folder / NOISE_FILE).write_text(json.dumps({"offset_std": self.offset_std}) + "\n")
+        content = json.dumps({"offset_std": self.offset_std}) + "\n"
+        write_bytes(folder / NOISE_FILE, content.encode())
 
     @classmethod
     def load(cls, folder: Path) -> NoiseModel:
-        """The noise model of a generator's folder: white noise if it does not say."""
+        """The noise model of a generator's folder; without `noise.json`, white noise.
+
+        Raises ValueError if the file is damaged.
+        """
         file = folder / NOISE_FILE
-        return cls(**json.loads(file.read_text())) if file.is_file() else cls()
+        if not file.is_file():
+            return cls()
+        return cls(read_model(file, NoiseFile, "copy the folder again").offset_std)

@@ -1,10 +1,10 @@
 """Samplers on the noise schedule of training, each starting at pure noise.
 
-`ddpm` Ho et al. 2020, Algorithm 2, with the learned variance of Nichol & Dhariwal 2021 if there is
-one; `ddim` Song et al. 2021, Eq. 12; `dpmsolver++` Lu et al. 2022, DPM-Solver++(2M), and `unipc`
-Zhao et al. 2023, both by diffusers.
+`ddpm` is Ho et al. 2020, Algorithm 2, with the learned variance of Nichol & Dhariwal 2021 if there
+is one; `ddim` is Song et al. 2021, Eq. 12; `dpmsolver++` is DPM-Solver++(2M) of Lu et al. 2022 and
+`unipc` that of Zhao et al. 2023, both by diffusers.
 
-A sampler sees the network as a function of (x_t, t), so whoever passes it can watch the trajectory.
+A sampler sees the network as a function of (x_t, t), so the caller can watch the trajectory.
 ᾱ_t is the schedule's `alphas_cumprod`.
 """
 
@@ -47,7 +47,7 @@ def sample(
 def timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> list[int]:
     """The `config.steps` timesteps at which the network is evaluated, noisiest first.
 
-    They are distinct, but for those nearest to Karras' noise levels. Expects at most as many steps
+    They are distinct, except those nearest to Karras' noise levels. Expects at most as many steps
     as the schedule has timesteps.
     """
     if config.karras:
@@ -132,7 +132,7 @@ class Posterior:
         self.abar_prev = torch.cat([torch.ones(1), self.abar[:-1]])
         self.beta = 1 - self.abar / self.abar_prev
         self.beta_tilde = self.beta * (1 - self.abar_prev) / (1 - self.abar)  # Ho, Eq. 7
-        # The last step is exact, but its logarithm is asked for. ADM takes that of the one before.
+        # The last step has no variance, but its logarithm is needed: ADM takes the step before.
         self.beta_tilde[0] = self.beta_tilde[min(1, len(steps) - 1)]
         self.beta_tilde.clamp_(min=1e-20)
 
@@ -167,9 +167,9 @@ def _multistep(denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, x:
 def _multistep_scheduler(
     schedule: DDPMScheduler, config: DDPMConfig
 ) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
-    """diffusers' solver, which is given x_0: its own clip sorts all pixels in every step.
+    """diffusers' solver, fed with x_0: its own clipping sorts all pixels in every step.
 
-    It is given our timesteps too: its own are one too many, or repeat, for some numbers of steps.
+    It also gets our timesteps: for some numbers of steps, its own are one too many or repeat.
     """
     settings = {
         "use_karras_sigmas": config.karras,
@@ -190,5 +190,5 @@ def _multistep_scheduler(
         scheduler.timesteps = torch.tensor(steps)
         scheduler.sigmas = torch.cat([((1 - abar) / abar) ** 0.5, scheduler.sigmas[-1:]])
         scheduler.num_inference_steps = len(steps)
-    scheduler.set_begin_index(0)  # it would look for the first timestep, which may occur twice
+    scheduler.set_begin_index(0)  # else it looks for the first timestep, which may occur twice
     return scheduler

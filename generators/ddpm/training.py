@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
+from factory_core.storage import atomic_path
 from generators.base import sample_generators, sample_seed
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
@@ -28,6 +28,7 @@ from generators.ddpm.noise import NoiseModel
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
 
 NUM_TIMESTEPS = 1000
+INDEX_NAME = "model_index.json"
 
 
 def noise_schedule(prediction: str) -> DDPMScheduler:
@@ -37,7 +38,7 @@ def noise_schedule(prediction: str) -> DDPMScheduler:
     pixels has 4096 times the SNR of one), so the network learns to read the colour off x_T, while
     sampling starts from noise that has none: every sample then gets the average colour. With zero
     terminal SNR (Lin et al. 2024, Algorithm 1) there is nothing to read. epsilon says nothing
-    about x0 there, so that objective keeps the plain schedule.
+    about x_0 there, so that objective keeps the plain schedule.
     """
     return DDPMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,
@@ -50,7 +51,7 @@ def noise_schedule(prediction: str) -> DDPMScheduler:
 def loss_weight(abar: Tensor, prediction: str, gamma: float) -> Tensor:
     """Weight of the squared error at cumulative signal level `abar` (ᾱ_t).
 
-    In terms of x0 the weight is min(SNR, γ) for epsilon (Hang et al. 2023, Eq. 8) and
+    In terms of x_0 the weight is min(SNR, γ) for epsilon (Hang et al. 2023, Eq. 8) and
     min(SNR + 1, γ) for v: the "SNR + 1" of Salimans & Ho 2022, truncated in the same way.
     Plain min-SNR would vanish at the noisiest steps, which is where the colours of the whole image
     are decided.
@@ -77,7 +78,7 @@ class DDPMTraining(GeneratorTraining):
 
     @torch.no_grad()
     def _ema_update(self, averaged: Any, current: Any, num_averaged: Any) -> None:
-        # Warm-up: an average over the last tenth of the run until decay is reached.
+        # Warm-up: an average over the last tenth of the steps so far, until decay is reached.
         n = float(num_averaged)
         decay = min(self.config.ema_decay, (1 + n) / (10 + n))
         torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -123,7 +124,7 @@ class DDPMTraining(GeneratorTraining):
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:
         """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
-        sampling = DDPMConfig(weights="", sampler="dpmsolver++", steps=25)
+        sampling = DDPMConfig(weights="")
         shape = (3, self.config.image_size, self.config.image_size)
         streams = sample_generators(0, range(GRID_SAMPLES))
 
@@ -140,23 +141,24 @@ class DDPMTraining(GeneratorTraining):
     def write(self, out: Path) -> None:
         """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads.
 
-        Parts are moved into place once all are written; `model_index.json`, their table of
-        contents, is the last.
+        Files move into place once all are written: weights, then their descriptions, and
+        `model_index.json`, the table of contents, last.
         """
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
             DDPMPipeline(self.ema.module, self.noise_schedule).save_pretrained(folder)
             self.noise.save(Path(folder))
-            parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == "model_index.json")
-            for part in parts:
-                if (out / part.name).is_dir():
-                    shutil.rmtree(out / part.name)
-                os.replace(part, out / part.name)
+            files = [file for file in Path(folder).rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda f: (f.name == INDEX_NAME, f.suffix == ".json")):
+                target = out / file.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                with atomic_path(target) as temporary:
+                    os.replace(file, temporary)
 
 
 def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
-    """An untrained U-Net, or the one of the generator `init` to go on from.
+    """An untrained U-Net, or that of the generator `init` to continue from.
 
-    Raises ValueError if `init` was made for another objective or has other channels.
+    Raises ValueError if `init` has a different objective or different channels.
     """
     torch.manual_seed(config.seed)
     fresh = build_unet(
@@ -167,13 +169,15 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
     unet, schedule, _ = load_unet(init)
     found = schedule.config.prediction_type
     if found != config.prediction:
-        raise ValueError(f"{init} predicts {found}, expected {config.prediction}: set prediction")
+        raise ValueError(
+            f"{init} predicts {found}, expected {config.prediction}: set prediction={found}"
+        )
     shapes = [{name: p.shape for name, p in net.named_parameters()} for net in (fresh, unet)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{init} has channels {list(unet.config.block_out_channels)} and "
-            f"{unet.config.layers_per_block} resnets a level, expected {list(config.channels)} and "
-            f"{config.resnets_per_level}: set channels (and resnets_per_level, attention_levels)"
+            f"{unet.config.layers_per_block} resnets per level, expected {list(config.channels)} "
+            f"and {config.resnets_per_level}: set channels, resnets_per_level and attention_levels"
         )
     fresh.load_state_dict(unet.state_dict())
     return fresh

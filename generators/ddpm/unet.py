@@ -4,8 +4,8 @@ Decoder blocks are the resnets of `up_blocks`, numbered deep to shallow from 0; 
 includes its attention, and its upsampler when it is the last of its level (as the hooks of
 Baranchuk et al. see it).
 
-The walk calls the network's layers, not its `forward`: that could neither stop early nor save the
-passes over memory that `_resnet` saves, which are what a small network spends its time on.
+The walk calls the network's layers, not its `forward`, which can neither stop early nor save the
+passes over memory that `_resnet` saves. A small network spends most of its time on those.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 PAPER_BLOCKS = (5, 6, 7, 8, 12)
 PAPER_DEPTH = 18
 
-# Below so many pixels PyTorch's CPU kernel of group normalisation takes another way, which in
-# bfloat16 is not vectorised: measured five times slower than with a detour through float32.
+# Below this many pixels, PyTorch's CPU kernel for group normalisation takes a path that is not
+# vectorised in bfloat16: measured five times slower than a detour through float32.
 SMALL_MAP = 1024
 
-# What the walk knows how to cross.
+# The parts that the walk supports.
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
 WALKABLE = {
@@ -43,7 +43,7 @@ def num_decoder_blocks(unet: UNet2DModel) -> int:
 
 
 def default_blocks(unet: UNet2DModel) -> tuple[int, ...]:
-    """The blocks at the relative depths of the paper's; exactly those for its network."""
+    """The blocks at the relative depths of the paper's; for its network, exactly those."""
     last = num_decoder_blocks(unet) - 1
     return tuple(sorted({round(b * last / (PAPER_DEPTH - 1)) for b in PAPER_BLOCKS}))
 
@@ -59,7 +59,7 @@ def check_blocks(unet: UNet2DModel, blocks: Sequence[int]) -> None:
 
 
 def check_walkable(unet: UNet2DModel) -> None:
-    """Raise ValueError if the network has parts that the walk does not know."""
+    """Raise ValueError if the network has parts that the walk does not support."""
     for levels, known in ((unet.down_blocks, DOWN_BLOCKS), (unet.up_blocks, UP_BLOCKS)):
         for name in (type(level).__name__ for level in levels):
             if name not in known:
@@ -82,7 +82,7 @@ def embed(unet: UNet2DModel, t: Tensor, classes: Tensor | None = None) -> Tensor
 def cast_weights(unet: UNet2DModel, dtype: torch.dtype) -> None:
     """Convert the weights to `dtype`, in place, except those of time and class embeddings.
 
-    Those run on a row a timestep, so that their full precision costs nothing.
+    Those run on one row per timestep, so their full precision costs nothing.
     """
     for name, module in unet.named_modules():
         if "_emb" not in name:
@@ -154,9 +154,9 @@ def _resample(layer: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
 def _resnet(block: ResnetBlock2D, x: Tensor, emb: Tensor) -> Tensor:
     """What the block's own `forward` computes, in fewer passes over memory.
 
-    Activations and sums are in place, and where all samples are at one timestep (`emb` has one
-    row) time enters through a bias or the normalisation's scale, which costs nothing. Measured on
-    the demo network in bfloat16: a sixth more passes a second.
+    Activations and sums are in place, and if all samples share a timestep (`emb` has one row), time
+    enters through a bias or the normalisation's scale, which costs nothing. Measured on the demo
+    network in bfloat16: a sixth more passes per second.
     """
     h = _activated(block.nonlinearity, _normed(block.norm1, x))
     resample = block.downsample if block.upsample is None else block.upsample

@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020b): what keeps a GAN of few images sane.
+"""Adaptive discriminator augmentation (Karras et al. 2020b), for GANs trained on few images.
 
 Both real and generated images are distorted before the discriminator sees them, each distortion
 with probability p. Below about 0.8 the generator still learns the undistorted images (Sec. 2.2 of
@@ -12,17 +12,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-P_MAX = 0.8  # beyond, distortions leak into what is generated
+P_MAX = 0.8  # beyond, distortions leak into the generated images
 
 
 def differentiable_distortions() -> list[Callable[[Tensor], Tensor]]:
-    """Maps of images in [0, 1]; random, from torch's global stream."""
+    """Random maps of images in [0, 1], drawn from torch's global stream."""
     try:
         import kornia.augmentation as K
     except ImportError:
         raise ImportError(
             "training a GAN needs kornia: pip install 'dataset-factory[gan]', or set ada_target=0 "
-            "for a training without augmentation"
+            "to train without augmentation"
         ) from None
     wide = (2**-0.5, 2**0.5)
     return [
@@ -47,7 +47,7 @@ class AdaptiveAugment(nn.Module):
     p: Tensor
 
     def __init__(self, target: float, images_to_full: float):
-        """`target` of E[sign D(real)]; p grows from 0 to 1 in `images_to_full` real images.
+        """`target` is that of E[sign D(real)]; p can grow from 0 to 1 in `images_to_full` images.
 
         Raises ImportError, with what to do, if kornia is missing and `target` is not 0.
         """

@@ -1,4 +1,4 @@
-"""Settings of a StyleGAN2 generator: of its network, and of what a recipe does with it.
+"""Settings of a StyleGAN2 generator: its network, its use in a recipe, its training.
 
 Each default is declared here and nowhere else. Nothing here imports torch.
 """
@@ -38,18 +38,24 @@ class NetworkConfig(BaseModel):
     c_dim: int = Field(default=0, ge=0, le=65536, description="number of classes; 0: no condition")
     mapping_layers: MappingLayers = Field(default=8, description="layers from z to w")
     mapping_lr: float = Field(
-        default=0.01, gt=0, allow_inf_nan=False, description="learning rate of those layers, scaled"
+        default=0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="factor of the learning rate of those layers",
     )
     channel_base: ChannelBase = Field(
-        default=32768, description="channels at resolution R are this / R, or ..."
+        default=32768, description="channels at resolution R are this / R, at most channel_max"
     )
-    channel_max: Width = Field(default=512, description="... this, the smaller one")
+    channel_max: Width = Field(default=512, description="channels of the coarse blocks")
     architecture: Literal["skip", "resnet", "orig"] = "skip"
     conv_clamp: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="convolutions' output is within ± this"
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="convolutions are clamped to ± this; none: no clamp",
     )
     num_fp16_res: int = Field(
-        default=0, ge=0, le=16, description="how many of the finest blocks float16 was meant for"
+        default=0, ge=0, le=16, description="number of finest blocks that are meant for float16"
     )
 
     @model_validator(mode="after")
@@ -68,7 +74,7 @@ class NetworkConfig(BaseModel):
 
     @property
     def num_ws(self) -> int:
-        """Number of w vectors that steer one image: of each convolution, and of the last toRGB."""
+        """Number of w vectors per image: one for each convolution, one for the last toRGB."""
         return 2 * len(self.block_resolutions)
 
     def channels(self, resolution: int) -> int:
@@ -77,7 +83,7 @@ class NetworkConfig(BaseModel):
 
     @property
     def float16_from(self) -> int:
-        """Resolution of the first block that float16 was meant for; beyond the last if none."""
+        """Resolution of the first block that is meant for float16; beyond the last if none."""
         return max(2 * self.resolution >> self.num_fp16_res, 8)
 
 
@@ -105,17 +111,17 @@ class ProjectionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(default=300, ge=1, description="optimisation steps an image")
+    steps: int = Field(default=300, ge=1, description="optimisation steps per image")
     batch_size: int = Field(
         default=4,
         ge=1,
-        description="images searched at once; fewer are filled up, as rounding depends on it",
+        description="images searched for at once; fewer are filled up, as rounding depends on it",
     )
     shared_steps: int = Field(
-        default=75, ge=0, description="the first of them move one w for all layers"
+        default=75, ge=0, description="number of first steps that move one w for all layers"
     )
     candidates: int = Field(
-        default=512, ge=2, description="random w, of which the nearest image is the start"
+        default=512, ge=2, description="random w; the one with the nearest image is the start"
     )
     lr: float = Field(
         default=0.1,
@@ -127,7 +133,7 @@ class ProjectionConfig(BaseModel):
         default=0.03,
         ge=0,
         allow_inf_nan=False,
-        description="of the squared distance from the average w, in its standard deviations",
+        description="of the squared distance from the average w, in standard deviations of w",
     )
     layers_weight: float = Field(
         default=0.3,
@@ -141,7 +147,10 @@ class ProjectionConfig(BaseModel):
         "none; auto: those in the cache of torch.hub, if any; nothing is downloaded",
     )
     perceptual_weight: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="of that loss beside that of pixels"
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of that loss, relative to that of pixels",
     )
 
 
@@ -158,22 +167,23 @@ class StyleGAN2Config(BaseModel):
         default=0.7, ge=0, le=1, description="psi: 0 is the average image, 1 the full variety"
     )
     truncation_cutoff: int | None = Field(
-        default=None, ge=0, description="truncate the first so many w vectors only; none: all"
+        default=None, ge=0, description="truncate only this many first w vectors; none: all"
     )
     noise: Noise = Field(
-        default="const", description="per-pixel noise: the learned one, one of each sample, none"
+        default="const",
+        description="per-pixel noise: stored with the weights, drawn for each sample, or none",
     )
     class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
         default=None,
-        description="of a class-conditional network: the class of all samples, or random: drawn "
-        "for each from its seed",
+        description="class of all samples of a class-conditional network, or random: drawn from "
+        "the seed of each sample",
     )
     seed: int = Field(default=0, ge=0, description="run seed; sample i draws from (seed, i)")
-    batch_size: int = Field(default=8, ge=1, description="samples a network pass")
+    batch_size: int = Field(default=8, ge=1, description="samples per network pass")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="auto: bfloat16 where the hardware multiplies it, else float32; float16: in "
-        "the blocks it was meant for, as the network was trained",
+        description="auto: bfloat16 where the hardware multiplies it (on CUDA float16, if blocks "
+        "are meant for it), else float32; float16: only in the blocks that are meant for it",
     )
     features: StyleGAN2FeatureConfig = StyleGAN2FeatureConfig()
     projection: ProjectionConfig = ProjectionConfig()
@@ -204,21 +214,26 @@ class StyleGAN2TrainingConfig(TrainingConfig):
         default=1.0,
         ge=0,
         allow_inf_nan=False,
-        description="weight of R1; raise it if D stays near 0, which tells nothing any more",
+        description="weight of R1; raise it if D stays near 0: the generator then learns nothing",
     )
     r1_every: int = Field(default=16, ge=1, description="steps between R1 regularisations")
     path_weight: float = Field(
         default=2.0, ge=0, allow_inf_nan=False, description="weight of path-length regularisation"
     )
-    path_every: int = Field(default=4, ge=1, description="steps between these")
+    path_every: int = Field(
+        default=4, ge=1, description="steps between path-length regularisations"
+    )
     ada_target: float = Field(
-        default=0.6, ge=0, lt=1, description="of E[sign D(real)] in augmentation; 0: none"
+        default=0.6,
+        ge=0,
+        lt=1,
+        description="of E[sign D(real)] in augmentation; 0: no augmentation",
     )
     ada_kimg: float = Field(
         default=100.0,
         gt=0,
         allow_inf_nan=False,
-        description="thousand images that p needs from 0 to 1 at most",
+        description="thousand images in which p can grow from 0 to 1",
     )
     ema_kimg: float = Field(
         default=5.0, gt=0, allow_inf_nan=False, description="half-life of the EMA in 1000 images"
@@ -226,7 +241,7 @@ class StyleGAN2TrainingConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _has_a_network(self) -> StyleGAN2TrainingConfig:
-        self.network()  # its own checks
+        self.network()  # runs the checks of `NetworkConfig`
         return self
 
     def network(self) -> NetworkConfig:

@@ -1,6 +1,6 @@
 """The StyleGAN2 discriminator (Karras et al. 2020a, Sec. 4): residual blocks down to 4 x 4.
 
-It is of use in training only, and nothing else reads its weights.
+It is used in training only; nothing else reads its weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
         self.kernel, self.down = kernel, down
-        # The gains of the layer and of the leaky ReLU, which scales alike, are free in here.
+        # The gain of the leaky ReLU, which commutes with scaling, costs nothing here.
         self.gain = gain * (GAIN if activate else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:

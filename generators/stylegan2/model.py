@@ -1,4 +1,4 @@
-"""A StyleGAN2 network as a `Generator`: images of seeds, and the activations of the same pass."""
+"""A StyleGAN2 network as a `Generator`: sampled images, and the activations of the same pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
-from generators.base import FeatureMaps, FeatureMapSpec, Projection, sample_generators
+from generators.base import (
+    FeatureMaps,
+    FeatureMapSpec,
+    Projection,
+    batches,
+    check_batch,
+    sample_generators,
+)
 from generators.stylegan2 import storage
 from generators.stylegan2.config import Noise, StyleGAN2Config
 from generators.stylegan2.network import CONST, StyleGAN2
@@ -29,14 +36,14 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """0..255 -> [-1, 1]: the middle of what `to_uint8` makes that level of."""
+    """0..255 -> [-1, 1]: the middle of the values that `to_uint8` maps to that level."""
     return images.float() / 127.5 - 1
 
 
 def load_network(weights: str) -> StyleGAN2:
     """Read a folder of ours or a StyleGAN2-ADA pickle.
 
-    Raises FileNotFoundError if nothing is there, ValueError if it is damaged or something else.
+    Raises FileNotFoundError if nothing is there, ValueError if it is damaged or not such a network.
     """
     path = Path(weights)
     return read_generator(path) if path.is_file() else storage.load(path)
@@ -55,7 +62,7 @@ class StyleGAN2Generator:
     """Samples images and records the outputs of the convolutions while they are made."""
 
     def __init__(self, network: StyleGAN2, config: StyleGAN2Config, device: str = "auto"):
-        """`config` is the recipe's section; the network is used up: cast and moved in place.
+        """`config` is the recipe's section. Takes over `network`, which is cast and moved in place.
 
         Raises ValueError for layers or classes that the network does not have.
         """
@@ -89,6 +96,11 @@ class StyleGAN2Generator:
             return torch.float16  # as fast as bfloat16, more exact, and what it was trained in
         return pick_dtype(self.config.precision, self.device)
 
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images in a call."""
+        return self.config.batch_size
+
     def latents(self, indices: Sequence[int]) -> Tensor:
         """ws `[N, num_ws, w_dim]` of the sample `indices`, truncated."""
         return self._draw(sample_generators(self.config.seed, indices))
@@ -116,7 +128,11 @@ class StyleGAN2Generator:
 
     @torch.inference_mode()
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
-        """Images uint8 `[N, 3, H, W]` and features of the sample `indices`, from one pass."""
+        """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`, in one pass.
+
+        Raises ValueError for more than `batch_size` indices, or images that are not finite.
+        """
+        check_batch(len(indices), self.batch_size)
         rngs = sample_generators(self.config.seed, indices)
         images, kept = self.network.synthesis(
             self._draw(rngs), self.config.noise, rngs, self.dtype, self._keep
@@ -126,10 +142,10 @@ class StyleGAN2Generator:
                 f"sampling gave values that are not finite: the weights of {self.config.weights} "
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
-        return to_uint8(images).cpu(), FeatureMaps(kept)
+        return to_uint8(images), FeatureMaps(kept)
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of images uint8 `[N, 3, H, W]`: those of the nearest images of the network.
+        """Features of one batch of images uint8 `[N, 3, H, W]`: of the nearest that it can make.
 
         Nothing is random, so `indices` do not matter. Raises ValueError as `project`.
         """
@@ -138,38 +154,45 @@ class StyleGAN2Generator:
     def project(
         self, images: Tensor, progress: Callable[[float], None] | None = None
     ) -> Projection:
-        """Latents in W+ `[N, num_ws, w_dim]` of images uint8 `[N, 3, H, W]`; see `projection`.
+        """Latents in W+ `[N, num_ws, w_dim]` of one batch of images uint8 `[N, 3, H, W]`.
 
-        Raises ValueError for images of another size or type, or if the optimisation diverges.
+        They are searched for `projection.batch_size` at a time, see `projection`. Raises ValueError
+        for images of a different size or type, more than `batch_size` of them, or if the
+        optimisation diverges.
         """
         self._check_images(images)
-        size, found = self.config.projection.batch_size, []
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            count = len(batch)
-            # Kernels are chosen by shape, and hundreds of steps make much of their rounding: the
-            # shape is always the same, so that an image's latents are, whatever it comes with.
-            batch = torch.cat([batch, batch[-1:].expand(size - count, -1, -1, -1)])
+        images, found = send(images, self.device), []
+        for rows in batches(range(len(images)), self.config.projection.batch_size):
 
-            def tell(step: int, start: int = start, count: int = count) -> None:
+            def report(step: int, rows: range = rows) -> None:
                 if progress is not None:
-                    progress(start + count * step / self.config.projection.steps)
+                    progress(rows.start + len(rows) * step / self.config.projection.steps)
 
-            # Callers may have gradients switched off, which the search needs.
-            with torch.inference_mode(False), torch.enable_grad():
-                x = from_uint8(batch.to(self.device))
-                found.append(self._projector(x, tell)[:count])
+            found.append(self._search(images[rows.start : rows.stop], report))
         latents = torch.cat(found)
-        made = torch.cat([self._synthesise(ws)[0] for ws in self._batches(latents)])
-        return Projection(latents, made, psnr(made, images.cpu()))
+        made, _ = self._synthesise(latents)
+        return Projection(latents, made, psnr(made, images))
+
+    def _search(self, images: Tensor, progress: Callable[[int], None]) -> Tensor:
+        """Latents of at most `projection.batch_size` images; `progress` is called with steps done.
+
+        Kernels are chosen by shape, and hundreds of steps amplify their rounding: the shape is
+        always the same, so that an image's latents do not depend on what it comes with.
+        """
+        missing = self.config.projection.batch_size - len(images)
+        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+        # Callers may have gradients switched off, which the search needs.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._projector(from_uint8(filled), progress)[: len(images)]
 
     def features_at(self, latents: Tensor) -> FeatureMaps:
-        """Features of ws `[N, num_ws, w_dim]`, which are not truncated."""
-        return FeatureMaps.concat([self._synthesise(ws)[1] for ws in self._batches(latents)])
+        """Features of one batch of ws `[N, num_ws, w_dim]`, which are not truncated."""
+        check_batch(len(latents), self.batch_size)
+        return self._synthesise(latents)[1]
 
     @cached_property
     def _projector(self) -> Projector:
-        """Ready to search; made when it is needed, for it makes images to start from."""
+        """Made when first needed, because it synthesises images to start from."""
         config = self.config.projection
         weights = find_weights(config.perceptual)
         distance = None if weights is None else PerceptualDistance.load(weights).to(self.device)
@@ -180,18 +203,15 @@ class StyleGAN2Generator:
             config,
             w,
             self._fixed_noise,
-            # float16 has no room for gradients.
+            # The range of float16 is too small for gradients.
             torch.float32 if self.dtype is torch.float16 else self.dtype,
             distance,
         )
 
     @property
     def _fixed_noise(self) -> Noise:
-        """That of images which are projected: nothing random, also if samples have random noise."""
+        """The noise of projected images: never random, even if samples have random noise."""
         return "none" if self.config.noise == "none" else "const"
-
-    def _batches(self, latents: Tensor) -> tuple[Tensor, ...]:
-        return latents.split(self.config.batch_size)
 
     @torch.inference_mode()
     def _synthesise(self, ws: Tensor) -> tuple[Tensor, FeatureMaps]:
@@ -205,7 +225,7 @@ class StyleGAN2Generator:
                 f"{self.config.weights} are broken, or generator.projection.lr is too large: "
                 f"{self.config.projection.lr}"
             )
-        return to_uint8(images).cpu(), FeatureMaps(kept)
+        return to_uint8(images), FeatureMaps(kept)
 
     def _check_images(self, images: Tensor) -> None:
         height, width = self.image_size
@@ -214,12 +234,11 @@ class StyleGAN2Generator:
                 f"images are {images.dtype} {list(images.shape)}, expected uint8 "
                 f"[N, 3, {height}, {width}]"
             )
-        if not len(images):
-            raise ValueError("there are no images to project: expected one or more")
+        check_batch(len(images), self.batch_size)
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """How latents are drawn, or found for real images, and what noise joins them."""
+        """How latents are drawn, or found for real images, and with which noise."""
         drawn = self.config.model_dump(
             include={"truncation", "truncation_cutoff", "noise", "class_id"}
         )
@@ -233,7 +252,7 @@ class StyleGAN2Generator:
 
 
 def _check_class(config: StyleGAN2Config, classes: int) -> None:
-    """Raise ValueError unless `class_id` is given exactly if the network has classes."""
+    """Raise ValueError unless `class_id` is set if, and only if, the network has classes."""
     class_id = config.class_id
     if not classes and class_id is not None:
         raise ValueError(f"generator.class_id is {class_id}, but the network has no classes")

@@ -4,7 +4,7 @@ Names of modules and parameters are those of StyleGAN2-ADA state dicts. Two choi
 any hardware, without extensions:
 
 - Modulation and demodulation scale the activations before and after the convolution instead of its
-  weights, so a batch is one ordinary convolution. Scaling the weights, a set for each sample, needs
+  weights, so a batch is one ordinary convolution. Scaling the weights, one set per sample, needs
   a grouped convolution with as many groups as samples.
 - Activations are channels-last, and without gradients the epilogue of a layer works in place.
 """
@@ -82,7 +82,7 @@ class Mapping(nn.Module):
         return x
 
     def broadcast(self, w: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """w for each layer `[N, num_ws, w_dim]`; the first `cutoff` drawn to the mean by psi."""
+        """w for each layer `[N, num_ws, w_dim]`; the first `cutoff` pulled to the mean by psi."""
         ws = w.unsqueeze(1).repeat(1, self.config.num_ws, 1)
         if psi != 1:
             ws[:, :cutoff] = self.w_avg.lerp(ws[:, :cutoff], psi)
@@ -97,7 +97,7 @@ class SynthesisLayer(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, resolution: int, up: bool, config: NetworkConfig
     ):
-        """`resolution` is that of the output; `up`: twice that of the input."""
+        """`resolution` is that of the output, and with `up` twice that of the input."""
         super().__init__()
         self.up, self.clamp = up, config.conv_clamp
         self.affine = Dense(config.w_dim, in_channels, bias=1.0)
@@ -118,7 +118,7 @@ class SynthesisLayer(nn.Module):
         return weight.to(dtype).contiguous(memory_format=torch.channels_last), square
 
     def freeze(self, dtype: torch.dtype) -> None:
-        """Keep `kernel(dtype)` for all passes in it: for inference, once the weights are set."""
+        """Keep `kernel(dtype)` for all passes in it: for inference, when weights are final."""
         self.frozen = self.kernel(dtype)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
@@ -171,7 +171,7 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Colours `[N, 3, R, R]`, float32."""
         s = self.affine(w) / math.sqrt(x.shape[1])
-        # So few outputs that scaling x would cost more than the product: scale the weights.
+        # With so few outputs, scaling x would cost more than the product: scale the weights.
         weight = (s[:, :, None] * self.weight[:, :, 0, 0].t()).to(x.dtype)  # [N, C, 3]
         pixels = x.permute(0, 2, 3, 1)
         y = torch.bmm(pixels.flatten(1, 2), weight).unflatten(1, pixels.shape[1:3])
@@ -244,17 +244,17 @@ class Synthesis(nn.Module):
         return tuple(f"b{r}.conv{i}" for r in blocks for i in (0, 1) if (r, i) != (4, 0))
 
     def block_dtype(self, resolution: int, dtype: torch.dtype) -> torch.dtype:
-        """What the block at `resolution` computes in when `dtype` is asked for.
+        """The dtype of the block at `resolution` when `dtype` is asked for.
 
-        float16 is for the blocks it was meant for in training, the others stay float32; bfloat16
-        has the range of float32, so any block stands it.
+        float16 is used in the blocks meant for it in training, and the others stay float32;
+        bfloat16 has the range of float32, so every block can use it.
         """
         if dtype is torch.float16 and resolution < self.config.float16_from:
             return torch.float32
         return dtype
 
     def freeze(self, dtype: torch.dtype) -> None:
-        """Make ready for many passes in `dtype` without gradients: see `SynthesisLayer.freeze`."""
+        """Prepare for many passes in `dtype` without gradients: see `SynthesisLayer.freeze`."""
         for resolution in self.config.block_resolutions:
             for layer in self.block(resolution).children():
                 if isinstance(layer, SynthesisLayer):
@@ -268,10 +268,11 @@ class Synthesis(nn.Module):
         dtype: torch.dtype = torch.float32,
         keep: Collection[str] = (),
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images `[N, 3, R, R]` float32 of `ws` `[N, num_ws, w_dim]`; kept activations, coarse to
-        fine, each `[N, C, r, r]` in the dtype it was computed in.
+        """Images `[N, 3, R, R]` float32 of `ws` `[N, num_ws, w_dim]`, and kept activations.
 
-        `rngs` draw random noise, one CPU generator a sample (default: torch's own); `dtype` is of
+        Activations run from coarse to fine, each `[N, C, r, r]` in the dtype of its block.
+
+        `rngs` draw random noise, one CPU generator per sample (default: torch's own); `dtype` is of
         the activations, see `block_dtype`; `keep` names convolutions as in `layers`, and
         `b4.const`.
         """

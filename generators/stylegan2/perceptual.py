@@ -1,6 +1,6 @@
-"""A perceptual distance of images: features of a classifier (Zhang et al. 2018, Eq. 1, all w = 1).
+"""A perceptual distance of images, by a classifier's features (Zhang et al. 2018, Eq. 1, w = 1).
 
-The classifiers are torchvision's VGG16 and AlexNet, with weights that are on this machine already.
+The classifiers are torchvision's VGG16 and AlexNet, with weights that this machine already has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchvision.models import alexnet, vgg16
 # In order of preference: patterns of file names in torch.hub's cache.
 CACHED = ("vgg16-*.pth", "alexnet-*.pth")
 LARGEST_PX = 256  # larger images are averaged down: the classifiers saw objects of that size
-SMALLEST_PX = 32  # smaller ones are enlarged: less would be gone before the last layer
+SMALLEST_PX = 32  # smaller ones are enlarged: they would vanish before the last layer
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours in [0, 1]
 EPS = 1e-10
 
@@ -25,7 +25,7 @@ EPS = 1e-10
 def find_weights(perceptual: str) -> Path | None:
     """The file that `generator.projection.perceptual` names; None for no perceptual loss.
 
-    Raises FileNotFoundError if a file is named and not there.
+    Raises FileNotFoundError if the named file does not exist.
     """
     if perceptual == "none":
         return None
@@ -43,7 +43,7 @@ def find_weights(perceptual: str) -> Path | None:
 
 
 class PerceptualDistance(nn.Module):
-    """Compares what the convolutions of a classifier see."""
+    """Compares the activations of a classifier's convolutions."""
 
     mean: Tensor
     std: Tensor
@@ -84,14 +84,14 @@ class PerceptualDistance(nn.Module):
         return cls(layers, taps).requires_grad_(False).eval()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Of images `[N, 3, H, W]` in [-1, 1]: maps of unit vectors, one map a tap."""
+        """Of images `[N, 3, H, W]` in [-1, 1]: maps of unit vectors, one per tap."""
         while images.shape[-1] > LARGEST_PX:
             images = F.avg_pool2d(images, 2)
         if images.shape[-1] < SMALLEST_PX:
             images = F.interpolate(images, size=SMALLEST_PX, mode="bilinear")
         x, maps = ((images + 1) / 2 - self.mean) / self.std, []
         for i, layer in enumerate(self.layers):
-            # Not in place: what a tap gave is still needed.
+            # Not in place: the output of a tap is still needed.
             x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             if i in self.taps:
                 maps.append(x * (x.square().sum(dim=1, keepdim=True) + EPS).rsqrt())

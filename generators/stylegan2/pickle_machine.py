@@ -1,10 +1,13 @@
-"""A pickle machine without power: plain values, and calls of what a given table of names holds.
+"""Layer 1 of 3 of the `.pkl` reader: a machine that runs harmless pickle opcodes only.
+
+It builds plain values, and calls nothing but functions from a given table of names, which layer 2
+(`unpickling`) supplies; layer 3 (`pickles`) makes a network of the result.
 
 Python's own unpickler, restricted to harmless names, executes nothing either. But a file of 200
 bytes can keep it busy for years (a dictionary key made of tuples of tuples, each twice the one
 before, is hashed part by part), and one of a few kilobytes can fill any memory (a thousand copies
 of one long list). Here every opcode takes the same short time: keys are text, nothing is copied,
-and no object is asked what it makes of an opcode.
+and no object decides what an opcode does.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class Refused(ValueError):
 
 
 class Inert(NamedTuple):
-    """What a name that may be called stands for; it does the same in a short time for any file."""
+    """A function that stands for a callable name; it is harmless and fast for any file."""
 
     function: Callable[..., Any]
 
@@ -60,8 +63,9 @@ class Machine:
     """Runs one pickle."""
 
     def __init__(self, names: Names, max_opcodes: int, persistent_ids: bool = False):
-        """`names` are all that a pickle may refer to; with `persistent_ids`, BINPERSID stands for
-        the description of the object that is elsewhere.
+        """`names` are all that a pickle may refer to.
+
+        With `persistent_ids`, the description of an external object stands for the object.
         """
         self.names, self.max_opcodes, self.persistent_ids = names, max_opcodes, persistent_ids
         self.stack: list[Any] = []
@@ -69,7 +73,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, stream: io.BytesIO) -> Any:
-        """The value of the pickle at the position of `stream`, which is left behind it.
+        """The value of the pickle at the position of `stream`, which then points behind it.
 
         Raises:
             Refused: an opcode, name, call or key that no such pickle has, or too many opcodes.
@@ -134,9 +138,9 @@ class Machine:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
     def push_name(self, module: Any, name: Any) -> None:
-        # As a pair of texts: "collections", "OrderedDict.x" is another name.
+        # Compared as a pair: ("collections", "OrderedDict.x") is a different name.
         if type(module) is not str or type(name) is not str:
-            raise Refused("a name that is no text")
+            raise Refused("a name that is not text")
         if (module, name) not in self.names:
             raise Refused(f"the name {f'{module}.{name}'[:80]!a}")
         self.stack.append(self.names[module, name])
@@ -151,7 +155,7 @@ class Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Buildable):
             target.build(state)
-        elif type(target) is not dict or state:  # old versions of Python note down an empty state
+        elif type(target) is not dict or state:  # old versions of Python write an empty state
             raise Refused(f"attributes of a {type(target).__name__}")
 
 

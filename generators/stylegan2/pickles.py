@@ -1,4 +1,8 @@
-"""StyleGAN2-ADA networks (`.pkl`) -> our network, without running what is in the file."""
+"""Layer 3 of 3 of the `.pkl` reader: a StyleGAN2-ADA snapshot as our network.
+
+Layer 2 (`unpickling`) reads the file as data, layer 1 (`pickle_machine`) runs its opcodes; neither
+runs a program in it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from factory_core.models import first_fault
 from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.storage import assemble, check_shapes
 from generators.stylegan2.unpickling import PersistentObject, StoredTensor, materialise, read_pickle
 
 NETWORK = "G_ema"  # of the networks in a file, the one that makes the images
-# Keyword arguments of the original's classes -> ours; what is not given has the default of both.
+# Keyword arguments of the original's classes -> ours; both have the same defaults.
 TOP = {"z_dim": "z_dim", "w_dim": "w_dim", "c_dim": "c_dim", "img_resolution": "resolution"}
 MAPPING = {"num_layers": "mapping_layers", "lr_multiplier": "mapping_lr"}
 SYNTHESIS = {
@@ -25,7 +30,7 @@ SYNTHESIS = {
     "conv_clamp": "conv_clamp",
     "num_fp16_res": "num_fp16_res",
 }
-# Arguments that must have this value, because our network has no other.
+# Arguments that must have this value, because our network supports no other.
 FIXED = {"img_channels": 3, "activation": "lrelu", "resample_filter": [1, 3, 3, 1]}
 FIXED |= {"use_noise": True, "embed_features": None, "layer_features": None, "kernel_size": 3}
 MAX_DEPTH = 8  # of modules in modules: the networks have 4
@@ -40,7 +45,7 @@ def read_generator(path: Path) -> StyleGAN2:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file contains what no such pickle has, is damaged, or is another network;
+        ValueError: the file contains what no such pickle has, is damaged, or is not supported;
             one line that begins with the path.
     """
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
@@ -70,7 +75,7 @@ def _find(content: Any) -> PersistentObject:
 def network_config(arguments: Any) -> NetworkConfig:
     """Our description of a network from the arguments that the original was built with.
 
-    Raises ValueError if one is unknown, out of range, or would need another network than ours.
+    Raises ValueError if one is unknown, out of range, or not supported by our network.
     """
     if not isinstance(arguments, dict):
         raise ValueError(f"{NETWORK} does not say how it was built (_init_kwargs)")
@@ -79,16 +84,14 @@ def network_config(arguments: Any) -> NetworkConfig:
     for name, value in arguments.items():
         if name in parts:
             if not isinstance(value, dict):
-                raise ValueError(f"{NETWORK} was built with {name} that are no arguments")
+                raise ValueError(f"{NETWORK} was built with {name} that are not arguments")
             settings |= _translate(value, parts[name])
         else:
             settings |= _translate({name: value}, TOP)
     try:
         return NetworkConfig(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{NETWORK} was built with a wrong '{key}': {first['msg']}") from None
+        raise ValueError(f"{NETWORK} was built with a wrong {first_fault(error)}") from None
 
 
 def _translate(arguments: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -98,14 +101,14 @@ def _translate(arguments: Mapping[Any, Any], names: Mapping[str, str]) -> dict[s
             settings[names[name]] = value
         elif name in FIXED:
             if (list(value) if isinstance(value, tuple) else value) != FIXED[name]:
-                raise ValueError(f"{NETWORK} was built with a {name} other than {FIXED[name]}")
+                raise ValueError(f"{NETWORK} has a different {name}: expected {FIXED[name]}")
         elif name not in IDLE:
-            raise ValueError(f"{NETWORK} was built with {_shorten(name)}, which is unknown here")
+            raise ValueError(f"{NETWORK} was built with {_shorten(name)}, which is unknown")
     return settings
 
 
 def _shorten(name: Any) -> str:
-    """A name from the file as it may be printed: on one line, without control characters."""
+    """A name from the file, made safe to print: on one line, without control characters."""
     return ascii(name[:60])[1:-1] if isinstance(name, str) else f"a {type(name).__name__}"
 
 
@@ -123,7 +126,7 @@ def _stored_tensors(module: PersistentObject) -> Iterator[tuple[str, StoredTenso
             members = current.state.get(kind)
             if not isinstance(members, dict):
                 raise ValueError(f"the module {prefix or NETWORK} has no {kind}")
-            # Modules that share one long dictionary are a small file and a long list of tensors.
+            # Modules that share one long dictionary make a long list of tensors of a small file.
             members_seen += len(members)
             if members_seen > MAX_MEMBERS:
                 raise ValueError(f"{NETWORK} has more than {MAX_MEMBERS} parts")
@@ -134,4 +137,4 @@ def _stored_tensors(module: PersistentObject) -> Iterator[tuple[str, StoredTenso
                 elif isinstance(value, StoredTensor) and kind != "_modules":
                     yield path, value
                 elif value is not None:
-                    raise ValueError(f"{path} is not what {kind} hold")
+                    raise ValueError(f"{path} is not a valid entry of {kind}")

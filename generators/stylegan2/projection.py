@@ -2,7 +2,7 @@
 
 As in StyleGAN2 (Karras et al. 2020a, Appendix D), w is optimised by Adam in units of its standard
 deviation, first one w for all layers, then one for each layer (W+, Abdal et al. 2019). The noise
-maps are left alone: what they would explain, the activations that are wanted would not.
+maps stay fixed: what they explained would be missing from the activations, which are wanted.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.perceptual import PerceptualDistance
 
 COARSEST_PX = 8  # of the pyramid that images are compared on
-START_PX = 16  # at which the start is chosen: what is finer needs the optimisation
+START_PX = 16  # at which the start is chosen: the optimisation finds what is finer
 RAMP_UP = 0.05  # share of the steps until the full learning rate; it falls from the middle on
 BETAS = (0.9, 0.99)  # of Adam
 CANDIDATE_BATCH = 32  # candidates synthesised at once
 
 
 def learning_rate(config: ProjectionConfig, step: int) -> float:
-    """Of step 0, 1, ...: linear up, constant, then half a cosine to 0."""
+    """The rate at step 0, 1, ...: a linear rise, constant, then half a cosine to 0."""
     share = (step + 1) / (config.steps + 1)
     fall = max(0.0, 2 * share - 1)
     return config.lr * min(1.0, share / RAMP_UP) * (1 + math.cos(math.pi * fall)) / 2
@@ -48,9 +48,9 @@ class Projector:
         dtype: torch.dtype = torch.float32,
         perceptual: PerceptualDistance | None = None,
     ):
-        """`w` `[K, w_dim]` are random ones: they give average, deviation and starts.
+        """`w` `[K, w_dim]` are random; they give average, deviation and starting points.
 
-        `dtype` is that of the activations (bfloat16 or float32: float16 has no room for gradients).
+        `dtype` is that of the activations: bfloat16 or float32, as float16 has too small a range.
         """
         self.synthesis, self.config = network.synthesis, config
         self.noise, self.dtype, self.perceptual = noise, dtype, perceptual
@@ -75,7 +75,7 @@ class Projector:
         return self._ws(u)
 
     def _start(self, images: Tensor) -> Tensor:
-        """w `[N, w_dim]` of the candidate that looks most alike."""
+        """w `[N, w_dim]` of the candidate whose image looks most similar."""
         previews = self.previews.flatten(1)
         return self.candidates[torch.cdist(_preview(images).flatten(1), previews).argmin(dim=1)]
 
@@ -147,7 +147,7 @@ def _preview(images: Tensor) -> Tensor:
 def psnr(found: Tensor, wanted: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of images uint8 `[N, 3, H, W]`, dB `[N]`.
 
-    Equal images have that of one value that is off by one level, so that it stays a number.
+    Equal images get the ratio of a single value that is off by one level, which is finite.
     """
     error = (found.float() - wanted.float()).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(255**2 / error.clamp_min(1 / found[0].numel()))

@@ -1,7 +1,7 @@
 """Resampling with StyleGAN2's low-pass filter [1, 3, 3, 1], differentiable any number of times.
 
-The three operations are linear, and the gradient of each is another of them, which is what they
-tell autograd. PyTorch's own gradient of a depthwise convolution is 5 to 30 times slower on a CPU,
+The three operations are linear, and the gradient of each is one of the three; autograd uses these
+gradients here. PyTorch's own gradient of a depthwise convolution is 5 to 30 times slower on a CPU,
 and its second derivative, which R1 and path-length regularisation need, goes channel by channel.
 """
 
@@ -66,7 +66,7 @@ class _Upsample(torch.autograd.Function):
             weight = _weight(FIR, 2.0, x.shape[1], x.dtype, x.device)
             return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=x.shape[1])
         # The same, because [1, 1] after inserted zeros repeats pixels. CPUs have no kernel for
-        # transposed depthwise convolutions in bfloat16: that takes 30 times as long.
+        # transposed depthwise convolutions in bfloat16: those take 30 times as long.
         return _filter(F.interpolate(x, scale_factor=2), BINOMIAL, padding=1)
 
     @staticmethod

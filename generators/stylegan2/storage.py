@@ -6,23 +6,25 @@ names of StyleGAN2-ADA state dicts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from factory_core.models import read_model
+from factory_core.storage import write_bytes
 from generators.stylegan2.config import INFO_FILE, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 
 WEIGHTS_FILE = "generator.safetensors"
+COPY_AGAIN = "copy the folder again"
 FILTER = "resample_filter"  # beside the weights of a layer
 
 
@@ -39,8 +41,8 @@ class GeneratorFile(BaseModel):
 def check_shapes(config: NetworkConfig, found: Mapping[str, Sequence[int]], source: str) -> None:
     """Raise ValueError unless `found`, shapes by name, are those of a network of shape `config`.
 
-    Needs no memory to speak of, so it comes before anything is read that the shapes decide about.
-    Resampling filters, which published files carry with every layer, may be there or not.
+    It needs hardly any memory, so it runs before anything is read whose size the shapes decide.
+    Resampling filters, which published files carry with every layer, are optional.
     """
     with torch.device("meta"):
         network = StyleGAN2(config)
@@ -86,13 +88,8 @@ def save(network: StyleGAN2, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     info = GeneratorFile(network=network.config).model_dump_json(indent=1) + "\n"
-    for name, content in {WEIGHTS_FILE: serialise(tensors), INFO_FILE: info.encode()}.items():
-        temporary = folder / f".tmp-{name}"
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_bytes(folder / WEIGHTS_FILE, serialise(tensors))
+    write_bytes(folder / INFO_FILE, info.encode())
 
 
 def load(folder: Path) -> StyleGAN2:
@@ -108,14 +105,9 @@ def load(folder: Path) -> StyleGAN2:
             f"no StyleGAN2 generator at {folder}: expected a folder with {INFO_FILE} and "
             f"{WEIGHTS_FILE}, as train-generator and convert write it, or a .pkl file"
         )
-    try:
-        info = GeneratorFile.model_validate_json(info_file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise ValueError(f"{info_file} is damaged ('{where}': {first['msg']})") from None
+    info = read_model(info_file, GeneratorFile, COPY_AGAIN)
     try:
         tensors = load_file(weights_file)
     except SafetensorError as error:
-        raise ValueError(f"{weights_file} is damaged: {error}") from None
+        raise ValueError(f"{weights_file} is damaged ({error}): {COPY_AGAIN}") from None
     return assemble(info.network, tensors, str(weights_file))

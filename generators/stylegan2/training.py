@@ -40,10 +40,10 @@ EMA_RAMPUP = 0.05  # the half-life is at most this share of the images seen
 
 
 class StyleGAN2Training(GeneratorTraining):
-    """Non-saturating loss with R1 and path-length regularisation, each every so many steps.
+    """Non-saturating loss with R1 and path-length regularisation, each at its own interval.
 
-    The regularisers join the loss of their step, times the steps between them ("lazy", Karras et
-    al. 2020a, Sec. 3.1).
+    A regulariser is added to the loss of every k-th step, times k ("lazy", Karras et al. 2020a,
+    Sec. 3.1).
     """
 
     config: StyleGAN2TrainingConfig
@@ -85,7 +85,7 @@ class StyleGAN2Training(GeneratorTraining):
         discriminator_loss = self.discriminator_loss(real, regularise=step % config.r1_every == 0)
         discriminator_optimizer.zero_grad()
         self.manual_backward(discriminator_loss)
-        # Lightning counts the steps of its wrappers: of this pair, count one.
+        # Lightning counts the steps of its wrapped optimisers: of this pair, count one.
         discriminator_optimizer.optimizer.step()
 
         self.discriminator.requires_grad_(False)
@@ -107,7 +107,7 @@ class StyleGAN2Training(GeneratorTraining):
         with torch.no_grad():
             fake, _ = self._generate(len(real))
         fake_logits = self.discriminator(self.adaptive(fake), self.compute_dtype)
-        # R1 is of the augmented images, which is what the discriminator works on.
+        # R1 is taken at the augmented images, which the discriminator works on.
         seen = self.adaptive(real).detach().requires_grad_(regularise)
         real_logits = self.discriminator(seen, self.compute_dtype)
         self.adaptive.adapt(real_logits)
@@ -137,7 +137,7 @@ class StyleGAN2Training(GeneratorTraining):
         return self.config.path_weight * (lengths - self.path_mean).square().mean()
 
     def _generate(self, n: int) -> tuple[Tensor, Tensor]:
-        """`n` images and their ws; the running mean of w follows."""
+        """`n` images and their ws; updates the running mean of w."""
         mapping = self.generator.mapping
         z = torch.randn(2, n, mapping.config.z_dim, device=self.device)
         w, other = mapping(z.flatten(0, 1)).unflatten(0, (2, n))
@@ -170,14 +170,14 @@ class StyleGAN2Training(GeneratorTraining):
         return make_grid(to_uint8(images).float() / 255, nrow=4)
 
     def write(self, out: Path) -> None:
-        """Save the EMA network as a folder of ours."""
+        """Save the EMA network in our own format."""
         storage.save(self.ema, out)
 
 
 def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN2:
-    """An untrained network, or that of the generator `init` (folder or pickle) to go on from.
+    """An untrained network, or that of the generator `init` (folder or pickle) to continue from.
 
-    Raises ValueError if `init` has another shape than `config`.
+    Raises ValueError if `init` has a different shape from `config`.
     """
     torch.manual_seed(config.seed)
     expected = config.network()
@@ -189,15 +189,17 @@ def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN
         if found != wanted:
             raise ValueError(f"{init} has {key} {found}, not {wanted}: set {setting}={found}")
     if network.config.c_dim:
-        raise ValueError(f"{init} has {network.config.c_dim} classes: expected a network without")
+        raise ValueError(
+            f"{init} has {network.config.c_dim} classes: expected a network without classes"
+        )
     return network.requires_grad_(True).train()
 
 
 def start_discriminator(network: StyleGAN2, init: str | None) -> Discriminator:
     """The discriminator of the training that wrote `init`, or an untrained one for `network`.
 
-    An untrained one would first undo what `init` has learnt (Mo et al. 2020, "Freeze the
-    Discriminator"). Generators that are not a training's folder come without.
+    An untrained one would first undo what `init` has learned (Mo et al. 2020, "Freeze the
+    Discriminator"). A generator that is not the folder of a training has no discriminator.
     """
     discriminator = Discriminator(network.config)
     last = Path(init or "") / CHECKPOINTS / LAST_NAME
@@ -210,7 +212,7 @@ def start_discriminator(network: StyleGAN2, init: str | None) -> Discriminator:
     return discriminator
 
 
-# What `init` must have in common with the settings, and which setting that is.
+# What `init` must share with the settings, and which setting that is.
 SETTINGS = {
     "resolution": "image_size",
     "z_dim": "latent_dim",

@@ -1,4 +1,7 @@
-"""Reading StyleGAN2-ADA pickles as data: nothing in them is executed, imported or opened.
+"""Layer 2 of 3 of the `.pkl` reader: a StyleGAN2-ADA pickle as data.
+
+Nothing in it is executed, imported or opened. Layer 1 (`pickle_machine`) runs the opcodes, layer 3
+(`pickles`) makes a network of the data.
 
 A pickle is a program. Two barriers make it harmless: `Machine` runs only opcodes that build plain
 values, each in a short time; and the few names that a pickle of this kind refers to (`GLOBALS`)
@@ -18,14 +21,14 @@ from torch import Tensor
 
 from generators.stylegan2.pickle_machine import Buildable, Inert, Machine, Refused
 
-# Three networks of 1024² are about 100 000 opcodes; more only serve to exhaust the memory, of which
-# an opcode of 1 byte takes up to 100. The description of a storage is 60.
+# Three networks of 1024² take about 100 000 opcodes, the description of a storage 60. More only
+# serve to exhaust the memory, of which an opcode of 1 byte takes up to 100.
 MAX_OPCODES, MAX_STORAGE_OPCODES = 1_000_000, 200
 MAX_DIMENSIONS = 4  # of a tensor: the weights of a convolution
 
 
 class PersistentObject(NamedTuple):
-    """A module of the network: its class's name and its `__dict__`. The program text is dropped."""
+    """A module of the network: its class's name and its `__dict__`. Its source code is dropped."""
 
     class_name: str
     state: dict[str, Any]
@@ -53,7 +56,7 @@ class NumpyType(Buildable):
 
 
 def _empty_dictionary() -> dict[str, Any]:
-    """EasyDict and OrderedDict; entries follow as opcodes. From others, it would copy them."""
+    """EasyDict and OrderedDict. Entries follow as opcodes; those of an argument would be copied."""
     return {}
 
 
@@ -131,7 +134,8 @@ def _guarded(read: Callable[[], Any]) -> Any:
         raise ValueError(f"refused: it contains {error}, which no StyleGAN2-ADA file has") from None
     except Exception as error:  # of a dozen unrelated types
         reason = ascii(" ".join(str(error).split())[:120])[1:-1]
-        raise ValueError(f"it is damaged or no pickle ({reason or type(error).__name__})") from None
+        kind = type(error).__name__
+        raise ValueError(f"it is damaged or not a pickle ({reason or kind})") from None
 
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format of torch.save
@@ -150,11 +154,11 @@ def _read_storage(blob: bytes) -> Tensor:
         for names in ({}, {}, {}, STORAGE_TYPES, {})
     )
     if (magic, protocol) != (MAGIC, PROTOCOL) or system["little_endian"] is not True:
-        raise Refused("a storage of another format")
+        raise Refused("a storage of a different format")
     kind, dtype, key, _, declared, view = description
     if kind != "storage" or not isinstance(dtype, torch.dtype) or view is not None:
-        raise Refused("a storage of another kind")
-    # Compared by type first: what is nested in itself would be compared or printed without end.
+        raise Refused("a storage of a different kind")
+    # Types come first: to compare or print deeply nested values would take for ever.
     if type(key) is not str or keys != [key] or type(declared) is not int:
         raise Refused("a storage without key or size")
     (numel,) = struct.unpack("<q", stream.read(8))
@@ -165,7 +169,7 @@ def _read_storage(blob: bytes) -> Tensor:
 
 
 def materialise(stored: StoredTensor) -> Tensor:
-    """The tensor that `stored` describes, with a memory of its own.
+    """The tensor that `stored` describes, in memory of its own.
 
     Raises ValueError if it is damaged or reaches beyond its storage.
     """

@@ -1,4 +1,4 @@
-"""Settings that trainings of all kinds of generators share. Nothing here imports torch."""
+"""Settings that the training of every kind of generator shares. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainingConfig(BaseModel):
-    """How a generator is trained; what depends on its kind is added by subclasses."""
+    """How a generator is trained; subclasses add what depends on its kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    # What a resumed training may have other values of.
+    # Settings that may differ when a training is resumed.
     changeable: ClassVar[tuple[str, ...]] = ("preview_every",)
 
     image_size: int = Field(default=64, ge=8, description="training resolution in pixels, square")

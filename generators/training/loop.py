@@ -1,4 +1,4 @@
-"""What trainings of all kinds of generators share: batches, checkpoints, sample sheets, resumption.
+"""Training of any kind of generator: batches, checkpoints, sample sheets, resumption.
 
 Batches and everything random in step k are pure functions of (seed, k), so a resumed run repeats
 the interrupted one exactly.
@@ -6,8 +6,6 @@ the interrupted one exactly.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +16,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.utils import save_image
 
 from factory_core.device import pick_device
+from factory_core.models import read_model
+from factory_core.storage import atomic_path, sweep_temporaries, write_json
 from generators.base import sample_seed
 from generators.training.config import TrainingConfig
 
@@ -73,9 +74,9 @@ class StepBatches(Sampler[list[int]]):
 
 
 class GeneratorTraining(lightning.LightningModule):
-    """Trains a generator of which it keeps an EMA, `ema`: the network that is written in the end.
+    """Trains a generator and keeps a moving average of it, `ema`, which is finally written.
 
-    A round of `checkpoint_every` steps is one epoch of Lightning's.
+    Every `checkpoint_every` steps are one Lightning epoch.
     """
 
     ema: nn.Module
@@ -120,7 +121,7 @@ class GeneratorTraining(lightning.LightningModule):
         self.seconds_before = checkpoint["seconds"]
 
     def images_per_sec(self) -> float:
-        """Mean of this session; call it once a step."""
+        """Mean over this session; call it once per step."""
         if self.started is None:
             self.started = (time.perf_counter(), self.global_step)
             return 0.0
@@ -129,7 +130,7 @@ class GeneratorTraining(lightning.LightningModule):
 
 
 class KeepLast(Checkpoint):
-    """Replaces the checkpoint after each round of steps, whole or not at all."""
+    """Replaces the checkpoint atomically after each Lightning epoch."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -140,12 +141,8 @@ class KeepLast(Checkpoint):
                 f"the training diverged before step {trainer.global_step}: the weights are not "
                 f"finite; set a smaller lr (found {module.config.lr}) and another --out"
             )
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        try:
+        with atomic_path(self.path) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)  # of a full disk: it would keep it full
 
 
 def check_readable(checkpoint: Path) -> None:
@@ -153,11 +150,11 @@ def check_readable(checkpoint: Path) -> None:
     try:
         torch.load(checkpoint, map_location="meta", weights_only=True)
     except Exception as error:  # zip, pickle and OS errors of many types
-        raise ValueError(f"{checkpoint} is damaged: delete it to start anew") from error
+        raise ValueError(f"{checkpoint} is damaged: delete it to start over") from error
 
 
 class SampleGrids(Callback):
-    """Writes a sheet of samples as PNG and to TensorBoard every so many steps."""
+    """Writes a sheet of samples as PNG and to TensorBoard every `every` steps."""
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every = folder, every
@@ -173,15 +170,33 @@ class SampleGrids(Callback):
             trainer.logger.experiment.add_image("samples", grid, step)
 
 
-def _check_resumable(record: Path, ours: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to go on from a training with other images or settings but `free` ones."""
-    theirs = json.loads(record.read_text())
-    for part in ("config", "provenance"):
-        for key, value in ours[part].items():
-            found = theirs.get(part, {}).get(key)
-            if found != value and key not in free:
+class TrainingRecord(BaseModel):
+    """Content of `training.json`; a finished training adds its steps and seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    config: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    steps: int = 0
+    seconds: float = 0.0
+
+    def save(self, file: Path) -> None:
+        """Write what is set to `file`."""
+        write_json(file, self.model_dump(mode="json", exclude_unset=True))
+
+
+def _check_resumable(
+    theirs: TrainingRecord, ours: TrainingRecord, out: Path, changeable: Sequence[str]
+) -> None:
+    """Raise ValueError if the training in `out` has different images or settings.
+
+    Settings that are `changeable` may differ.
+    """
+    for before, now in ((theirs.config, ours.config), (theirs.provenance, ours.provenance)):
+        for key, value in now.items():
+            if before.get(key) != value and key not in changeable:
                 raise ValueError(
-                    f"{record.parent} holds a training with {key} {found}, not {value}: give what "
+                    f"{out} holds a training with {key} {before.get(key)}, not {value}: give what "
                     f"it was started with to resume it, or another --out"
                 )
 
@@ -199,20 +214,19 @@ def run(
 
     `out` also gets `samples/*.png`, TensorBoard `logs/`, `checkpoints/` and `training.json`
     (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left
-    alone.
+    unchanged. Raises ValueError if `out` holds a different training or a damaged file.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
-    record: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "provenance": dict(provenance),
-    }
+    record = TrainingRecord(config=config.model_dump(mode="json"), provenance=dict(provenance))
     if last.is_file() and record_file.is_file():
-        _check_resumable(record_file, record, config.changeable)
-        if json.loads(record_file.read_text()).get("steps", 0) >= config.steps:
+        found = read_model(record_file, TrainingRecord, f"delete {out} to start over")
+        _check_resumable(found, record, out, config.changeable)
+        if found.steps >= config.steps:
             return
         check_readable(last)
     last.parent.mkdir(parents=True, exist_ok=True)
-    record_file.write_text(json.dumps(record, indent=1) + "\n")
+    sweep_temporaries(last.parent)
+    record.save(record_file)
     module, where = build(), pick_device(device)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),
@@ -235,5 +249,5 @@ def run(
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     module.write(out)
-    record |= {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
-    record_file.write_text(json.dumps(record, indent=1) + "\n")
+    finished = {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
+    record.model_copy(update=finished).save(record_file)

@@ -1,4 +1,4 @@
-"""Bilinear resizing as a weighted sum of few source positions a pixel."""
+"""Bilinear resizing as a weighted sum of a few source positions per pixel."""
 
 from __future__ import annotations
 

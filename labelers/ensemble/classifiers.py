@@ -27,7 +27,7 @@ def group_by_size(spec: Sequence[FeatureMapSpec]) -> Groups:
     """Feature maps by native (height, width), sizes and maps in their order of appearance.
 
     The input channels of the first layer follow this order, so that the channels of one size are
-    adjacent: one gather and one upsampling a size, however many maps there are.
+    adjacent: one gather and one upsampling per size, however many maps there are.
     """
     groups: Groups = {}
     for m in spec:
@@ -47,7 +47,7 @@ def channel_last(features: FeatureMaps, groups: Groups) -> Tables:
 
 
 class MemberLinear(nn.Module):
-    """A linear layer a member: weight `[M, out, in]`, bias `[M, out]`."""
+    """One linear layer per member: weight `[M, out, in]`, bias `[M, out]`."""
 
     def __init__(self, members: int, inputs: int, outputs: int):
         super().__init__()
@@ -60,7 +60,7 @@ class MemberLinear(nn.Module):
 
 
 class MemberNorm(nn.Module):
-    """A batch normalisation a member: weight, bias, running mean and variance `[M, width]`."""
+    """One batch normalisation per member: weight, bias, running mean, variance `[M, width]`."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -75,7 +75,7 @@ class MemberNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[M, width, B]` -> the same; statistics of the batch in training, else running ones."""
-        # Members stand side by side as channels of one sample: no copy, one call for them all.
+        # Members stand side by side as channels of one sample: no copy, one call for all.
         return F.batch_norm(
             x.reshape(1, -1, x.shape[-1]),
             self.running_mean.view(-1),
@@ -96,8 +96,8 @@ class MemberNorm(nn.Module):
 class Ensemble(nn.Module):
     """M classifiers of pixels described by the feature maps of `spec`.
 
-    `hidden` are the widths of the hidden layers, `classes` the number of classes K. Weights start
-    at N(0, 0.02), drawn from `rng`; biases at 0.
+    `hidden` are the widths of the hidden layers, `classes` the number of classes K. Weights are
+    drawn from `rng`, normal with standard deviation `INIT_STD`; biases start at 0.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Ensemble(nn.Module):
     ) -> Ensemble:
         """Ensemble of members saved by the paper's code, in eval mode.
 
-        `states` holds one state dict a member with keys `layers.{0,3,6}` (linear) and
+        `states` holds one state dict per member with keys `layers.{0,3,6}` (linear) and
         `layers.{2,5}` (batch normalisation); input channels in the order of `spec`. Any depth
         works: linears at multiples of 3, norms just before the next linear.
         """
@@ -150,14 +150,14 @@ class Ensemble(nn.Module):
         return self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits `[M, K, B]` of gathered pixels `[M, B, C]`, a batch of its own for each member.
+        """Logits `[M, K, B]` of gathered pixels `[M, B, C]`, a separate batch for each member.
 
         Channels are in the order of `group_by_size`.
         """
         return self.linears[-1](self.hidden(self.linears[0](pixels.transpose(1, 2))))
 
     def hidden(self, first: torch.Tensor) -> torch.Tensor:
-        """Features `[M, d, B]` of the last hidden layer, from what the first linear layer gives."""
+        """Features `[M, d, B]` of the last hidden layer, from the first linear layer's output."""
         x = self.norms[0](F.relu(first))
         for linear, norm in zip(self.linears[1:-1], self.norms[1:], strict=True):
             x = norm(F.relu(linear(x)))

@@ -4,11 +4,11 @@ Bilinear upsampling is linear and acts per channel, so the first layer of the me
 it: W·concat_l(up(f_l)) = Σ_l up(W_l·f_l). An image takes three steps:
 
 1. Project. The maps of one native size stand side by side and meet the first layers of all members
-   in one matrix product. The results of all sizes are the rows of one table: a row a native
-   position, a column a hidden unit of a member.
+   in one matrix product. The results of all sizes are the rows of one table: one row per native
+   position, one column per hidden unit of a member.
 2. Upsample and add. A pixel of the image is a weighted sum of rows of that table, four of each
    native size: an embedding bag, 25x faster on a CPU than upsampling each size and adding.
-3. ReLU and the other layers, in which normalisation, affine as it is, has been folded.
+3. ReLU and the other layers, with the normalisation, which is affine, folded into them.
 
 Steps 2 and 3 run in tiles of pixels that stay in cache.
 """
@@ -25,9 +25,9 @@ from generators.base import FeatureMaps
 from labelers.ensemble.bilinear import bilinear_taps
 from labelers.ensemble.classifiers import Ensemble
 
+# Size of the widest layer of a tile. On a CPU it stays in cache (from 1 to 10 MiB the speed is the
+# same: smaller tiles spend more on calls, larger ones on memory); on a GPU it keeps it busy.
 TILE_BYTES = {"cpu": 5 * 2**20, "cuda": 2**28}
-"""Size of the widest layer of a tile. On a CPU it stays in cache (1 to 10 MiB measure alike:
-smaller tiles spend more on calls, larger ones on memory); on a GPU it is enough to keep it busy."""
 
 Size = tuple[int, int]
 
@@ -35,7 +35,7 @@ Size = tuple[int, int]
 class FoldedEnsemble:
     """The members of `ensemble` ready for prediction, computing in `dtype`, on its device.
 
-    Weights are copies: training the ensemble further does not reach them. In bfloat16 the last
+    Weights are copies: further training of the ensemble does not change them. In bfloat16 the last
     layer still works in float32, because rounded logits would tie.
     """
 
@@ -48,7 +48,7 @@ class FoldedEnsemble:
         self.members = ensemble.members
         self.widths = [linear.weight.shape[1] for linear in ensemble.linears]
         channels = [sum(m.channels for m in maps) for maps in self.groups.values()]
-        # [channels of a size, M·hidden], one matrix a native size.
+        # [channels of a size, M·hidden], one matrix per native size.
         self.projections = first.weight.flatten(0, 1).to(dtype, copy=True).T.split(channels)
         self.first_bias = first.bias.flatten().to(dtype, copy=True)
         folded = []
@@ -89,7 +89,8 @@ class FoldedEnsemble:
         parts = table.split([height * width for height, width in self.groups])
         for part, maps, weight in zip(parts, self.groups.values(), self.projections, strict=True):
             torch.mm(self._side_by_side([features[m.name][image] for m in maps]), weight, out=part)
-        parts[0].add_(self.first_bias)  # to one size only: a pixel's weights of a size sum to 1
+        # To one size only: the weights of a pixel sum to 1 in each size.
+        parts[0].add_(self.first_bias)
 
     def _side_by_side(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps `[C_l, h, w]` as one matrix `[h·w, ΣC_l]` of our dtype.
@@ -112,7 +113,7 @@ class FoldedEnsemble:
     def _finish(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs of the first layer `[pixels, M·hidden]` (overwritten) -> logits `[M, K, pixels]`.
 
-        Classes come before pixels because sums and softmax over few classes are 5x faster so.
+        Classes come before pixels because that makes sums and softmax over them 5x faster.
         """
         x = x.relu_().unflatten(1, (self.members, -1)).transpose(0, 1)
         for weight, bias in self.hidden:

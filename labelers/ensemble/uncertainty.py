@@ -11,7 +11,7 @@ def pixel_uncertainty(logits: torch.Tensor, kind: Uncertainty) -> torch.Tensor:
     """Uncertainty of each pixel `[P]` in nats, 0 to ln K, from the members' logits `[M, K, P]`.
 
     `js`: the Jensen-Shannon divergence of the members, H(mean p) - mean H(p): how much they
-    disagree. `entropy`: H(mean p), high too where all members agree that they do not know.
+    disagree. `entropy`: H(mean p), also high where all members agree that they do not know.
     """
     log_p = torch.log_softmax(logits, 1)
     p = log_p.exp()

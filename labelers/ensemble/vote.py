@@ -35,5 +35,5 @@ def first_maximum(x: torch.Tensor) -> torch.Tensor:
     is_largest = torch.eq(x, x.amax(-2, keepdim=True), out=torch.empty_like(x))
     from_last = torch.arange(classes, 0, -1, dtype=x.dtype, device=x.device)[:, None]
     winner = classes - is_largest.mul_(from_last).amax(-2).long()
-    # Where x is not a number nothing is the largest: any class will do, the uncertainty tells.
+    # Where x is NaN, nothing is the largest: any class will do, as the uncertainty is NaN too.
     return winner.clamp_(max=classes - 1)

@@ -1,4 +1,4 @@
-"""What training a labeler takes, known before anything is computed."""
+"""What training a labeler needs, known before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from labelers.training.feature_store import store_bytes
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes. Features are memory-mapped: the system keeps in RAM what it has room for.
+    """Bytes on disk and in RAM, and `weights`, the number of weights of all members.
 
-    `working_bytes` is what training cannot do without, besides the program itself.
+    Features are memory-mapped: the system keeps in RAM what it has room for. `working_bytes` is
+    what training cannot do without, besides the program itself.
     """
 
     features_bytes: int
     checkpoint_bytes: int
     working_bytes: int
     weights: int
-    """number of weights of all members"""
 
 
 def budget(
@@ -35,18 +35,18 @@ def budget(
     config: LabelerConfig,
     dtype: torch.dtype = torch.float32,
 ) -> Budget:
-    """The budget of `fit` on `images` images of `size` (H, W), if every pixel is learnt from."""
+    """The budget of `fit` on `images` images of `size` (H, W), if it learns from every pixel."""
     widths = [sum(m.channels for m in spec), *config.hidden_for(classes), classes]
     members, batch = config.members, config.training.batch_pixels
     weights = members * sum(i * o + 3 * o for i, o in itertools.pairwise(widths))
-    # float32 weights, gradients and Adam's two moments; members that have stopped are kept apart;
+    # float32 weights, gradients and Adam's two moments; stopped members are kept apart;
     # in bfloat16 the product has its own weights and gradients.
     copies = 4 + isinstance(config.training, ReferenceTraining)
     state = weights * (4 * copies + (4 if dtype == torch.bfloat16 else 0))
     vectors = members * batch * widths[0] * dtype.itemsize
     layers = members * batch * sum(widths[1:]) * 4 * 6  # linear, ReLU, norm; forward and backward
     pixels = images * size[0] * size[1]
-    orders = pixels * (4 * members + 8 + 1)  # int32 a member; numbers int64; labels uint8
+    orders = pixels * (4 * members + 8 + 1)  # int32 per member; numbers int64; labels uint8
     taps = len({(m.height, m.width) for m in spec}) * size[0] * size[1] * 4 * 12
     return Budget(
         features_bytes=store_bytes(spec, images, config.feature_dtype),

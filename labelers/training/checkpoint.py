@@ -1,9 +1,8 @@
-"""Files written atomically, and where an interrupted training goes on: tensors and numbers."""
+"""Checkpoints of a training: tensors and numbers in one safetensors file."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush, rename; raises OSError and leaves `path` as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from factory_core.storage import write_bytes
 
 
 def save_checkpoint(
@@ -31,14 +19,14 @@ def save_checkpoint(
 ) -> None:
     """Write tensors and numbers (anything JSON holds) of the training `run`; raises OSError."""
     content = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-    # Written by us: a full disk is an OSError here, and an error of its own in the library.
-    write_atomically(path, save(content, {"numbers": json.dumps(numbers), "run": run}))
+    # Not written by safetensors, which reports a full disk by an error of its own, not OSError.
+    write_bytes(path, save(content, {"numbers": json.dumps(numbers), "run": run}))
 
 
 def load_checkpoint(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """What was saved in `path`; None if there is no such file.
 
-    Raises ValueError if the file is damaged or of another training than `run`.
+    Raises ValueError if the file is damaged or belongs to a different training.
     """
     if not path.exists():
         return None
@@ -47,10 +35,10 @@ def load_checkpoint(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict
             notes = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it to train anew") from None
+        raise ValueError(f"{path} is damaged ({error}): delete it to start over") from None
     if notes.get("run") != run:
         raise ValueError(
-            f"{path} belongs to a training with other settings or number format: delete it to train"
-            " anew, or give another folder"
+            f"{path} belongs to a training with different settings or a different number format: "
+            "delete it to start over, or give another folder"
         )
     return tensors, json.loads(notes["numbers"])

@@ -1,9 +1,9 @@
 """Features of annotated images on disk, at native size, memory-mapped.
 
-A folder holds one file a native size, `HxW.features`: rows `[N, h·w, channels of that size]` in the
-order of `labelers.ensemble.classifiers.channel_last`, little-endian. `features.index` describes
-them and counts the images written; what is beyond that count is what an interrupted run left, and
-is written again.
+A folder holds one file per native size, `HxW.features`: rows `[N, h·w, channels of that size]` in
+the order of `labelers.ensemble.classifiers.channel_last`, little-endian. `features.index` describes
+them and counts the images written. What lies beyond that count was left by an interrupted run, and
+is overwritten.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from factory_core.storage import sweep_temporaries, write_json
 from generators.base import FeatureMaps, FeatureMapSpec
+from labelers.config import FeatureDtype
 from labelers.ensemble.classifiers import Tables, channel_last, group_by_size
 
 INDEX_FILE = "features.index"  # JSON
-FeatureDtype = Literal["float16", "float32"]
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
 
 class StoreIndex(BaseModel):
-    """The content of `features.index`: `images` of `spec` are wanted, `written` are there.
+    """The content of `features.index`: of `images` images, `written` are on disk.
 
-    `source` says what the features are of: those of other images or weights are never taken.
+    `source` identifies images and weights: features from a different source are never used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +41,10 @@ class StoreIndex(BaseModel):
 
 
 class FeatureStore:
-    """The features of N images in `folder`, appended batch by batch, then read through a map.
+    """The features of N images in `folder`, appended batch by batch, then memory-mapped.
 
-    Opens what is there if it is of the same description and `source` (any text that identifies
-    images and generator), else starts anew. Raises OSError.
+    Reuses existing features of the same description and `source` (any text that identifies images
+    and generator), else starts over. Raises OSError.
     """
 
     def __init__(
@@ -52,13 +52,14 @@ class FeatureStore:
         folder: Path,
         spec: Sequence[FeatureMapSpec],
         images: int,
-        dtype: FeatureDtype = "float16",
+        dtype: FeatureDtype,
         source: str = "",
     ):
         self.folder = folder
         self.groups = group_by_size(spec)
         self.index = StoreIndex(spec=tuple(spec), images=images, dtype=dtype, source=source)
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_temporaries(folder)
         found = _read_index(folder / INDEX_FILE)
         same = found is not None and found.model_copy(update={"written": 0}) == self.index
         if found is not None and same and self._holds(found.written):
@@ -74,7 +75,7 @@ class FeatureStore:
 
     @property
     def batch_size(self) -> int:
-        """Number of images N, whether written already or not."""
+        """Number of images N, written or not."""
         return self.index.images
 
     @property
@@ -103,9 +104,7 @@ class FeatureStore:
                 os.fsync(file.fileno())
         written = self.written + features.batch_size
         self.index = self.index.model_copy(update={"written": written})
-        temporary = self.folder / f".{INDEX_FILE}.tmp"
-        temporary.write_text(self.index.model_dump_json(indent=1) + "\n")
-        os.replace(temporary, self.folder / INDEX_FILE)
+        write_json(self.folder / INDEX_FILE, self.index.model_dump(mode="json"))
 
     def tables(self) -> Tables:
         """All features `[N, h·w, channels]` by native size, memory-mapped, in the store's dtype."""
@@ -129,7 +128,7 @@ class FeatureStore:
         return FeatureMaps({m.name: found[m.name] for m in self.spec})
 
     def delete(self) -> None:
-        """Remove the files of the store, and its folder unless something else is in it."""
+        """Remove the files of the store, and its folder unless it holds other files."""
         for path in [self.folder / INDEX_FILE, *map(self._file, self.groups)]:
             path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
@@ -152,7 +151,7 @@ class FeatureStore:
 
 
 def store_bytes(spec: Sequence[FeatureMapSpec], images: int, dtype: FeatureDtype) -> int:
-    """What the features of `images` images take on disk."""
+    """Bytes that the features of `images` images take on disk."""
     return images * DTYPES[dtype].itemsize * sum(m.channels * m.height * m.width for m in spec)
 
 

@@ -1,4 +1,4 @@
-"""The first layer of the members in training: nearly all weights, nearly all the work."""
+"""The first layer of the members in training: nearly all of the weights and of the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FirstLayer:
 
     `pixels` `[M, batch, C]` is the batch, filled by the caller; products are computed in its
     `dtype`. Written out because autograd would allocate the gradient and its copies, 100 MB at 8448
-    channels, afresh at every step: on a CPU the page faults cost more than the products.
+    channels, again in every step: on a CPU the page faults cost more than the products.
     """
 
     def __init__(self, linear: MemberLinear, batch: int, dtype: torch.dtype = torch.float32):

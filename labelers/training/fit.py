@@ -1,7 +1,7 @@
 """Training of a labeler: all members at once, on pixels gathered from native-size maps.
 
-`reference` training is that of the DDPM paper's code: Adam, cross-entropy on batches of 64 pixels,
-at least four epochs, then a stop once 51 batches in a row do not beat the best single-batch loss.
+`reference` training is that of the DDPM paper's code: Adam, cross-entropy on small batches, a few
+epochs at least, then a stop once many batches in a row do not beat the best single-batch loss.
 `fast` training takes few steps on large batches of normalised features, at a learning rate that
 falls to zero. Members differ by their initial weights and their order of pixels.
 """
@@ -25,7 +25,7 @@ from labelers.training.pixel_features import Normalisation, PixelReader
 from labelers.training.pixel_order import PixelOrders, training_pixels
 from labelers.training.trainer import Data, Progress, Trainer
 
-NORMALISATION_PIXELS = 4096  # mean and variance of the channels are estimated from so many
+NORMALISATION_PIXELS = 4096  # from which mean and variance of the channels are estimated
 
 
 def fit(
@@ -45,10 +45,10 @@ def fit(
     """Train a labeler on the features of N annotated images.
 
     `masks` uint8 `[N, H, W]`, 255 = ignore. The first layer's products are computed in `dtype`.
-    With a file `checkpoint`, an interrupted training goes on from there and ends with the same
-    weights. The result depends on the arguments alone, on one kind of device and number of threads.
-    Raises ValueError if masks and features do not match or teach nothing, or if the checkpoint is
-    of another training.
+    With a file `checkpoint`, an interrupted training resumes from it and ends with the same
+    weights. For one kind of device and number of threads, the result depends on the arguments
+    alone. Raises ValueError if masks and features do not match, if the masks leave fewer than two
+    classes, or if the checkpoint belongs to a different training.
     """
     if len(masks) != features.batch_size:
         raise ValueError(f"{len(masks)} masks for features of {features.batch_size} images")
@@ -95,7 +95,7 @@ def check(masks: torch.Tensor, classes: int, config: LabelerConfig) -> torch.Ten
 
 @torch.no_grad()
 def fold(normalisation: Normalisation, first: MemberLinear) -> None:
-    """Make `first`, trained on normalised vectors, give the same for vectors as they are."""
+    """Fold the normalisation into `first`, which then takes vectors without it."""
     first.bias.add_(first.weight @ normalisation.shift)
     first.weight.mul_(normalisation.scale)
 
@@ -113,7 +113,7 @@ def _loss(
 
 
 def _digest(info: LabelerInfo, masks: torch.Tensor, dtype: torch.dtype) -> str:
-    """sha256 of everything that a training depends on."""
+    """sha256 of everything that the training depends on."""
     h = hashlib.sha256(json.dumps([info.model_dump(mode="json"), str(dtype)]).encode())
     h.update(masks.cpu().contiguous().numpy().tobytes())
     return h.hexdigest()

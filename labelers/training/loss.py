@@ -3,7 +3,7 @@
 The regulariser is that of DDPM_E ("Diffusion-Based Semantic Segmentation Using Feature
 Regularization and Soft Voting", 2025). A second, fixed classifier reads the last hidden layer h of
 a member: the vertices of a simplex equiangular tight frame, K unit vectors with pairwise cosines of
--1/(K-1). Its cross-entropy, added to that of the learnt classifier, draws the features of the
+-1/(K-1). Its cross-entropy, added to that of the trained classifier, draws the features of the
 classes to those directions, as far from each other as K directions can be.
 
 This differs from the authors' published code, where the regulariser is a network of its own that is
@@ -76,7 +76,7 @@ class PixelLoss:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses `[M]` and logits `[M, K, B]` of pixels of classes `[M, B]`.
 
-        `first` `[M, width, B]` is what the first linear layer gives for them.
+        `first` `[M, width, B]` is the output of the first linear layer for them.
         """
         hidden = ensemble.hidden(first)
         logits = ensemble.linears[-1](hidden)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from labelers.ensemble.bilinear import bilinear_taps
 from labelers.ensemble.classifiers import Tables
 
+# Pixels gathered at a time on a CPU: at 8448 channels they stay in the L2 cache throughout
+# interpolation, normalisation and the cast.
 CHUNK_PIXELS = 64
-"""Gathered at a time on a CPU: at 8448 channels they stay in the L2 cache on their way through
-interpolation, normalisation and the cast."""
 
-CONSTANT = 1e-5  # a channel whose standard deviation is below this part of its mean
+CONSTANT = 1e-5  # a channel counts as constant if its std is below this fraction of its mean
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class PixelReader:
     ) -> torch.Tensor:
         """Vectors `[*pixels.shape, C]` of numbered pixels, channels as `group_by_size`.
 
-        They are float32, or of the type of `out`, which a caller gives to have its memory used
-        again; `normalisation` is applied before they are rounded to it.
+        They are float32, or in the dtype of `out`, which lets a caller reuse its memory;
+        `normalisation` is applied before they are rounded to that dtype.
         """
         if out is None:
             out = torch.empty(*pixels.shape, sum(self.channels), device=self.device)
@@ -71,7 +71,7 @@ class PixelReader:
         parts = out.split(self.channels, 1)
         for part, (rows, native_area, taps, weights) in zip(parts, self._groups, strict=True):
             read = taps[position] + (image * native_area)[:, None]
-            # One fused gather and weighted sum a size, instead of four gathers and three sums.
+            # One fused gather and weighted sum per size, instead of four gathers and three sums.
             part.copy_(
                 F.embedding_bag(read, rows, mode="sum", per_sample_weights=weights[position])
             )

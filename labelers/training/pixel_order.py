@@ -1,18 +1,18 @@
-"""Which pixels are learnt from, and in which order each member sees them."""
+"""The pixels to learn from, and the order in which each member sees them."""
 
 from __future__ import annotations
 
 import torch
 
-from factory_core.images import IGNORE
+from factory_core.dataset import IGNORE
 from generators.base import sample_seed
 
 
 def training_pixels(masks: torch.Tensor, classes: int, min_class_pixels: int) -> torch.Tensor:
     """Numbers n·H·W + p of the pixels to learn from, int64, ascending.
 
-    Left out: 255, and classes with fewer than `min_class_pixels` pixels in an image, there.
-    Raises ValueError for ids beyond `classes`, or fewer than two classes left.
+    Leaves out 255, and in each image the classes with fewer than `min_class_pixels` pixels. Raises
+    ValueError for ids beyond `classes`, or if fewer than two classes are left.
     """
     flat = masks.flatten(1).cpu()
     present = flat[flat != IGNORE]
@@ -26,16 +26,16 @@ def training_pixels(masks: torch.Tensor, classes: int, min_class_pixels: int) ->
     found = flat[kept].unique().tolist()
     if len(found) < 2:
         raise ValueError(
-            f"the annotations hold {len(found)} class to learn (ids {found}; 255 is ignored, as "
-            f"are classes under {min_class_pixels} pixels in an image), expected two or more"
+            f"the annotations hold {len(found)} class to learn (ids {found}; {IGNORE} is ignored, "
+            f"as are classes under {min_class_pixels} pixels in an image), expected two or more"
         )
     return kept.flatten().nonzero().flatten()
 
 
 class PixelOrders:
-    """Batches of pixel numbers: every member passes over all `pixels` in an order of its own.
+    """Batches of pixel numbers: every member passes over all `pixels` in its own order.
 
-    An order is a pure function of seed, member and pass, so that training resumes anywhere. The
+    An order is a pure function of seed, member and pass, so training can resume anywhere. The
     incomplete last batch of a pass is dropped, as in the reference.
     """
 

@@ -1,4 +1,4 @@
-"""How fast training learns, and when a member has learnt enough."""
+"""The learning rate of a training, and when a member stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labelers.config import FastTraining, ReferenceTraining
 
-WARMUP = 0.05  # part of the steps of fast training in which the learning rate rises
+WARMUP = 0.05  # share of the steps of fast training in which the learning rate rises
 
 
 def learning_rate(training: ReferenceTraining | FastTraining, step: int) -> float:

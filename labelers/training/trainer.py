@@ -25,7 +25,7 @@ CHECKPOINT_SEC = 60.0
 
 @dataclass(frozen=True)
 class Report:
-    """How training stands: `step` of an estimated `total`, and means since the last report.
+    """Progress of a training: `step` of an estimated `total`, and means since the last report.
 
     `loss` is the mean over the members, `accuracy` (0-1) that of each on its own batches.
     """
@@ -41,7 +41,7 @@ Progress = Callable[[Report], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from: vectors by pixel number, the class of every pixel, and their orders.
+    """What a training reads: vectors by pixel number, the class of every pixel, and orders.
 
     `labels` uint8 `[N·H·W]` are on the reader's device.
     """
@@ -76,18 +76,19 @@ class Trainer:
             self.rule = StoppingRule(members, training.patience_batches)
         else:
             self.early = self.last = training.steps
-            self.rule = StoppingRule(members, 1)  # never asked
+            self.rule = StoppingRule(members, 1)  # never used
         self.step = self.reported = 0
         self.kept: dict[str, torch.Tensor] = {}  # members as they were when they stopped
-        self.sums = torch.zeros(1 + members, device=device)  # loss, accuracies since the report
+        # Loss and accuracies since the last report.
+        self.sums = torch.zeros(1 + members, device=device)
         self.scores: dict[str, float] = {}
 
     def train(
         self, progress: Progress | None = None, checkpoint: Path | None = None, run: str = ""
     ) -> dict[str, float]:
-        """Train to the end; mean loss and accuracy of the last steps, and how many there were.
+        """Train to the end; returns mean loss and accuracy since the last report, and the steps.
 
-        With a file `checkpoint`, go on from it if it is there, and write it once a minute; `run`
+        With a file `checkpoint`, resumes from it if it exists, and writes it once a minute; `run`
         identifies the training in it.
         """
         if checkpoint is not None and (found := load_checkpoint(checkpoint, run)) is not None:
@@ -101,13 +102,13 @@ class Trainer:
                     self._keep(member)
             if self.step - self.reported == REPORT_STEPS:
                 self._report(progress)
-                # A report leaves no sums behind, so there is nothing else to remember.
+                # Right after a report there are no partial sums to save.
                 if checkpoint is not None and time.monotonic() - saved >= CHECKPOINT_SEC:
                     save_checkpoint(checkpoint, *self._state(), run)
                     saved = time.monotonic()
         if self.step > self.reported:
             self._report(progress)
-        # Stopped members went on with the others, which costs less than taking them out.
+        # Stopped members kept training with the others, which costs less than removing them.
         state = self.ensemble.state_dict()
         for name, tensor in self.kept.items():
             stopped = torch.tensor(self.rule.stopped, device=tensor.device)

@@ -1,4 +1,4 @@
-"""The kind of generator is told from what lies there."""
+"""The kind of generator in a file or folder."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_folders(tmp_path: Path, file: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_saves_is_no_stylegan2(tmp_path: Path, zipped: bool) -> None:
+def test_files_saved_by_torch_are_not_stylegan2(tmp_path: Path, zipped: bool) -> None:
     file = tmp_path / "model.pt"
     torch.save({"w": torch.zeros(1)}, file, _use_new_zipfile_serialization=zipped)
     assert kind_of(file) == "ddpm"

@@ -1,4 +1,4 @@
-"""Shared pieces: the outputs of the reference program, and small random features."""
+"""Shared fixtures: the outputs of the reference program, and small random features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The artefact: prediction, saving, loading, and what it refuses."""
+"""The artefact: prediction, saving, loading, refusals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_prediction_types_and_size(labeler, random_features):
 
 
 def test_config_gives_vote_and_uncertainty(labeler, random_features):
-    """What the artefact says holds, unless the call says otherwise."""
+    """The settings of the artefact apply unless the call overrides them."""
     config = labeler.info.config.model_copy(update={"vote": "soft", "uncertainty": "entropy"})
     changed = replace(labeler, info=labeler.info.model_copy(update={"config": config}))
     ours = changed.predict(random_features)
@@ -105,7 +105,7 @@ def test_number_format_of_prediction(labeler, random_features, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_other_features_are_refused(labeler, random_features):
+def test_different_features_are_refused(labeler, random_features):
     fewer = FeatureMaps({k: random_features[k] for k in ("a", "b")})
     with pytest.raises(ValueError, match=r"c 2x4x6, d 4x16x24, found a 3x4x6, b 5x8x12$"):
         labeler.predict(fewer)
@@ -168,10 +168,10 @@ def test_damaged_weights(labeler, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:50], "is not a labeler description"),
-        (lambda text: "[]", "is not a labeler description"),
-        (lambda text: edited(text, classes="x"), "classes"),
-        (lambda text: "\xff", "is not a labeler description"),
+        (lambda text: text[:50], "labeler.json is damaged"),
+        (lambda text: "[]", "labeler.json is damaged"),
+        (lambda text: edited(text, classes="x"), "is damaged .'classes'"),
+        (lambda text: "\xff", "labeler.json is damaged"),
         (lambda text: edited(text, format_version=99), "format version 99, expected 2"),
         (
             lambda text: edited(text, format_version=1, config={"lr": 0.001}),
@@ -197,7 +197,7 @@ def test_damaged_description(labeler, tmp_path, change, message):
         lambda text: edited(text, config={**json.loads(text)["config"], "hidden": [6]}),
     ],
 )
-def test_description_of_other_weights(labeler, tmp_path, change):
+def test_description_of_different_weights(labeler, tmp_path, change):
     labeler.save(tmp_path)
     path = tmp_path / "labeler.json"
     path.write_text(change(path.read_text()))
@@ -214,29 +214,29 @@ def test_check_accepts_the_generator_of_training(labeler, random_features):
     labeler.check(StandIn("1" * 64, random_features.spec))
 
 
-def test_check_refuses_another_generator(labeler, random_features):
+def test_check_refuses_a_different_generator(labeler, random_features):
     with pytest.raises(ValueError, match=r"1{12} \(weights here\), found generator 2{12}: use"):
         labeler.check(StandIn("2" * 64, random_features.spec))
 
 
-def test_check_refuses_another_noise(labeler, random_features):
+def test_check_refuses_a_different_noise(labeler, random_features):
     labeler.check(StandIn("1" * 64, random_features.spec, {"features.noise": "shared"}))
     message = r"noise shared, but the generator gives .*noise fresh: set generator.features.noise,"
     with pytest.raises(ValueError, match=message):
         labeler.check(StandIn("1" * 64, random_features.spec, {"features.noise": "fresh"}))
 
 
-def test_check_refuses_another_class(labeler, random_features):
+def test_check_refuses_a_different_class(labeler, random_features):
     noted = labeler.info.generator.model_copy(update={"config": {"class_id": 0}})
     trained = replace(labeler, info=labeler.info.model_copy(update={"generator": noted}))
     trained.check(StandIn("1" * 64, random_features.spec, {"class_id": 0}))
     with pytest.raises(ValueError, match=r"class_id 0, .* gives class_id 4: set gen.*class_id"):
         trained.check(StandIn("1" * 64, random_features.spec, {"class_id": 4}))
-    # What an older program did not note is not compared.
+    # What an older version did not record is not compared.
     labeler.check(StandIn("1" * 64, random_features.spec, {"class_id": 4}))
 
 
-def test_check_refuses_other_blocks(labeler, random_features):
+def test_check_refuses_different_blocks(labeler, random_features):
     changed = (replace(random_features.spec[0], channels=9), *random_features.spec[1:])
     with pytest.raises(ValueError, match=r"reads feature maps a 3x4x6, .* gives a 9x4x6, "):
         labeler.check(StandIn("1" * 64, changed))

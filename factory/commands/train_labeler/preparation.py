@@ -98,7 +98,7 @@ class Preparation:
         if self.samples is not None:
             return self.sample_batch
         image_bytes = 4 * sum(m.channels * m.height * m.width for m in self.info.features)
-        return max(1, min(ENCODE_BATCH, ENCODE_BYTES // image_bytes))
+        return max(1, min(self.sample_batch, ENCODE_BATCH, ENCODE_BYTES // image_bytes))
 
     def budget(self) -> Budget:
         """The disk and memory that the training takes."""

@@ -1,4 +1,4 @@
-"""Reading published files: exact against the original program, and what is refused."""
+"""Published files: networks equal to the original program's, and files that are refused."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from generators.ddpm.unet import embed, walk
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "guided_diffusion"
 GOLDEN_FILE = GOLDEN / "tiny_lsun_style.pt"
-CHANNELS_PER_HEAD = 16  # the one flag of the golden network that its file does not tell
+CHANNELS_PER_HEAD = 16  # the one flag of the golden network that is not in its file
 TOLERANCE = 1e-4  # relative, in float32
 
 
@@ -149,7 +149,7 @@ def test_tensors_are_mapped_not_copied(tmp_path: Path) -> None:
 
 
 class Program:
-    """What a hostile file holds: it would make a folder on being read."""
+    """The content of a hostile file: unpickling it would create a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -159,7 +159,7 @@ class Program:
 
 
 def refused(path: Path, *words: str) -> None:
-    """Raised in one line that starts with the path and has all of `words`."""
+    """Reading `path` fails in one line that starts with it and contains all of `words`."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         load_unet(str(path), channels_per_head=CHANNELS_PER_HEAD)
     message = str(caught.value)
@@ -202,6 +202,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     refused(path, "found synthesis.b4.const, mapping.w_avg, but no time_embed.0.weight")
 
 
-def test_settings_of_a_file_are_not_for_a_folder(tiny_weights: Path) -> None:
+def test_settings_for_files_are_refused_for_folders(tiny_weights: Path) -> None:
     with pytest.raises(ValueError, match=r"found generator.image_size with .*=null"):
         load_unet(str(tiny_weights), image_size=16, attention_order=None)

@@ -1,4 +1,4 @@
-"""Conversion against a functional U-Net that runs on the state dict, written from the paper."""
+"""Conversion against a functional U-Net that runs on the state dict, after the paper."""
 
 import math
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def random_state(net: Architecture) -> dict[str, Tensor]:
 
 
 class ReferenceUNet:
-    """The forward pass of ADM, straight on the tensors of a state dict."""
+    """The forward pass of ADM, directly on the tensors of a state dict."""
 
     def __init__(
         self, state: dict[str, Tensor], net: Architecture, heads: Callable[[int], int], order: str
@@ -249,7 +249,7 @@ def test_converted_network_equals_the_reference(name: str) -> None:
         (IMAGENET_512, 559),
     ],
 )
-def test_published_networks_have_as_many_parameters_as_published(
+def test_published_networks_have_their_published_number_of_parameters(
     net: Architecture, millions: float
 ) -> None:
     found = build_unet(net, Settings.choose(net)).num_parameters() / 1e6
@@ -272,7 +272,7 @@ def test_settings_of_published_networks() -> None:
     }
 
 
-def test_number_of_heads_of_a_single_width_is_a_width_of_heads() -> None:
+def test_a_number_of_heads_at_a_single_width_becomes_channels_per_head() -> None:
     settings = Settings.choose(TINY, heads=4)
     assert (settings.channels_per_head, settings.heads) == (16, None)
     check_saveable(TINY, settings)
@@ -299,7 +299,7 @@ def test_what_diffusers_cannot_express_is_not_saved() -> None:
         check_saveable(IMAGENET_512, Settings.choose(IMAGENET_512))
 
 
-def test_schedule_follows_from_the_network() -> None:
+def test_the_network_decides_the_schedule() -> None:
     cosine = noise_schedule(IMAGENET_64, Settings.choose(IMAGENET_64))
     # Nichol & Dhariwal 2021, Eq. 17: the share of signal left half way is cos²(π/4 + s) or so.
     assert float(cosine.alphas_cumprod[500]) == pytest.approx(0.49, abs=0.01)
@@ -329,7 +329,7 @@ def test_a_damaged_state_dict_says_which_tensors() -> None:
     refused(state | {"out.3.bias": torch.zeros(3)}, r"unknown: out.3.bias$")
     refused(
         state | {"out.2.bias": torch.zeros(5)},
-        r"of another shape: out.2.bias \(found \[5\], expected \[6\]\)$",
+        r"of a different shape: out.2.bias \(found \[5\], expected \[6\]\)$",
     )
     refused(state | {"out.2.bias": torch.zeros(6, dtype=torch.int8)}, "not of floating point: out")
     refused(without("output_blocks.3"), "found 3 output_blocks and 1 upsamplers")

@@ -32,7 +32,7 @@ def test_sample_depends_on_its_index_alone(
     tiny_weights: Path, sampler: str, precision: str
 ) -> None:
     eta = 0.5 if sampler == "ddim" else 0.0
-    generator = load(tiny_weights, sampler=sampler, eta=eta, precision=precision, batch_size=5)
+    generator = load(tiny_weights, sampler=sampler, eta=eta, precision=precision, batch_size=8)
     together, maps = generator.sample([3, 8, 5])
     assert together.shape == (3, 3, 16, 16)
     assert together.dtype == torch.uint8
@@ -40,13 +40,13 @@ def test_sample_depends_on_its_index_alone(
     assert maps.spec == generator.feature_spec
     again, _ = generator.sample([3, 8, 5])
     assert torch.equal(again, together)
-    # Batch composition may move float sums in the last bits: one grey level after rounding.
+    # Batch composition may change float sums in the last bits: one grey level after rounding.
     for others, row in (([8], 0), ([8, 0, 1, 2, 4, 6, 7], 0), ([*range(7), 8], 7)):
         images, other_maps = generator.sample(others)
         assert len(images) == len(others) == other_maps.batch_size
         assert (images[row].int() - together[1].int()).abs().max() <= 1
         for name in maps:
-            # An image one level apart has other features, but hardly.
+            # An image one level apart has slightly different features.
             error = (other_maps[name][row] - maps[name][1]).abs().mean()
             assert error < 0.02 * maps[name][1].abs().mean()
 
@@ -92,7 +92,7 @@ def test_samples_fill_batches_in_low_precision_and_real_images_do_not(
     assert maps.batch_size == 2
 
 
-def test_the_features_announced_are_those_given(tiny_weights: Path) -> None:
+def test_the_feature_spec_is_that_of_the_samples(tiny_weights: Path) -> None:
     for record in ("renoise", "trajectory"):
         features = FeatureConfig(blocks=(0, 1, 2), timesteps=(249, 499), record=record)
         generator = load(tiny_weights, features=features)
@@ -173,6 +173,18 @@ def test_settings_out_of_range_are_refused(tiny_weights: Path) -> None:
         load(tiny_weights).encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_call_takes_one_batch(tiny_weights: Path, precision: str) -> None:
+    generator = load(tiny_weights, precision=precision, batch_size=2)
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    for call in (generator.sample, generator.sample_images):
+        with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+            call(range(3))
+    with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+        generator.encode(images)
+    assert generator.encode(images[:2]).batch_size == generator.batch_size == 2
+
+
 # --- features from the sampler's own passes ---------------------------------------------------
 
 
@@ -196,8 +208,8 @@ def test_trajectory_features_are_those_of_the_samplers_own_passes(
     assert list(maps) == ["t249.b0", "t249.b2", "t499.b0", "t499.b2"]
     for x, (t,) in passes[2:]:
         _, expected = network(x, torch.tensor([t]), None, (0, 2))
-        assert torch.equal(maps[f"t{t}.b2"], expected[2][:2])  # of a batch that was filled up
-    # Photographs have no trajectory: they are noised, as by the default.
+        assert torch.equal(maps[f"t{t}.b2"], expected[2][:2])  # the batch may be filled up
+    # Photographs have no trajectory: they are noised, as by default.
     renoised = load(tiny_weights, features=FeatureConfig(blocks=(0, 2), timesteps=(249, 499)))
     for name, h in generator.encode(images).items():
         assert torch.equal(h, renoised.encode(images)[name])
@@ -252,13 +264,13 @@ def test_random_classes_are_drawn_from_the_samples_seeds() -> None:
     assert len(set(apart.argmin(0).tolist())) > 1
     alone = drawn.sample_images([5])
     assert (alone[0].int() - images[5].int()).abs().max() <= 1
-    # The class of a photograph is unknown, so features do not depend on that of a sample either.
+    # The class of a photograph is unknown, so features of samples do not depend on theirs either.
     photographs, maps = drawn.sample([3, 4])
     for name, h in drawn.encode(photographs, [7, 8]).items():
         assert torch.equal(h, maps[name])
 
 
-def test_a_class_is_given_where_there_are_classes_and_only_there(tiny_weights: Path) -> None:
+def test_a_class_is_given_if_and_only_if_there_are_classes(tiny_weights: Path) -> None:
     with pytest.raises(ValueError, match=r"class_id is 3, but the network of .* has no classes"):
         load(tiny_weights, class_id=3)
     for class_id in (None, 5):
@@ -273,7 +285,7 @@ def test_a_class_is_given_where_there_are_classes_and_only_there(tiny_weights: P
 
 @pytest.fixture
 def network() -> Network:
-    """Untrained, of few kernels; nothing that another test compiled is used again."""
+    """Untrained, with few kernels; nothing that another test compiled is reused."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     unet = build_unet(8, (8,), resnets_per_level=1, attention_levels=0)
@@ -287,7 +299,7 @@ def test_a_compiled_network_computes_the_same(network: Network) -> None:
     t, blocks = torch.tensor([9]), (1,)
     plain = Network(network.unet, torch.device("cpu"))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as that of going on without
+        warnings.simplefilter("error")  # such as the one about continuing without it
         output, maps = network(first, t, None, blocks)
     kept, kept_map = output.clone(), maps[1].clone()
     again = network(second, t, None, blocks)
@@ -299,7 +311,7 @@ def test_a_compiled_network_computes_the_same(network: Network) -> None:
     assert torch.equal(maps[1], kept_map)
 
 
-def test_without_a_compiler_the_network_runs_as_it_is(
+def test_without_a_compiler_the_network_runs_uncompiled(
     network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -308,7 +320,7 @@ def test_without_a_compiler_the_network_runs_as_it_is(
     no_compiler = inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "no-compiler"))})
     with (
         no_compiler,
-        pytest.warns(UserWarning, match=r"^going on without generator.compile: .*compiler.*$"),
+        pytest.warns(UserWarning, match=r"^continuing without generator.compile: .*compiler.*$"),
     ):
         output, _ = network(x, t)
     assert torch.equal(output, expected)

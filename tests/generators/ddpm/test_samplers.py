@@ -1,4 +1,4 @@
-"""The samplers against the original program, against diffusers' own steps, and where those fail."""
+"""The samplers against the original program and diffusers' own steps, and where those fail."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def ours(unet: UNet2DModel, base: DDPMScheduler, noise: NoiseModel = WHITE, **se
 
 @torch.no_grad()
 def diffusers(unet: UNet2DModel, scheduler, steps: int = 20, **arguments) -> Tensor:
-    """The plain loop with a scheduler of diffusers."""
+    """The plain loop with a scheduler from diffusers."""
     scheduler.set_timesteps(steps)
     streams = sample_generators(0, [0, 1])
     x = WHITE.draw(streams, (3, 16, 16))
@@ -139,7 +139,7 @@ def test_ancestral_sampling_honours_the_learned_variance(unet: UNet2DModel) -> N
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_ddim_is_that_of_diffusers_where_steps_divide(unet, prediction: str) -> None:
+def test_ddim_equals_that_of_diffusers_where_steps_divide(unet, prediction: str) -> None:
     base = schedule(prediction)
     reference = DDIMScheduler.from_config(base.config, timestep_spacing="trailing")
     found = ours(unet, base, sampler="ddim", steps=20)
@@ -149,7 +149,7 @@ def test_ddim_is_that_of_diffusers_where_steps_divide(unet, prediction: str) -> 
 
 @pytest.mark.parametrize("karras", [False, True])
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
-def test_multistep_solvers_are_those_of_diffusers(unet, sampler: str, karras: bool) -> None:
+def test_multistep_solvers_equal_those_of_diffusers(unet, sampler: str, karras: bool) -> None:
     base = schedule("epsilon")
     kind = UniPCMultistepScheduler if sampler == "unipc" else DPMSolverMultistepScheduler
     # Dynamic thresholding with a largest value of 1 is a plain clip of x_0 to [-1, 1].
@@ -176,7 +176,7 @@ def test_finite_at_zero_terminal_snr(unet: UNet2DModel, sampler: str, steps: int
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-def test_the_network_is_asked_at_the_listed_timesteps(unet, sampler: str, spacing: str) -> None:
+def test_the_network_is_evaluated_at_the_listed_timesteps(unet, sampler: str, spacing: str) -> None:
     base, visited = schedule("epsilon"), []
     config = DDPMConfig(weights="", sampler=sampler, steps=7, spacing=spacing)
     streams = sample_generators(0, [0])
@@ -236,9 +236,7 @@ def test_a_thousand_steps_visit_each_timestep(sampler: str, spacing: str) -> Non
 
 @pytest.mark.parametrize("steps", [5, 16, 25, 100])
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
-def test_noise_levels_are_those_of_diffusers_where_its_timesteps_are(
-    sampler: str, steps: int
-) -> None:
+def test_noise_levels_equal_those_of_diffusers_at_its_timesteps(sampler: str, steps: int) -> None:
     base = schedule("v_prediction", zero_snr=True)
     config = DDPMConfig(weights="", sampler=sampler, steps=steps)
     found = samplers._multistep_scheduler(base, config)
@@ -266,9 +264,13 @@ def test_the_noise_model_is_kept_with_the_weights(tmp_path: Path) -> None:
     NoiseModel(0.25).save(tmp_path)
     assert NoiseModel.load(tmp_path) == NoiseModel(0.25)
     assert NoiseModel.load(tmp_path / "elsewhere") == NoiseModel(0.0)
+    for content in ("{", '{"offset_std": -1}', '{"other": 1}'):
+        (tmp_path / "noise.json").write_text(content)
+        with pytest.raises(ValueError, match=r"noise\.json is damaged \('"):
+            NoiseModel.load(tmp_path)
 
 
-def test_settings_of_another_sampler_are_refused() -> None:
+def test_settings_of_a_different_sampler_are_refused() -> None:
     with pytest.raises(ValueError, match=r"eta is 0\.5, but the sampler is ddpm"):
         DDPMConfig(weights="", sampler="ddpm", eta=0.5)
     with pytest.raises(ValueError, match=r"karras is true, but the sampler is ddim"):

@@ -1,5 +1,6 @@
 """Training a tiny diffusion model, and resuming it exactly."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,6 @@ def images() -> torch.Tensor:
     )
 
 
-class StopAfter(training.Callback):
-    """Interrupts the run after a step, as Ctrl-C does."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *_) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def test_training_writes_what_generators_load(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     assert (tmp_path / "samples" / "step_000006.png").is_file()
@@ -58,40 +48,66 @@ def test_training_writes_what_generators_load(images: torch.Tensor, tmp_path: Pa
 
 @pytest.mark.parametrize("stop_at", [4, 5])
 def test_an_interrupted_run_resumes_exactly(
-    images: torch.Tensor, tmp_path: Path, stop_at: int
+    images: torch.Tensor, tmp_path: Path, stop_after: Callable, stop_at: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     training.train(images, whole, config(), device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, broken, config(), device="cpu", progress=[StopAfter(stop_at)])
+        training.train(images, broken, config(), device="cpu", progress=[stop_after(stop_at)])
     assert not (broken / "unet").exists()
     training.train(images, broken, config(), device="cpu")
     expected, found = load_file(whole / WEIGHTS), load_file(broken / WEIGHTS)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_resuming_with_other_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
+def test_the_table_of_contents_is_written_last(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    atomic_path = training.atomic_path
+
+    def watched(path: Path):
+        written.append(path.relative_to(tmp_path).as_posix())
+        return atomic_path(path)
+
+    monkeypatch.setattr(training, "atomic_path", watched)
+    training.train(images, tmp_path, config(steps=1), device="cpu")
+    assert (written[0], written[-1]) == (WEIGHTS, "model_index.json")
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_killed_run_leaves_no_temporary_checkpoint(images: torch.Tensor, tmp_path: Path) -> None:
+    stale = tmp_path / "checkpoints" / ".tmp-last.ckpt-0123"
+    stale.parent.mkdir()
+    stale.write_bytes(b"half")
+    training.train(images, tmp_path, config(steps=1), device="cpu")
+    assert not stale.exists()
+
+
+def test_resuming_with_different_settings_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     with pytest.raises(ValueError, match=r"lr 0\.0005, not 0\.1"):
         training.train(images, tmp_path, config(lr=0.1), device="cpu")
 
 
-def test_a_damaged_checkpoint_is_named(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(
+    images: torch.Tensor, tmp_path: Path, stop_after: Callable
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, tmp_path, config(), device="cpu", progress=[StopAfter(4)])
+        training.train(images, tmp_path, config(), device="cpu", progress=[stop_after(4)])
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged: delete it"):
         training.train(images, tmp_path, config(), device="cpu")
 
 
-def test_a_diverged_training_is_no_success(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_diverged_training_fails(images: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="diverged"):
         training.train(images, tmp_path, config(lr=1e30, warmup_steps=0), device="cpu")
     assert not (tmp_path / "model_index.json").exists()
 
 
-def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
+def test_training_continues_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
@@ -105,16 +121,19 @@ def test_training_goes_on_from_another_generator(images: torch.Tensor, tmp_path:
     assert larger.config.sample_size == 32
 
 
-def test_a_finished_training_is_left_alone(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_finished_training_is_left_unchanged(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     training.train(images, tmp_path, config(), device="cpu", provenance={"images": 10})
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     with pytest.raises(ValueError, match="images 10, not 11"):
         training.train(images, tmp_path, config(), device="cpu", provenance={"images": 11})
+    (tmp_path / "training.json").write_text('{"steps": "many"}')
+    with pytest.raises(ValueError, match=r"training\.json is damaged \('steps'.*: delete "):
+        training.train(images, tmp_path, config(), device="cpu")
 
 
-def test_epsilon_is_a_real_alternative(images: torch.Tensor, tmp_path: Path) -> None:
+def test_epsilon_is_trained_too(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(prediction="epsilon", steps=2), device="cpu")
     generator = DDPMGenerator.load(
         DDPMConfig(weights=str(tmp_path), steps=2, features=FeatureConfig(blocks=(1,)))

@@ -1,4 +1,4 @@
-"""The walk against the network's own forward pass, with hooks for its activations."""
+"""The walk against the network's own forward pass, whose activations hooks record."""
 
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from generators.ddpm.unet import (
 
 
 def changed(unet: UNet2DModel, **settings) -> UNet2DModel:
-    """A network of other settings, with random weights."""
+    """A network with different settings and random weights."""
     torch.manual_seed(0)
     kept = {key: value for key, value in unet.config.items() if not key.startswith("_")}
     return UNet2DModel(**(kept | settings)).eval()
 
 
 def hooked(unet: UNet2DModel, x: Tensor, t: Tensor, classes: Tensor | None = None):
-    """The network's output and that of all its decoder blocks, each with what follows it."""
+    """The network's output and those of its decoder blocks, upsamplers included."""
     outputs: list[Tensor] = []
     hooks = []
     for up in unet.up_blocks:
@@ -53,7 +53,7 @@ def hooked(unet: UNet2DModel, x: Tensor, t: Tensor, classes: Tensor | None = Non
 def test_walk_equals_the_forward_pass(
     resampling: str, conditioning: str, attention_levels: int, timesteps: list[int]
 ) -> None:
-    """One timestep for the batch takes another way through the resnets than one a sample."""
+    """One timestep for the batch takes a different path through the resnets from one per sample."""
     unet = changed(
         build_unet(16, (8, 16, 16), 2, attention_levels),
         upsample_type=resampling,

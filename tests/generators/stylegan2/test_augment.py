@@ -31,7 +31,7 @@ def test_p_is_the_share_of_images_that_each_distortion_changes() -> None:
         augment.distortions = [distortion]
         torch.manual_seed(k)
         changed = float(((augment(x) - x).abs().amax(dim=(1, 2, 3)) > 1e-3).float().mean())
-        # A flip may be none, and so may a rotation by quarters.
+        # A flip, or a rotation by quarters, may leave the image unchanged.
         assert 0.1 < changed < 0.38, type(distortion)
 
 
@@ -65,13 +65,13 @@ def test_p_follows_how_sure_the_discriminator_is(
     assert float(augment.p) == pytest.approx(after, abs=1e-6)
 
 
-def test_a_target_of_zero_is_no_augmentation() -> None:
+def test_a_target_of_zero_switches_augmentation_off() -> None:
     augment = AdaptiveAugment(target=0, images_to_full=10)
     augment.adapt(torch.ones(8))
     assert float(augment.p) == 0
 
 
-def test_without_kornia_it_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_kornia_is_reported_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia.augmentation", None)
     with pytest.raises(ImportError, match=r"pip install 'dataset-factory\[gan\]'"):
         AdaptiveAugment(target=0.6, images_to_full=10)

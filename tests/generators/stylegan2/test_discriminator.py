@@ -6,7 +6,7 @@ from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.discriminator import Discriminator, with_spread
 
 
-def test_one_logit_an_image(tiny_config: NetworkConfig) -> None:
+def test_one_logit_per_image(tiny_config: NetworkConfig) -> None:
     for resolution in (8, 32):
         torch.manual_seed(0)
         network = Discriminator(tiny_config.model_copy(update={"resolution": resolution}))
@@ -43,10 +43,10 @@ def test_activations_keep_their_scale(tiny_config: NetworkConfig) -> None:
         assert 0.1 < float(x.detach().square().mean()) < 3
 
 
-def test_the_spread_is_of_groups_of_samples() -> None:
+def test_the_spread_is_that_of_a_group_of_samples() -> None:
     x = torch.randn(8, 5, 4, 4)
     x[4:] = x[:4]
-    # Samples k, k + 2, k + 4, k + 6 are a group of four.
+    # Samples k, k + 2, k + 4 and k + 6 form a group.
     x[[1, 3, 5, 7]] = x[1].clone()
     spread = with_spread(x)
     assert spread.shape == (8, 6, 4, 4)

@@ -23,7 +23,7 @@ def load(golden_network: Callable[[str], StyleGAN2]) -> LoadGenerator:
     def load(name: str = NAME, **settings: Any) -> StyleGAN2Generator:
         settings = {"precision": "float32"} | settings
         network = golden_network(name)
-        # Their random weights make images far outside the range of colours.
+        # Random weights make images far outside the range of colours.
         with torch.no_grad():
             for block in network.synthesis.children():
                 block.torgb.weight *= 0.1
@@ -41,13 +41,26 @@ def test_sample_depends_on_its_index_alone(load: LoadGenerator, precision: str, 
     alone, alone_maps = generator.sample([8])
     assert together.shape == (3, 3, 32, 32)
     assert together.dtype == torch.uint8
-    # Batch composition moves float sums in the last bits, which in bfloat16 are large.
+    # Batch composition changes float sums in the last bits, which are large in bfloat16.
     levels = 1 if precision == "float32" else 8
     assert (together[1].int() - alone[0].int()).abs().max() <= levels
     assert (together[0].int() - together[1].int()).abs().max() > 50
     assert maps.spec == alone_maps.spec == generator.feature_spec
     again, _ = generator.sample([3, 8, 5])
     assert torch.equal(again, together)
+
+
+def test_a_call_takes_one_batch(load: LoadGenerator) -> None:
+    generator = load(batch_size=2)
+    images, latents = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), generator.latents(range(3))
+    for call, argument in (
+        (generator.sample, range(3)),
+        (generator.encode, images),
+        (generator.project, images),
+        (generator.features_at, latents),
+    ):
+        with pytest.raises(ValueError, match="found a batch of 3 images, expected 1 to 2"):
+            call(argument)
 
 
 def test_it_is_a_generator(load: LoadGenerator) -> None:

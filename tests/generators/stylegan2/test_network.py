@@ -1,4 +1,4 @@
-"""The network against outputs of the original program on tiny random networks."""
+"""Tiny random networks against their outputs in the original program."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_residual_architecture(tiny_config: NetworkConfig) -> None:
     assert [n for n, _ in synthesis.named_modules() if n.endswith("torgb")] == ["b8.torgb"]
 
 
-def test_original_architecture_has_colours_at_the_end_only(tiny_config: NetworkConfig) -> None:
+def test_original_architecture_makes_colours_at_the_end_only(tiny_config: NetworkConfig) -> None:
     network = build(tiny_config, architecture="orig")
     assert [n for n, _ in network.named_modules() if n.endswith("torgb")] == ["synthesis.b16.torgb"]
     ws = some_ws(network)
@@ -174,7 +174,7 @@ def test_each_w_steers_its_own_layers(tiny_config: NetworkConfig) -> None:
         assert not torch.allclose(image, other, atol=1e-4)
 
 
-def test_random_noise_is_of_each_sample(tiny_config: NetworkConfig) -> None:
+def test_random_noise_is_drawn_for_each_sample(tiny_config: NetworkConfig) -> None:
     network = build(tiny_config)
     ws = some_ws(network, 1).repeat(3, 1, 1)
 
@@ -189,7 +189,7 @@ def test_random_noise_is_of_each_sample(tiny_config: NetworkConfig) -> None:
 
 
 class TestLowPrecision:
-    """bfloat16 in all blocks; float16 in those it was meant for, with float32's results nearly."""
+    """bfloat16 in all blocks, float16 in those meant for it: nearly the results of float32."""
 
     def test_bfloat16(self, tiny_config: NetworkConfig) -> None:
         network = build(tiny_config)

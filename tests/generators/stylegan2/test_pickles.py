@@ -1,7 +1,6 @@
-"""StyleGAN2-ADA snapshots: read exactly, and harmless whatever they contain."""
+"""StyleGAN2-ADA snapshots are read exactly, and are harmless whatever they contain."""
 
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -20,16 +19,6 @@ from generators.stylegan2.resample import fir_filter
 from generators.stylegan2.unpickling import PersistentObject
 
 CONDITIONAL = "net_c_cond3_map2_r32"
-
-
-class Evil:
-    """Runs a shell command when it is unpickled, if anything lets it."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.marker}",)
 
 
 @pytest.fixture
@@ -79,22 +68,22 @@ def test_the_program_text_is_never_run(snapshot: Callable, tmp_path: Path) -> No
     assert not marker.exists()
 
 
-def test_parts_of_the_file_that_are_not_needed_are_not_looked_at(
-    snapshot: Callable, tmp_path: Path
+def test_unneeded_parts_of_the_file_are_not_read(
+    snapshot: Callable, evil: object, tmp_path: Path
 ) -> None:
     class Blob:  # a storage in the discriminator that would run a command
         def __reduce__(self) -> tuple:
-            content = pickle.dumps(Evil(tmp_path / "ran"), 2)
+            content = pickle.dumps(evil, 2)
             return torch.storage._load_from_bytes, (content,)
 
     read_generator(write(tmp_path / "net.pkl", snapshot(D=Blob())))
     assert not (tmp_path / "ran").exists()
 
 
-def hostile_files(folder: Path, snapshot: Callable[..., bytes]) -> list[Path]:
-    """Pickles that must be refused; running any would leave the file `ran` in the folder."""
-    marker, good = folder / "ran", snapshot()
-    evil = Evil(marker)
+@pytest.fixture
+def hostile_files(tmp_path: Path, snapshot: Callable[..., bytes], evil: object) -> list[Path]:
+    """Pickles that must be refused; running any would leave the file `ran` in `tmp_path`."""
+    good = snapshot()
     storage = pickle.dumps(evil, 2)
     magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how every storage begins
     assert good.count(magic) > 50
@@ -112,7 +101,7 @@ def hostile_files(folder: Path, snapshot: Callable[..., bytes]) -> list[Path]:
         "text": b"<html>404</html>",
     }
     contents |= {f"cut{n}": good[:n] for n in range(0, len(good), len(good) // 40)}
-    return [write(folder / f"{name}.pkl", content) for name, content in contents.items()]
+    return [write(tmp_path / f"{name}.pkl", content) for name, content in contents.items()]
 
 
 def zip_file() -> bytes:
@@ -121,8 +110,8 @@ def zip_file() -> bytes:
     return buffer.getvalue()
 
 
-def test_hostile_files_are_refused_in_one_line(snapshot: Callable, tmp_path: Path) -> None:
-    for file in hostile_files(tmp_path, snapshot):
+def test_hostile_files_are_refused_in_one_line(hostile_files: list[Path], tmp_path: Path) -> None:
+    for file in hostile_files:
         with pytest.raises(ValueError, match=r"\.pkl: ") as caught:
             read_generator(file)
         assert "\n" not in str(caught.value), file
@@ -159,18 +148,19 @@ print(opened, refused, events)
 """
 
 
-def test_nothing_is_executed_imported_or_opened(snapshot: Callable, tmp_path: Path) -> None:
+def test_nothing_is_executed_imported_or_opened(
+    snapshot: Callable, hostile_files: list[Path], tmp_path: Path
+) -> None:
     good = write(tmp_path / "good.pkl", snapshot())
-    hostile = hostile_files(tmp_path, snapshot)
     harmless = write(tmp_path / "source.pkl", snapshot(source=f"open({str(tmp_path / 'ran')!r})"))
-    command = [sys.executable, "-c", AUDITED, *map(str, [good, *hostile, harmless])]
+    command = [sys.executable, "-c", AUDITED, *map(str, [good, *hostile_files, harmless])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == f"{len(hostile) + 1} {len(hostile)} []"
+    assert result.stdout.strip() == f"{len(hostile_files) + 1} {len(hostile_files)} []"
     assert not (tmp_path / "ran").exists()
 
 
 class TestNetworkConfig:
-    def test_what_is_not_given_has_the_defaults_of_the_original(self) -> None:
+    def test_arguments_not_given_have_the_defaults_of_the_original(self) -> None:
         config = network_config({"z_dim": 512, "c_dim": 0, "w_dim": 512, "img_resolution": 256})
         assert config == NetworkConfig(
             resolution=256, channel_base=32768, channel_max=512, mapping_layers=8
@@ -201,10 +191,10 @@ class TestNetworkConfig:
         [
             ({"img_resolution": 48}, "'resolution'.*power of two"),
             ({"img_resolution": 2**40}, "'resolution'"),
-            ({"img_channels": 1}, "img_channels other than 3"),
+            ({"img_channels": 1}, "different img_channels: expected 3"),
             ({"mapping_kwargs": {"num_layers": 10**9}}, "'mapping_layers'"),
-            ({"mapping_kwargs": {"activation": "relu"}}, "activation other than lrelu"),
-            ({"mapping_kwargs": 3}, "mapping_kwargs that are no arguments"),
+            ({"mapping_kwargs": {"activation": "relu"}}, "different activation: expected lrelu"),
+            ({"mapping_kwargs": 3}, "mapping_kwargs that are not arguments"),
             ({"synthesis_kwargs": {"filter_size": 6}}, "filter_size, which is unknown"),
             ({"synthesis_kwargs": {"architecture": "mixer"}}, "'architecture'"),
             ({"synthesis_kwargs": {"channel_base": {}}}, "'channel_base'"),
@@ -218,7 +208,7 @@ class TestNetworkConfig:
 
 
 class TestWrongContent:
-    """Files that unpickle well and are still not what they say."""
+    """Files that can be unpickled but do not hold what they should."""
 
     @pytest.fixture
     def read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshot: Callable) -> Callable:
@@ -252,7 +242,7 @@ class TestWrongContent:
 
         assert "1 unknown tensors, such as mapping.other" in read(change)
 
-    def test_a_tensor_of_another_shape(self, read: Callable) -> None:
+    def test_a_tensor_of_a_different_shape(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["mapping"].state["_buffers"]
             buffers["w_avg"] = buffers["w_avg"]._replace(size=(8, 8), stride=(8, 1))
@@ -280,9 +270,9 @@ class TestWrongContent:
         def change(g: PersistentObject) -> None:
             g.state["_modules"]["mapping"].state["_buffers"]["a\n\x1b[2J"] = 1
 
-        assert r"mapping.a\n\x1b[2J is not what _buffers hold" in read(change)
+        assert r"mapping.a\n\x1b[2J is not a valid entry of _buffers" in read(change)
 
-    def test_filters_where_there_are_none(self, read: Callable) -> None:
+    def test_unexpected_filters(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["mapping"].state["_buffers"]
             for i in range(3):
@@ -290,7 +280,7 @@ class TestWrongContent:
 
         assert "3 unknown tensors, such as mapping.0resample_filter" in read(change)
 
-    def test_a_filter_of_another_shape(self, read: Callable) -> None:
+    def test_a_filter_of_a_different_shape(self, read: Callable) -> None:
         def change(g: PersistentObject) -> None:
             buffers = g.state["_modules"]["synthesis"].state["_modules"]["b8"].state["_buffers"]
             buffers["resample_filter"] = buffers["resample_filter"]._replace(size=(16,))

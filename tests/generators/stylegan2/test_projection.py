@@ -1,4 +1,4 @@
-"""Finding images among those of tiny random networks."""
+"""Projection into tiny random networks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ FAST: dict[str, Any] = {
 
 @pytest.fixture
 def network(tiny_config: NetworkConfig) -> StyleGAN2:
-    """Random weights, its colours within the range of images."""
+    """Random weights, with colours within the range of images."""
     torch.manual_seed(1)
     network = StyleGAN2(tiny_config.model_copy(update={"num_fp16_res": 2})).requires_grad_(False)
     for resolution in tiny_config.block_resolutions:
@@ -51,7 +51,7 @@ def load(network: StyleGAN2) -> Load:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's, empty."""
+    """The cache of torch.hub, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_every_layer_gets_its_own_w_after_the_shared_steps(load: Load) -> None:
 
 def test_regularisers_hold_w_back(load: Load) -> None:
     generator = load(steps=30, average_weight=0.0, layers_weight=0.0)
-    images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)  # nothing it could make
+    images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)  # not from the network
     average = generator._projector.mean
 
     def far_and_apart(latents: torch.Tensor) -> tuple[float, float]:
@@ -125,7 +125,7 @@ def test_latents_depend_on_the_image_alone(load: Load, precision: str) -> None:
 
 @pytest.mark.parametrize("noise", ["const", "random", "none"])
 def test_features_are_those_of_the_latents_found(load: Load, noise: str) -> None:
-    generator = load({"noise": noise, "batch_size": 2}, steps=5)
+    generator = load({"noise": noise}, steps=5)
     images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
     with torch.inference_mode():  # as labelling calls it
         maps = generator.encode(images)
@@ -152,11 +152,11 @@ def test_wrong_images_are_one_clear_line(load: Load) -> None:
         generator.encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"float32 \[1, 3, 16, 16\], expected uint8"):
         generator.encode(torch.zeros(1, 3, 16, 16))
-    with pytest.raises(ValueError, match="no images to project"):
+    with pytest.raises(ValueError, match="found a batch of 0 images"):
         generator.encode(torch.zeros(0, 3, 16, 16, dtype=torch.uint8))
 
 
-def test_broken_weights_are_told(load: Load, network: StyleGAN2) -> None:
+def test_broken_weights_are_reported(load: Load, network: StyleGAN2) -> None:
     network.synthesis.block(16).torgb.bias[0] = float("nan")
     with pytest.raises(ValueError, match=r"not finite: the weights of .* generator.projection.lr"):
         load(steps=1).project(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
@@ -176,7 +176,7 @@ def test_labelers_are_bound_to_the_settings(load: Load) -> None:
     assert settings["projection.perceptual"] == "none"
 
 
-def test_perceptual_loss_is_used_when_its_weights_are_at_hand(load: Load, cache: Path) -> None:
+def test_perceptual_loss_is_used_if_its_weights_are_cached(load: Load, cache: Path) -> None:
     assert find_weights("auto") is None
     path = save_alexnet(cache / "alexnet-owt-7be5be79.pth")
     assert find_weights("auto") == path

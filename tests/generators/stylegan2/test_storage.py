@@ -37,7 +37,7 @@ def test_half_precision_weights_become_float32(tiny_config: NetworkConfig) -> No
     assert {t.dtype for t in found.state_dict().values()} == {torch.float32}
 
 
-def test_nothing_there_is_one_clear_line(tmp_path: Path) -> None:
+def test_an_empty_folder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no StyleGAN2 generator at .*\.pkl"):
         load(tmp_path)
 
@@ -58,7 +58,7 @@ def test_damaged_weights_are_named(saved: Path) -> None:
         load(saved)
 
 
-def test_weights_of_another_network_are_refused(saved: Path) -> None:
+def test_weights_of_a_different_network_are_refused(saved: Path) -> None:
     info = json.loads((saved / INFO_FILE).read_text())
     info["network"]["mapping_layers"] = 3
     (saved / INFO_FILE).write_text(json.dumps(info))

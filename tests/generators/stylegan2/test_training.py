@@ -1,5 +1,6 @@
 """Training a tiny StyleGAN2, and resuming it exactly."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,6 @@ def images() -> Tensor:
     return torch.randint(0, 256, (10, 3, 16, 16), generator=rng).to(torch.uint8)
 
 
-class StopAfter(training.Callback):
-    """Interrupts the run after a step, as Ctrl-C does."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_writes_what_generators_load(
     images: Tensor, tmp_path: Path, precision: str
@@ -67,11 +57,13 @@ def test_training_writes_what_generators_load(
 
 
 @pytest.mark.parametrize("stop_at", [4, 5])
-def test_an_interrupted_run_resumes_exactly(images: Tensor, tmp_path: Path, stop_at: int) -> None:
+def test_an_interrupted_run_resumes_exactly(
+    images: Tensor, tmp_path: Path, stop_after: Callable, stop_at: int
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     training.train(images, whole, config(), device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        training.train(images, broken, config(), device="cpu", progress=[StopAfter(stop_at)])
+        training.train(images, broken, config(), device="cpu", progress=[stop_after(stop_at)])
     assert not (broken / INFO_FILE).exists()
     training.train(images, broken, config(), device="cpu")
     expected, found = load_file(whole / WEIGHTS_FILE), load_file(broken / WEIGHTS_FILE)
@@ -84,36 +76,36 @@ def test_an_interrupted_run_resumes_exactly(images: Tensor, tmp_path: Path, stop
     assert all(torch.equal(a, b) for a, b in zip(*(c.values() for c in checkpoints), strict=True))
 
 
-def test_resuming_with_other_settings_is_refused(images: Tensor, tmp_path: Path) -> None:
+def test_resuming_with_different_settings_is_refused(images: Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(steps=1), device="cpu")
     with pytest.raises(ValueError, match=r"path_weight 2\.0, not 1\.0"):
         training.train(images, tmp_path, config(steps=1, path_weight=1.0), device="cpu")
 
 
-def test_a_diverged_training_is_no_success(images: Tensor, tmp_path: Path) -> None:
+def test_a_diverged_training_fails(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="diverged"):
         training.train(images, tmp_path, config(lr=1e30), device="cpu")
     assert not (tmp_path / INFO_FILE).exists()
 
 
-def test_training_goes_on_from_another_generator(images: Tensor, tmp_path: Path) -> None:
+def test_training_continues_from_another_generator(images: Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
     before, after = load_file(first / WEIGHTS_FILE), load_file(second / WEIGHTS_FILE)
     for name in before:
-        assert torch.allclose(before[name], after[name], atol=0.05), name  # w_avg goes on moving
+        assert torch.allclose(before[name], after[name], atol=0.05), name  # w_avg keeps moving
     for setting, value in (("channel_max", 4), ("image_size", 32), ("latent_dim", 4)):
         with pytest.raises(ValueError, match=f"set {setting}="):
             training.start_network(config(**{setting: value}), init=str(first))
 
 
-def test_the_discriminator_comes_along(images: Tensor, tmp_path: Path) -> None:
+def test_training_continues_with_its_discriminator(images: Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     network = training.start_network(config(), str(tmp_path))
-    going_on = training.start_discriminator(network, str(tmp_path)).state_dict()
+    found = training.start_discriminator(network, str(tmp_path)).state_dict()
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(last[f"discriminator.{k}"], v) for k, v in going_on.items())
+    assert all(torch.equal(last[f"discriminator.{k}"], v) for k, v in found.items())
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):
         training.start_discriminator(network, str(tmp_path))
@@ -126,7 +118,7 @@ def test_a_training_may_be_made_longer_or_shorter(images: Tensor, tmp_path: Path
     training.train(images, grown, config(steps=6), device="cpu")
     expected, found = load_file(whole / WEIGHTS_FILE), load_file(grown / WEIGHTS_FILE)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    training.train(images, grown, config(steps=2), device="cpu")  # what there is, is kept
+    training.train(images, grown, config(steps=2), device="cpu")  # shorter: the result is kept
     assert all(torch.equal(v, load_file(grown / WEIGHTS_FILE)[k]) for k, v in found.items())
 
 
@@ -205,7 +197,7 @@ class TestLosses:
         assert distance < 0.3 * float(mapping(z).mean(dim=0).detach().norm()) + 0.1
 
 
-def test_settings_that_make_no_network_are_refused() -> None:
+def test_settings_that_describe_no_network_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image_size\n.*power of two"):
         config(image_size=24)
     with pytest.raises(ValueError, match="leaves no channel"):
@@ -230,7 +222,7 @@ def test_settings_out_of_range_are_named_as_they_were_given(wrong: dict[str, Any
         config(**wrong)
 
 
-def test_a_network_of_classes_is_no_start(tmp_path: Path) -> None:
+def test_a_network_with_classes_is_no_start(tmp_path: Path) -> None:
     network = config().network().model_copy(update={"c_dim": 3})
     save(training.StyleGAN2(network), tmp_path)
     assert load(tmp_path).config.c_dim == 3

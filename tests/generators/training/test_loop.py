@@ -1,5 +1,10 @@
-"""What trainings of all kinds of generators share."""
+"""What all kinds of generator share in training."""
 
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from generators.training import loop as training
@@ -20,3 +25,19 @@ def test_augmentation_only_moves_pixels() -> None:
     assert not torch.equal(moved, x)
     torch.testing.assert_close(moved.flatten(2).sort().values, x.flatten(2).sort().values)
     assert training.augment(x, False, False, rng) is x
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    def save_checkpoint(path: Path, weights_only: bool) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(b"previous")
+    trainer = SimpleNamespace(global_step=3, save_checkpoint=save_checkpoint)
+    with pytest.raises(OSError, match="No space left"):
+        training.KeepLast(last).on_train_epoch_end(
+            trainer, SimpleNamespace(ema=torch.nn.Linear(1, 1))
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert last.read_bytes() == b"previous"

@@ -1,25 +1,18 @@
-"""The ensemble against torch's own layers; whole images are the matter of test_inference."""
+"""The ensemble against torch's own layers; test_inference tests whole images."""
 
 from __future__ import annotations
 
 import torch
 
-from generators.base import FeatureMaps
 from labelers.ensemble.classifiers import Ensemble, group_by_size
-
-
-def trained_like(features: FeatureMaps, hidden: tuple[int, ...] = (7, 6)) -> Ensemble:
-    """An ensemble whose normalisation is not the identity, in eval mode."""
-    rng = torch.Generator().manual_seed(3)
-    ensemble = Ensemble(features.spec, 5, hidden, members=3, rng=rng)
-    for tensor in ensemble.state_dict().values():
-        tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.1 * tensor)
-    return ensemble.eval()
 
 
 def test_members_train_like_separate_networks(random_features):
     """Batch statistics, running statistics and outputs are those of torch's own layers."""
-    ensemble = trained_like(random_features).train()
+    rng = torch.Generator().manual_seed(3)
+    ensemble = Ensemble(random_features.spec, 5, (7, 6), members=3, rng=rng)
+    for tensor in ensemble.state_dict().values():  # the normalisation is not the identity
+        tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.1 * tensor)
     x = torch.randn(3, 11, 14, generator=torch.Generator().manual_seed(5))
     singles = []
     for m in range(3):

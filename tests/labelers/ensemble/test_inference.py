@@ -14,7 +14,7 @@ from labelers.ensemble.inference import FoldedEnsemble
 from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo, Prediction
 
 SIZE = (16, 24)
-LEARNT_SIZE = (96, 128)
+TRAINED_SIZE = (96, 128)
 MAPS = {
     "several sizes": {"a": (3, 4, 6), "b": (5, 8, 12), "c": (2, 4, 6), "d": (4, 16, 24)},
     "one map": {"a": (6, 8, 8)},
@@ -101,7 +101,7 @@ def test_golden_logits(golden, golden_features, golden_ensemble):
 
 
 def test_golden_logits_whatever_the_order_of_maps(golden, golden_features, golden_states):
-    """Input channels follow the spec given, even where maps of one size are apart in it."""
+    """Input channels follow the spec, even if maps of one size are not adjacent in it."""
     split = {
         "head": golden_features["map0"][:, :5],
         "other": golden_features["map1"],
@@ -138,7 +138,7 @@ def test_every_vote_with_every_uncertainty(vote, uncertainty):
 
 
 def test_votes_and_uncertainties_are_alternatives():
-    """None of them is another under a second name."""
+    """No two of them are the same under different names."""
     features = random_maps(MAPS["several sizes"], images=3)
     labeler = as_labeler(trained_like(features, members=4))
     masks = [labeler.predict(features, vote=v).mask for v in ("majority", "soft", "log_soft")]
@@ -218,26 +218,26 @@ def test_weights_are_copies(dtype):
 
 
 @pytest.fixture(scope="module")
-def learnt() -> tuple[FeatureMaps, Ensemble]:
-    """Two images of regions of five classes, and an ensemble that has learnt to tell them apart.
+def trained() -> tuple[FeatureMaps, Ensemble]:
+    """Two images of regions of five classes, and an ensemble trained to distinguish them.
 
-    Each class has its own mean feature, in every map; members are sure but at the borders.
+    Each class has its own mean feature in every map; members are unsure at borders only.
     """
     rng = torch.Generator().manual_seed(5)
-    rows, columns = (torch.arange(s) for s in LEARNT_SIZE)
-    centres = torch.rand(2, 15, 2, generator=rng) * torch.tensor(LEARNT_SIZE)
+    rows, columns = (torch.arange(s) for s in TRAINED_SIZE)
+    centres = torch.rand(2, 15, 2, generator=rng) * torch.tensor(TRAINED_SIZE)
     distance = (rows[:, None, None] - centres[:, None, None, :, 0]) ** 2
     distance = distance + (columns[:, None] - centres[:, None, None, :, 1]) ** 2
     target = distance.argmin(3) % 5  # [2, H, W]
     maps = {}
     for name, shape in {"a": (24, 6, 8), "b": (16, 12, 16), "c": (8, 24, 32)}.items():
-        step = LEARNT_SIZE[0] // shape[1]
+        step = TRAINED_SIZE[0] // shape[1]
         seen = target[:, step // 2 :: step, step // 2 :: step]
         means = torch.randn(5, shape[0], generator=rng)
         maps[name] = means[seen].permute(0, 3, 1, 2) + torch.randn(2, *shape, generator=rng)
     features = FeatureMaps(maps)
     ensemble = Ensemble(features.spec, 5, (32, 16), 10, rng)
-    pixels = upsampled(features, ensemble, LEARNT_SIZE)
+    pixels = upsampled(features, ensemble, TRAINED_SIZE)
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=0.01)
     for _ in range(100):
         batch = torch.randint(len(pixels), (10, 256), generator=rng)
@@ -246,22 +246,22 @@ def learnt() -> tuple[FeatureMaps, Ensemble]:
         loss.backward()
         optimizer.step()
     ensemble.eval()
-    mask, js = plain_prediction(features, ensemble, LEARNT_SIZE)
+    mask, js = plain_prediction(features, ensemble, TRAINED_SIZE)
     assert (mask == target).float().mean() > 0.95
     assert 0.001 < js.mean() < 0.1
     return features, ensemble
 
 
-def test_learnt_labels_equal_the_plain_way(learnt):
-    features, ensemble = learnt
-    ours = as_labeler(ensemble, LEARNT_SIZE).predict(features)
-    assert_same(ours, plain_prediction(features, ensemble, LEARNT_SIZE))
+def test_trained_labels_equal_the_plain_way(trained):
+    features, ensemble = trained
+    ours = as_labeler(ensemble, TRAINED_SIZE).predict(features)
+    assert_same(ours, plain_prediction(features, ensemble, TRAINED_SIZE))
 
 
-@pytest.mark.parametrize("size", [LEARNT_SIZE, (91, 133)])
+@pytest.mark.parametrize("size", [TRAINED_SIZE, (91, 133)])
 @pytest.mark.parametrize("vote", ["majority", "soft", "log_soft"])
-def test_bfloat16_agrees_on_999_labels_of_1000(learnt, size, vote):
-    features, ensemble = learnt
+def test_bfloat16_agrees_on_999_labels_of_1000(trained, size, vote):
+    features, ensemble = trained
     mask, js = plain_prediction(features, ensemble, size, vote)
     ours = as_labeler(ensemble, size, torch.bfloat16).predict(features, vote=vote)
     assert (ours.mask == mask).float().mean() >= 0.999

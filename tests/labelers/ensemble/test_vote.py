@@ -36,13 +36,13 @@ def test_majority_tie_goes_to_the_smallest_id(choices, winner):
 
 
 @pytest.mark.parametrize("vote", VOTES)
-def test_what_is_not_a_number_gets_some_class(vote):
-    """An index beyond the classes would break a GPU's context; the uncertainty tells of it."""
+def test_nan_gets_some_class(vote):
+    """An index beyond the classes would break a GPU's context; the uncertainty is NaN."""
     assert elect(torch.full((3, 5, 4), torch.nan), vote).lt(5).all()
 
 
 def test_votes_differ_as_they_should():
-    """Two lukewarm members for class 1, one sure of class 0; then one that excludes class 0."""
+    """Two lukewarm members for class 1, one sure of class 0; then a veto against class 0."""
     p = torch.tensor([[0.4, 0.6], [0.4, 0.6], [0.95, 0.05], [1e-6, 1.0]])
     lukewarm = p[:3].log()[:, :, None]
     assert [elect(lukewarm, vote).item() for vote in VOTES] == [1, 0, 0]

@@ -1,4 +1,4 @@
-"""What is told before training is what training then takes."""
+"""The budget announced before training is what training takes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CONFIG = LabelerConfig(
 
 def test_disk(tmp_path, monkeypatch):
     features = FeatureMaps({"a": torch.randn(4, 40, 8, 8), "b": torch.randn(4, 10, 16, 16)})
-    told = budget(features.spec, 4, (16, 16), 3, CONFIG)
+    found = budget(features.spec, 4, (16, 16), 3, CONFIG)
     store = FeatureStore(tmp_path / "features", features.spec, 4, CONFIG.feature_dtype)
     store.append(features)
     files = (tmp_path / "features").glob("*.features")
-    assert told.features_bytes == sum(file.stat().st_size for file in files)
+    assert found.features_bytes == sum(file.stat().st_size for file in files)
 
     monkeypatch.setattr("labelers.training.trainer.CHECKPOINT_SEC", 0)
     masks = torch.randint(3, (4, 16, 16), dtype=torch.uint8)
@@ -37,17 +37,17 @@ def test_disk(tmp_path, monkeypatch):
         data_digest="",
         checkpoint=checkpoint,
     )
-    assert told.checkpoint_bytes == pytest.approx(checkpoint.stat().st_size, rel=0.1)
+    assert found.checkpoint_bytes == pytest.approx(checkpoint.stat().st_size, rel=0.1)
 
 
 def test_weights():
     features = FeatureMaps({"a": torch.randn(1, 40, 8, 8)})
     ensemble = Ensemble(features.spec, 3, (64, 32), 3)
-    told = budget(features.spec, 1, (16, 16), 3, CONFIG)
-    assert told.weights == pytest.approx(sum(p.numel() for p in ensemble.parameters()), rel=0.01)
+    found = budget(features.spec, 1, (16, 16), 3, CONFIG)
+    assert found.weights == pytest.approx(sum(p.numel() for p in ensemble.parameters()), rel=0.01)
 
 
-def test_memory_grows_with_what_it_is_taken_by():
+def test_memory_grows_with_the_training():
     spec = FeatureMaps({"a": torch.empty(1, 400, 8, 8)}).spec
     least = budget(spec, 10, (16, 16), 3, CONFIG).working_bytes
     for changed in (

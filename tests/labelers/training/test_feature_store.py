@@ -1,4 +1,4 @@
-"""Features on disk: what is read equals what was appended, also after an interruption."""
+"""Features on disk: what is read equals what was appended, even after an interruption."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_maps_of_one_image(random_features: FeatureMaps, tmp_path):
         assert torch.equal(tensor, random_features[name][1:].half())
 
 
-def test_goes_on_where_it_was_interrupted(random_features: FeatureMaps, tmp_path):
+def test_resumes_where_it_was_interrupted(random_features: FeatureMaps, tmp_path):
     store = FeatureStore(tmp_path, random_features.spec, 2, "float32")
     store.append(random_features.select(slice(0, 1)))
     with (tmp_path / "4x6.features").open("ab") as file:
@@ -50,7 +50,7 @@ def test_goes_on_where_it_was_interrupted(random_features: FeatureMaps, tmp_path
 
 
 @pytest.mark.parametrize("damage", ["dtype", "spec", "source", "short file", "damaged index"])
-def test_starts_anew_where_nothing_can_be_used(random_features: FeatureMaps, tmp_path, damage):
+def test_starts_over_if_nothing_can_be_reused(random_features: FeatureMaps, tmp_path, damage):
     filled(tmp_path, random_features)
     spec, dtype, source = random_features.spec, "float32", ""
     if damage == "dtype":
@@ -73,7 +73,7 @@ def test_values_beyond_half_precision_are_refused(random_features: FeatureMaps, 
     assert filled(tmp_path, large, "float32").written == 2
 
 
-def test_a_full_disk_is_an_error_and_no_damage(random_features, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_without_damage(random_features, tmp_path, monkeypatch):
     store = FeatureStore(tmp_path, random_features.spec, 2, "float32")
 
     def full(*_):
@@ -86,7 +86,7 @@ def test_a_full_disk_is_an_error_and_no_damage(random_features, tmp_path, monkey
     assert filled(tmp_path, random_features).features(0)["d"].equal(random_features["d"][:1])
 
 
-def test_delete_leaves_what_is_not_its_own(random_features: FeatureMaps, tmp_path):
+def test_delete_leaves_other_files(random_features: FeatureMaps, tmp_path):
     store = filled(tmp_path / "a", random_features)
     store.delete()
     assert not (tmp_path / "a").exists()

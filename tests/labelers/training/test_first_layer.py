@@ -1,4 +1,4 @@
-"""The first layer written out is the first layer as autograd has it."""
+"""The hand-written first layer equals that of autograd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_equals_autograd(dtype, close):
         torch.nn.init.normal_(parameter, generator=rng)
     ours = FirstLayer(linear, batch=8, dtype=dtype)
     factor = torch.randn(3, 6, 8, generator=rng)
-    for _ in range(2):  # memory that is used again
+    for _ in range(2):  # memory that is reused
         ours.pixels.copy_(torch.randn(3, 8, 20, generator=rng))
         linear.zero_grad()
         output = ours.forward()

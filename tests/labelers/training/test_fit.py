@@ -63,7 +63,7 @@ def same_weights(a: Labeler, b: Labeler) -> bool:
 def test_learns_and_reports(config):
     seen: list[Report] = []
     labeler = train(config, progress=seen.append)
-    features, masks = toy(seed=1)  # the same shapes in other noise
+    features, masks = toy(seed=1)  # the same shapes in different noise
     prediction = labeler.predict(features)
     assert (prediction.mask == masks).float().mean() > 0.97
     steps = [report.step for report in seen]
@@ -76,7 +76,7 @@ def test_learns_and_reports(config):
 
 
 @KINDS
-def test_same_seed_same_weights_and_another_seed_others(config):
+def test_the_seed_decides_the_weights(config):
     first = train(config)
     assert same_weights(first, train(config))
     other = train(config.model_copy(update={"seed": 1}))
@@ -119,7 +119,7 @@ def test_features_on_disk_teach_the_same(config, tmp_path):
 
 
 def test_normalisation_ends_in_the_weights():
-    """Channels of any scale and offset give the same labeler, but for the first layer."""
+    """Channels of any scale and offset give the same labeler, except for the first layer."""
     features, _ = toy()
     moved = FeatureMaps({name: 50 * tensor + 200 for name, tensor in features.items()})
     plain, other = train(FAST), train(FAST, features=moved)
@@ -127,7 +127,7 @@ def test_normalisation_ends_in_the_weights():
 
 
 def test_balanced_classes_are_found_more_often():
-    """A class of 21 pixels in 4096 that the features barely tell from the background."""
+    """A class of 21 pixels in 4096 that the features barely separate from the background."""
     _, masks = toy()
     masks[masks == 2] = 0
     masks[0, :3, :7] = 2
@@ -167,7 +167,7 @@ def test_a_stopped_member_keeps_what_it_had(monkeypatch):
 
 
 class Killed(Exception):
-    """What happens to a process in the middle of its work."""
+    """The end of a process in the middle of its work."""
 
 
 def interrupted_at(step: int):
@@ -190,7 +190,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(config, tmp_path, mo
     with pytest.raises(Killed):
         train(config, checkpoint=checkpoint, progress=interrupted_at(100))
     resumed = train(config, checkpoint=checkpoint, progress=seen.append)
-    assert seen[0].step == 100  # what was lost: the steps since the checkpoint at 50
+    assert seen[0].step == 100  # only the steps since the checkpoint at 50 were lost
     assert same_weights(whole, resumed)
     assert whole.info == resumed.info
 
@@ -205,11 +205,11 @@ def test_members_that_stopped_before_the_interruption(tmp_path, monkeypatch):
     assert same_weights(whole, train(config, checkpoint=checkpoint))
 
 
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_different_training_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("labelers.training.trainer.CHECKPOINT_SEC", 0)
     checkpoint = tmp_path / "checkpoint"
     train(checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="checkpoint belongs to a training with other settings"):
+    with pytest.raises(ValueError, match="checkpoint belongs to a training with different"):
         train(CONFIG.model_copy(update={"seed": 1}), checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(ValueError, match="checkpoint is damaged"):
@@ -235,6 +235,6 @@ def test_wider_and_deeper_members(hidden):
     assert (labeler.predict(features).mask == masks).float().mean() > 0.97
 
 
-def test_as_many_masks_as_images():
+def test_masks_and_images_must_match():
     with pytest.raises(ValueError, match="3 masks for features of 4 images"):
         train(masks=toy()[1][:3])

@@ -20,7 +20,7 @@ def small(hidden: tuple[int, ...] = (12, 8), classes: int = 3) -> Ensemble:
 
 
 def first(ensemble: Ensemble, pixels: torch.Tensor) -> torch.Tensor:
-    """What the first linear layer gives for vectors `[M, B, C]`."""
+    """The output of the first linear layer for vectors `[M, B, C]`."""
     return ensemble.linears[0](pixels.transpose(1, 2))
 
 
@@ -81,7 +81,7 @@ def test_the_regularised_loss_is_the_sum_of_both():
 
 @pytest.mark.parametrize(("weight", "aligned"), [(0.0, False), (2.0, True)])
 def test_features_move_to_the_simplex(weight, aligned):
-    """The mean feature of each class points to its vertex, and does not without the regulariser."""
+    """The mean feature of each class points to its vertex, but only with the regulariser."""
     ensemble, random, classes = small((16, 8), classes=4), rng(), torch.arange(4).repeat(2, 16)
     centres = torch.randn(4, 5, generator=random)
     etf = torch.stack([simplex_etf(8, 4, random) for _ in range(2)])

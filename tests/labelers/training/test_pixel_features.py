@@ -38,7 +38,7 @@ def test_half_precision_tables(random_features: FeatureMaps):
     torch.testing.assert_close(ours, plain(random_features).flatten(0, 1), rtol=3e-3, atol=3e-3)
 
 
-def test_memory_given_is_filled_in_its_own_type(random_features: FeatureMaps):
+def test_given_memory_is_filled_in_its_own_dtype(random_features: FeatureMaps):
     pixels = torch.tensor([[5, 700, 5], [0, 767, 384]])
     out = torch.full((2, 3, 14), float("nan"), dtype=torch.bfloat16)
     assert reader(random_features).gather(pixels, out) is out
@@ -61,7 +61,7 @@ def test_normalised_channels(random_features: FeatureMaps):
 
 
 def test_normalisation_precedes_rounding(random_features: FeatureMaps):
-    """300.5 and 301.5 are equal in bfloat16; what is normalised first is not."""
+    """300.5 and 301.5 are equal in bfloat16, but not if they are normalised first."""
     features = FeatureMaps({"a": torch.tensor([300.5, 301.5]).view(1, 1, 1, 2)})
     out = torch.empty(2, 1, dtype=torch.bfloat16)
     normalisation = Normalisation(torch.ones(1), torch.full((1,), -301.0))

@@ -1,4 +1,4 @@
-"""Which pixels are learnt from, and the order in which members see them."""
+"""The pixels to learn from, and the order in which members see them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_ids_beyond_the_classes_are_refused():
         training_pixels(masks, classes=5, min_class_pixels=0)
 
 
-def test_every_pass_shows_every_pixel_once_in_an_order_of_its_own():
+def test_every_pass_shows_every_pixel_once_in_its_own_order():
     pixels = torch.arange(100, 130)
     orders = PixelOrders(pixels, members=2, batch_pixels=10, seed=0)
     assert orders.per_epoch == 3
@@ -44,7 +44,7 @@ def test_every_pass_shows_every_pixel_once_in_an_order_of_its_own():
     assert len({tuple(row.tolist()) for row in seen}) == 4
 
 
-def test_any_step_can_be_had_first():
+def test_any_step_can_come_first():
     def orders() -> PixelOrders:
         return PixelOrders(torch.arange(33), members=3, batch_pixels=8, seed=5)
 

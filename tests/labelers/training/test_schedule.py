@@ -8,7 +8,7 @@ from labelers.config import FastTraining, ReferenceTraining
 from labelers.training.schedule import StoppingRule, learning_rate
 
 
-def test_the_reference_learns_at_one_rate():
+def test_the_reference_has_a_constant_rate():
     training = ReferenceTraining(lr=0.25)
     assert {learning_rate(training, step) for step in (0, 10, 10**6)} == {0.25}
 
