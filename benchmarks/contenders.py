@@ -132,7 +132,7 @@ def results(runs: list[Run], device: torch.device) -> list[dict[str, Any]]:
 
 
 def results_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Print the figures, without the single repeats.
+    """The figures, without the single repeats.
 
     `features` is their time relative to sampling, `peak` the TFLOP/s of a plain product, `used` the
     utilisation of it, and `bound` the utilisation that memory would allow.

@@ -139,7 +139,7 @@ def scores_of(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, lis
 
 
 def scores_table(scores: dict[str, list[float]], title: str) -> Table:
-    """Print mean and standard deviation over the seeds."""
+    """Mean and standard deviation over the seeds."""
     table = Table(title=title)
     for column in ("trained on", "mean", "std", "seeds"):
         table.add_column(column)
