@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from train_seg.evaluation.evaluate import Evaluation
     from train_seg.evaluation.report import Report
     from train_seg.evaluation.robustness import Robustness
-
-    TestSet = tuple[torch.Tensor, torch.Tensor, str]  # images, masks, description
 
 # Nothing in the package was trained on these renderings: training used indices below 200 000.
 DEMO_TEST_INDICES = range(1_000_000, 1_000_200)
@@ -37,6 +35,14 @@ class Predictor:
     palette: list[list[int]]
     image_size: tuple[int, int]
     name: str
+
+
+class TestSet(NamedTuple):
+    """Images uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]`, and what they are, for the title."""
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    description: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
         figure_type()  # a missing package is reported before the work, not after it
     names = [] if wanted.corruptions is None else corruption_names(wanted.corruptions)
     sets = _test_sets(predictors, wanted.labeled)
-    images = sum(len(s[0]) for s in sets) * (1 + len(names) * len(SEVERITIES))
+    images = sum(len(test.images) for test in sets) * (1 + len(names) * len(SEVERITIES))
     with _Scoring(images, console) as scoring:
         evaluations = [
             scoring.evaluate(predictor, test, wanted)
@@ -160,7 +166,7 @@ def _check(predictors: Sequence[Predictor], wanted: Measurement) -> None:
         if other.classes != first.classes:
             raise ValueError(
                 f"{other.name} has the classes {', '.join(other.classes)}, {first.name} "
-                f"{', '.join(first.classes)}: only models of the same classes can be averaged"
+                f"{', '.join(first.classes)}: only models with the same classes can be averaged"
             )
 
 
@@ -178,7 +184,7 @@ def _test_sets(predictors: Sequence[Predictor], labeled: Sequence[Path]) -> list
         from factory_core.annotated.annotations import read_annotations
 
         found = read_annotations(folder, size, classes)
-        return found.images, found.masks, f"{len(found.images)} images of {folder}"
+        return TestSet(found.images, found.masks, f"{len(found.images)} images of {folder}")
 
     return [load(folder, p.image_size) for folder, p in zip(folders, predictors, strict=True)]
 
@@ -211,11 +217,10 @@ class _Scoring:
     def evaluate(self, predictor: Predictor, test: TestSet, wanted: Measurement) -> Evaluation:
         from train_seg.evaluation.evaluate import evaluate
 
-        images, masks, _ = test
         return evaluate(
             self._counted(predictor),
-            images,
-            masks,
+            test.images,
+            test.masks,
             predictor.classes,
             wanted.batch_size,
             wanted.splits,
@@ -240,8 +245,8 @@ class _Scoring:
                 continue
             results = robustness(
                 [self._counted(predictors[i]) for i in group],
-                test[0],
-                test[1],
+                test.images,
+                test.masks,
                 predictors[0].classes,
                 [evaluations[i].scores.miou for i in group],
                 names,
@@ -254,8 +259,9 @@ class _Scoring:
 
 
 def _title(predictors: Sequence[Predictor], sets: Sequence[TestSet]) -> str:
-    names, sizes = {s[2] for s in sets}, {p.image_size for p in predictors}
-    what = names.pop() if len(names) == 1 else f"{len(names)} test sets"
+    descriptions = {test.description for test in sets}
+    sizes = {predictor.image_size for predictor in predictors}
+    what = descriptions.pop() if len(descriptions) == 1 else f"{len(descriptions)} test sets"
     height, width = predictors[0].image_size
     where = f"at {height} x {width}" if len(sizes) == 1 else "each at the size of its model"
     return f"{what}, {where}"
@@ -283,4 +289,4 @@ def _demo_images(classes: Sequence[str], size: tuple[int, int]) -> TestSet:
     pairs = [render(i, height) for i in DEMO_TEST_INDICES]
     images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))
-    return images.contiguous(), masks, f"{len(images)} unseen renderings"
+    return TestSet(images.contiguous(), masks, f"{len(images)} unseen renderings")
