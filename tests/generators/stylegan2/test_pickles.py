@@ -159,6 +159,7 @@ print(opened, refused, events)
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_executed_imported_or_opened(snapshot: Callable, tmp_path: Path) -> None:
     good = write(tmp_path / "good.pkl", snapshot())
     hostile = hostile_files(tmp_path, snapshot)
