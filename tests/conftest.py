@@ -3,15 +3,40 @@ StyleGAN2-ADA pickles built as the original program writes them.
 """
 
 import collections
+import io
+import os
 import pickle
+import shutil
 import sys
+import tempfile
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NamedTuple
+
+# Tiny networks gain nothing from threads, and the tests run in several processes. Read by torch
+# when it is imported, here and in the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
 from factory import cli
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of its own for the Ray of each test process: they share files in the usual one."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # pytest's are too long for the sockets in it
+    os.mkdir(os.path.join(folder, "ray"))  # which ray.cluster_utils expects to be there
+    os.environ["RAY_TMPDIR"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Whatever a test sets for torch ends with it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 class Result(NamedTuple):
@@ -20,21 +45,21 @@ class Result(NamedTuple):
     err: str
 
 
-@pytest.fixture
-def factory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+@pytest.fixture(scope="session")
+def factory() -> Callable[..., Result]:
     """`factory("evaluate", "--demo")` -> exit code, standard output, standard error."""
 
     def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["factory", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["factory", *map(str, arguments)])
+            patch.setenv("COLUMNS", "200")
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return Result(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     return run
 

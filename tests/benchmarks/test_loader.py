@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.loader import check_same_pixels, ours, plain, write_both
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

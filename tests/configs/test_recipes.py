@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from factory.recipe import load_recipe, preset_names
 from factory.recipe.weights import PUBLISHED
+from factory.reports import preview
 from factory_core.annotated.annotations import read_annotations
 from factory_core.dataset import open_dataset
 
@@ -24,14 +24,14 @@ PAPER = {
 }
 # The network of `conftest.checkpoint`; two samplings steps; a few optimiser steps.
 SMALL = ("generator.image_size=32", "generator.channels_per_head=32", "generator.steps=2")
-SHORT = ("labeler.members=2", "labeler.training.max_epochs=1")
+SHORT = ("labeler.members=1", "labeler.training.max_epochs=1")
 every_recipe = pytest.mark.parametrize("name", PAPER)
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(preview, "TILE", 32)  # drawing takes longer than making the samples
 
 
 def test_every_preset_is_tested() -> None:
@@ -82,6 +82,7 @@ def test_without_the_checkpoint(name: str, tmp_path: Path, factory: Callable) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @every_recipe
 def test_from_first_to_last(
     name: str, checkpoint: Path, annotate: Callable, factory: Callable, tmp_path: Path

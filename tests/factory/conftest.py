@@ -1,116 +1,20 @@
-"""A whole job in milliseconds: tiny stand-ins for generator and labeler, that can be disturbed."""
+"""Tiny jobs and models, and buckets."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 import torch
 
-from factory.pipeline.executors import Executor
-from factory.pipeline.job import Job
-from factory.pipeline.progress import OnProgress, ignore
-from factory.pipeline.run import run
-from factory.recipe import ResolvedRecipe, load_recipe, resolve
-from factory_core.dataset import Manifest
+from factory.reports import preview
 from factory_core.storage import Store, open_store
-from generators.base import FeatureMaps, sample_seed
-
-SIZE = (16, 16)
-
-
-@dataclass
-class Prediction:
-    mask: torch.Tensor
-    uncertainty: torch.Tensor
-    pixel_uncertainty: torch.Tensor
-
-
-@dataclass
-class TinyModels:
-    """Generator and labeler in one. `made` is what was sampled; `disturb` sees it first."""
-
-    made: list[int] = field(default_factory=list)
-    disturb: Callable[[Sequence[int]], None] = lambda indices: None
-    broken: set[int] = field(default_factory=set)  # samples of no finite uncertainty
-    image_size: tuple[int, int] = SIZE
-
-    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
-        self.disturb(indices)
-        self.made.extend(indices)
-        noise = [
-            np.random.default_rng(sample_seed(0, i)).integers(0, 256, (3, *SIZE), np.uint8)
-            for i in indices
-        ]
-        images = torch.from_numpy(np.stack(noise))
-        return images, self.encode(images, indices)
-
-    def encode(self, images: torch.Tensor, indices: Sequence[int]) -> FeatureMaps:
-        maps = images.float() / 255
-        for place, index in enumerate(indices):
-            if index in self.broken:
-                maps[place] = torch.nan
-        return FeatureMaps({"image": maps})
-
-    def check(self, generator: Any) -> None:
-        pass
-
-    def predict(
-        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
-    ) -> Prediction:
-        grey = features["image"].mean(1)
-        unsure = 0.5 - (grey - 0.5).abs()
-        return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure)
-
-
-@dataclass
-class Tiny:
-    """Jobs of shards of 8 candidates in batches of 3, 7 kept samples a final shard."""
-
-    folder: Path
-    models: TinyModels = field(default_factory=TinyModels)
-
-    def recipe(self, *overrides: str) -> ResolvedRecipe:
-        return resolve(load_recipe(str(self.folder / "tiny.yaml"), list(overrides)))
-
-    def load(self, *_: Any) -> Any:
-        return self.models, self.models
-
-    def job(self, out: Path | Store, n: int = 25, overrides: Sequence[str] = (), **how: Any) -> Job:
-        return Job.sampling(self.recipe(*overrides), n, out, load=self.load, **how)
-
-    def make(
-        self,
-        out: Path | Store,
-        n: int = 25,
-        overrides: Sequence[str] = (),
-        executor: Executor | None = None,
-        on_progress: OnProgress = ignore,
-        **how: Any,
-    ) -> Manifest:
-        return run(self.job(out, n, overrides, **how), executor, on_progress)
-
-    def label(self, images: Path, out: Path) -> Manifest:
-        return run(Job.labeling(self.recipe(), images, out, load=self.load))
-
-    def begin(self, out: Path | Store, shards: int, **more: Any) -> None:
-        """Make so many shards, then stop as Ctrl-C does."""
-
-        def stop(progress: Any) -> None:
-            if progress.shards_done == shards and progress.stage == "generate":
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            self.make(out, on_progress=stop, **more)
-        self.models.made.clear()
+from tests.stand_ins import SIZE, Tiny, by_value
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -120,7 +24,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    monkeypatch.setattr(preview, "TILE", SIZE[0])  # drawing is most of what a tiny job takes
     weights = tmp_path / "weights"
     weights.mkdir()
     (weights / "labeler.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
@@ -129,6 +34,12 @@ def tiny(tmp_path: Path) -> Tiny:
         f"labeler: {{weights: {weights}}}\ndataset: {{shard_size: 8, samples_per_shard: 7}}\n"
     )
     return Tiny(tmp_path)
+
+
+@pytest.fixture
+def shippable(tiny: Tiny) -> Tiny:
+    """`tiny`, of a kind that reaches Ray's workers, who cannot import what tests define."""
+    return by_value(tiny)
 
 
 def save_gan(folder: Path, seed: int = 0) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,12 +27,16 @@ CLASSES = ["ground", "red", "blue"]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny images gain nothing from threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _quick_loaders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loader processes are forked from one that has imported everything; slow tests spawn them."""
+    multiprocessing.set_forkserver_preload(["train_seg.training.train"])
+    if request.node.get_closest_marker("slow") is None:
+        quick = {"spawn": "forkserver"}
+        monkeypatch.setattr(
+            torch.multiprocessing,
+            "get_context",
+            lambda method=None: multiprocessing.get_context(quick.get(method, method)),
+        )
 
 
 def make_pair(index: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:

@@ -15,19 +15,23 @@ import pytest
 from factory.locking.lock import exclusive
 
 SECONDS = 300  # to wait, instead of for ever
-COMMAND = (
-    *(sys.executable, "-m", "factory", "generate", "--n", "200"),
+JOB = (
+    *("generate", "--n", "20000"),  # more than it can make before it is stopped
     *("--set", "generator.steps=2", "--set", "dataset.shard_size=2"),
 )
+FACTORY = ("-m", "factory")
 LOCAL, RAY = ("--executor", "local"), ("--workers", "1")
 
 
 def start(
-    out: Path, executor: Sequence[str] = LOCAL, until: str = "candidates/*_stats.json"
+    out: Path,
+    executor: Sequence[str] = LOCAL,
+    program: Sequence[str] = FACTORY,
+    until: str = "out/candidates/*_stats.json",
 ) -> subprocess.Popen[str]:
-    """The command, once there is a file `until`: at the latest when a shard is finished."""
+    """The job, once there is a file `until` beside `out`: as a rule, when a shard is finished."""
     process = subprocess.Popen(
-        [*COMMAND, *executor, "--out", str(out)],
+        [sys.executable, *program, *JOB, *executor, "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,13 +39,14 @@ def start(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     latest = time.monotonic() + SECONDS
-    while not list(out.glob(until)):
+    while not list(out.parent.glob(until)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < latest
         time.sleep(0.02)
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "number", "code"),
     [
@@ -59,7 +64,7 @@ def test_it_stops_clean_and_says_how_to_go_on(
     process.send_signal(number)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == code
-    assert error.strip() == "interrupted: rerun the command to resume"
+    assert error.strip().splitlines()[-1] == "interrupted: rerun the command to resume"
     names = {path.name for path in out.rglob("*") if path.is_file()}
     assert "job.json" in names
     assert not {name for name in names if name.startswith(".")}
@@ -68,12 +73,40 @@ def test_it_stops_clean_and_says_how_to_go_on(
         assert {f"{stem}.tar", f"{stem}.parquet"} <= names
 
 
+# The command, whose Ray takes until the signal is heard to start.
+SLOW_RAY = """
+import pathlib, sys, threading
+from factory.cli import main, stopping
+from factory.pipeline.executors.cluster import _quiet
+
+_quiet()
+import ray
+
+note, heard = pathlib.Path(sys.argv.pop(1)), threading.Event()
+init, stop = ray.init, stopping.Stopping._stop
+
+def slowly(**options):
+    note.touch()
+    heard.wait()
+    return init(**options)
+
+def noted(self, *signal):
+    heard.set()
+    stop(self, *signal)
+
+ray.init, stopping.Stopping._stop = slowly, noted
+main()
+"""
+
+
+@pytest.mark.slow
 def test_it_can_be_stopped_while_ray_starts(tmp_path: Path) -> None:
-    process = start(tmp_path / "out", RAY, until="candidates/job.json")
+    program = ("-c", SLOW_RAY, str(tmp_path / "starting"))
+    process = start(tmp_path / "out", RAY, program, until="starting")
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 143, error
-    assert error.strip() == "interrupted: rerun the command to resume"
+    assert error.strip().splitlines()[-1] == "interrupted: rerun the command to resume"
     assert not (tmp_path / "out").exists()
 
 
@@ -127,13 +160,14 @@ def test_a_signal_that_a_destructor_swallows_is_raised_again_but_not_into_cleani
     assert done.returncode == 143, done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_one_is_refused_until_the_first_is_killed(
     factory: Callable, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     first = start(out)
     try:
-        second = factory(*COMMAND[3:], *LOCAL, "--out", out)
+        second = factory(*JOB, *LOCAL, "--out", out)
         assert second.code == 1
         assert f"in use by another job (host {os.uname().nodename}, pid {first.pid})" in second.err
         assert len(second.err.strip().splitlines()) == 1

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from factory.demo.render import CLASSES, render_folder
@@ -28,7 +27,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_segmenter: Callable) -> 
 @pytest.fixture(autouse=True)
 def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
 BOTH = ("--model", "model_0", "--model", "model_1")

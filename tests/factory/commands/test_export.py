@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 from PIL import Image
 
 from factory.demo.render import CLASSES, render_folder
@@ -25,7 +24,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_segmenter: Callable) -> 
 @pytest.fixture(autouse=True)
 def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
 def refused(result, *words: str) -> None:

@@ -26,7 +26,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_segmenter: Callable) -> 
 @pytest.fixture(autouse=True)
 def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
 def predicted(factory: Callable, out: str, *arguments: object) -> dict[str, np.ndarray]:

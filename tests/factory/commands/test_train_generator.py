@@ -22,7 +22,6 @@ NETWORK = ("--set", "channel_base=128", "--set", "channel_max=8", "--set", "late
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     render_folder(tmp_path / "photos", range(6), size=32)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from factory.locking.lease import LOCK_NAME, Lease, leased
 from factory.locking.lock import exclusive
 from factory_core.storage import Store
 
+SECONDS = 300  # to wait, instead of for ever
 ELSEWHERE = Lease("elsewhere", 1, "another machine", "0123")
 
 
@@ -28,6 +32,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases in a hurry: what counts is their order, not their length."""
     monkeypatch.setattr(lease, "BEAT_SEC", 0.1)
     monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C, by which a lost lease stops a job; background jobs of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def sleep(monkeypatch: pytest.MonkeyPatch, instead: Callable[[float], None]) -> None:
+    """What leases, and nothing else in this process, do instead of sleeping."""
+    monkeypatch.setattr(lease, "time", SimpleNamespace(time=time.time, sleep=instead))
 
 
 def test_two_jobs_in_one_folder(tiny: Any, out: Store):
@@ -54,7 +71,7 @@ def test_a_clock_that_is_ahead_takes_no_lease_away(out: Store, monkeypatch: pyte
     out.write(LOCK_NAME, ELSEWHERE.to_bytes())
     alive = replace(ELSEWHERE, beats=1)
     # It beats while we watch.
-    monkeypatch.setattr(lease.time, "sleep", lambda _: out.write(LOCK_NAME, alive.to_bytes()))
+    sleep(monkeypatch, lambda _: out.write(LOCK_NAME, alive.to_bytes()))
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):
         pass
     assert lease.read_lease(out) == alive
@@ -63,14 +80,12 @@ def test_a_clock_that_is_ahead_takes_no_lease_away(out: Store, monkeypatch: pyte
 def test_the_last_of_two_that_take_over_has_it(out: Store, monkeypatch: pytest.MonkeyPatch):
     out.write(LOCK_NAME, replace(ELSEWHERE, host="gone").to_bytes())
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)
-    settle = time.sleep
 
     def meanwhile(seconds: float) -> None:
-        settle(seconds)
         if seconds == lease.SETTLE_SEC:
             out.write(LOCK_NAME, ELSEWHERE.to_bytes())
 
-    monkeypatch.setattr(lease.time, "sleep", meanwhile)
+    sleep(monkeypatch, meanwhile)
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):
         pass
 
@@ -78,12 +93,14 @@ def test_the_last_of_two_that_take_over_has_it(out: Store, monkeypatch: pytest.M
 def test_a_lease_is_renewed_and_its_loss_stops_the_job(out: Store):
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):  # noqa: PT012
         first = lease.read_lease(out)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + SECONDS
         while lease.read_lease(out) == first and time.monotonic() < deadline:
             time.sleep(0.02)
         assert lease.read_lease(out) != first
-        out.write(LOCK_NAME, ELSEWHERE.to_bytes())
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
+        # A beat may be on its way, and writes over what it has read before.
+        while lease.read_lease(out) != ELSEWHERE:
+            out.write(LOCK_NAME, ELSEWHERE.to_bytes())
+            time.sleep(3 * lease.BEAT_SEC)
+        time.sleep(SECONDS)
         pytest.fail("went on without its lease")
     assert lease.read_lease(out) == ELSEWHERE  # not ours to remove

@@ -131,7 +131,7 @@ def test_a_killed_job_is_resumed(tiny: Any, s3_out: Store, tmp_path: Path, tree:
 
     job = multiprocessing.get_context("fork").Process(target=disturbed, args=(tiny, s3_out, die))
     job.start()
-    job.join(60)
+    job.join(600)
     assert job.exitcode == -signal.SIGKILL
     assert s3_out.exists(LOCK_NAME)  # nobody could remove it
     assert read_status(s3_out).holder is None
@@ -245,7 +245,7 @@ def test_a_forked_loader_opens_the_shards(tiny: Any, s3_out: Store):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         names = [(data.shards, info.name) for info in data.manifest.shards]
         result = pool.starmap_async(read, names)
-        digests = [sha256(content).hexdigest() for content in result.get(30)]
+        digests = [sha256(content).hexdigest() for content in result.get(600)]
     assert digests == [info.sha256 for info in data.manifest.shards]
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,82 +19,22 @@ from PIL import Image
 import generators
 from factory.pipeline import commit, shard_writer
 from factory.pipeline.estimate import estimate
-from factory.pipeline.executors import Executor, LocalExecutor, RayExecutor
+from factory.pipeline.executors import LocalExecutor, RayExecutor
 from factory.pipeline.job import Job
-from factory.pipeline.progress import OnProgress, Progress, ignore
+from factory.pipeline.progress import Progress
 from factory.pipeline.run import run
-from factory.recipe import ResolvedRecipe, load_recipe, resolve
+from factory.recipe import load_recipe, resolve
 from factory_core.dataset import open_dataset, read_samples
-from generators.base import FeatureMaps, FeatureMapSpec, sample_seed
+from generators.base import sample_seed
 from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import build_unet
 from generators.ddpm.training import noise_schedule
 from labelers.config import LabelerConfig, ReferenceTraining
 from labelers.labeler import GeneratorInfo
 from labelers.training.fit import fit
+from tests.stand_ins import SIZE, Tiny
 
-SIZE = (16, 16)
-N = 25  # shards of 8: the last holds a single candidate
-MADE: list[int] = []  # what the stand-in generator was asked for, in this process
-
-
-class TinyGenerator:
-    """Blocks of seeded noise; the feature map is the image at half its size."""
-
-    image_size = SIZE
-    digest = "tiny"
-    feature_spec = (FeatureMapSpec("half", 3, 8, 8),)
-    feature_settings: ClassVar[dict[str, Any]] = {}
-
-    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
-        MADE.extend(indices)
-        noise = [
-            np.random.default_rng(sample_seed(0, i)).integers(0, 256, (3, 4, 4)) for i in indices
-        ]
-        images = torch.from_numpy(np.stack(noise)).to(torch.uint8)
-        images = images.repeat_interleave(4, 2).repeat_interleave(4, 3)
-        return images, self.encode(images)
-
-    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        return FeatureMaps({"half": torch.nn.functional.avg_pool2d(images.float(), 2)})
-
-
-@dataclass
-class TinyPrediction:
-    mask: torch.Tensor
-    uncertainty: torch.Tensor
-
-
-class TinyLabeler:
-    """Bright or dark; more uncertain the greyer."""
-
-    def check(self, generator: Any) -> None:
-        if generator.digest != "tiny":
-            raise ValueError("the labeler belongs to another generator")
-
-    def predict(
-        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
-    ) -> TinyPrediction:
-        up = torch.nn.functional.interpolate(features["half"], size=size)
-        mask = (up.mean(1) > 128).to(torch.uint8)
-        return TinyPrediction(mask, 1 / (1 + up.std((1, 2, 3))))
-
-
-def load_tiny(*_: Any) -> tuple[TinyGenerator, TinyLabeler]:
-    return TinyGenerator(), TinyLabeler()
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> ResolvedRecipe:
-    """Shards of 8 candidates in batches of 3, 7 kept samples a final shard."""
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    (weights / "labeler.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
-    (tmp_path / "tiny.yaml").write_text(
-        f"name: tiny\ngenerator: {{weights: {weights}, batch_size: 3}}\n"
-        f"labeler: {{weights: {weights}}}\ndataset: {{shard_size: 8, samples_per_shard: 7}}\n"
-    )
-    return resolve(load_recipe(str(tmp_path / "tiny.yaml")))
+N = 25  # of `tiny`: the last of its shards holds a single candidate
 
 
 @pytest.fixture(autouse=True)
@@ -107,28 +43,6 @@ def _cheap_preview(monkeypatch: pytest.MonkeyPatch) -> None:
         "factory.reports.preview.write_preview",
         lambda folder: folder.write("preview.png", b"png"),
     )
-
-
-def changed(recipe: ResolvedRecipe, *overrides: str) -> ResolvedRecipe:
-    """The same recipe with other settings."""
-    path = Path(recipe.generator.weights).parent / "tiny.yaml"
-    return resolve(load_recipe(str(path), list(overrides)))
-
-
-def make(
-    recipe: ResolvedRecipe,
-    out: Path,
-    n: int = N,
-    executor: Executor | None = None,
-    on_progress: OnProgress = ignore,
-    load: Any = load_tiny,
-    **how: Any,
-) -> Any:
-    return run(Job.sampling(recipe, n, out, load=load, **how), executor, on_progress)
-
-
-def make_labelled(recipe: ResolvedRecipe, images: Path, out: Path) -> Any:
-    return run(Job.labeling(recipe, images, out, load=load_tiny))
 
 
 def tree_sha256(folder: Path) -> str:
@@ -140,10 +54,10 @@ def tree_sha256(folder: Path) -> str:
 
 
 @pytest.fixture
-def reference(recipe: ResolvedRecipe, tmp_path: Path) -> str:
+def reference(tiny: Tiny, tmp_path: Path) -> str:
     """Hash of the undisturbed run."""
-    make(recipe, tmp_path / "reference")
-    MADE.clear()
+    tiny.make(tmp_path / "reference")
+    tiny.models.made.clear()
     return tree_sha256(tmp_path / "reference")
 
 
@@ -160,10 +74,10 @@ def interrupt_after(shards: int, error: BaseException) -> Any:
 # --- what comes out --------------------------------------------------------------------------
 
 
-def test_the_dataset_is_complete_and_consistent(recipe: ResolvedRecipe, tmp_path: Path) -> None:
+def test_the_dataset_is_complete_and_consistent(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     events: list[Progress] = []
-    manifest = make(recipe, out, on_progress=events.append)
+    manifest = tiny.make(out, on_progress=events.append)
     assert open_dataset(out).manifest == manifest
     assert sorted(p.name for p in out.iterdir()) == [
         "dataset.json",
@@ -200,23 +114,21 @@ def test_the_dataset_is_complete_and_consistent(recipe: ResolvedRecipe, tmp_path
     assert events[2].mean_uncertainty is not None
 
 
-def test_photographs_are_labelled_into_the_same_kind_of_dataset(
-    recipe: ResolvedRecipe, tmp_path: Path
-) -> None:
+def test_photographs_are_labelled_into_the_same_kind_of_dataset(tiny: Tiny, tmp_path: Path) -> None:
     images = tmp_path / "photos"
     images.mkdir()
     for i in range(11):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8)
         Image.fromarray(pixels).save(images / f"photo {i:02d}.png")
     out = tmp_path / "out"
-    manifest = make_labelled(recipe, images, out)
+    manifest = tiny.label(images, out)
     assert manifest.totals.candidates == 11
     rows = pd.read_parquet(out / "samples.parquet")
     assert rows.source.tolist() == [f"photo {i:02d}.png" for i in range(11)]
     assert next(iter(read_samples(out))).image.shape == (3, *SIZE)
     (images / "photo 03.png").write_bytes((images / "photo 04.png").read_bytes())
     with pytest.raises(ValueError, match="made from different images"):
-        make_labelled(recipe, images, out)
+        tiny.label(images, out)
 
 
 def test_the_real_models_work_together(tmp_path: Path) -> None:
@@ -250,39 +162,33 @@ def test_the_real_models_work_together(tmp_path: Path) -> None:
 # --- the same bytes, however -----------------------------------------------------------------
 
 
-def test_ray_gives_the_same_bytes(recipe: ResolvedRecipe, tmp_path: Path, reference: str) -> None:
-    import ray.cloudpickle
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(shippable: Tiny, tmp_path: Path, reference: str) -> None:
+    import ray
 
-    # Workers cannot import a test module: ship the stand-ins themselves.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    tiny = shippable
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):  # begun in this process, finished by two workers
-        make(recipe, out, on_progress=interrupt_after(1, KeyboardInterrupt()))
-    MADE.clear()
-    make(recipe, out, executor=RayExecutor(workers=2))
-    assert not MADE
+        tiny.make(out, on_progress=interrupt_after(1, KeyboardInterrupt()))
+    tiny.models.made.clear()
+    tiny.make(out, executor=RayExecutor(workers=2))
+    assert not tiny.models.made
     assert not ray.is_initialized()
     assert tree_sha256(out) == reference
 
 
-def load_mismatched(*_: Any) -> tuple[TinyGenerator, TinyLabeler]:
-    generator = TinyGenerator()
-    generator.digest = "another"
-    return generator, TinyLabeler()
-
-
 @pytest.mark.parametrize("done", [1, 3])
 def test_an_interrupted_job_goes_on_where_it_stopped(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str, done: int
+    tiny: Tiny, tmp_path: Path, reference: str, done: int
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        make(recipe, out, on_progress=interrupt_after(done, KeyboardInterrupt()))
+        tiny.make(out, on_progress=interrupt_after(done, KeyboardInterrupt()))
     assert not (out / "dataset.json").exists()
-    MADE.clear()
-    make(recipe, out)
+    tiny.models.made.clear()
+    tiny.make(out)
     assert tree_sha256(out) == reference
-    assert min(MADE) == done * 8  # nothing finished was made again
+    assert min(tiny.models.made) == done * 8  # nothing finished was made again
 
 
 @pytest.mark.parametrize(
@@ -295,24 +201,24 @@ def test_an_interrupted_job_goes_on_where_it_stopped(
     ],
 )
 def test_a_damaged_shard_is_made_again(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str, name: str, damage: Any
+    tiny: Tiny, tmp_path: Path, reference: str, name: str, damage: Any
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        make(recipe, out, on_progress=interrupt_after(2, KeyboardInterrupt()))
+        tiny.make(out, on_progress=interrupt_after(2, KeyboardInterrupt()))
     path = out / "candidates" / name
     path.write_bytes(damage(path.read_bytes()))
     (out / "candidates/.tmp-000002.tar-0123").write_bytes(b"of a killed worker")
-    MADE.clear()
-    make(recipe, out, keep_candidates=True)
-    assert min(MADE) == 8
+    tiny.models.made.clear()
+    tiny.make(out, keep_candidates=True)
+    assert min(tiny.models.made) == 8
     assert not list((out / "candidates").glob(".tmp-*"))
     shutil.rmtree(out / "candidates")
     assert tree_sha256(out) == reference
 
 
 def test_an_interrupted_commit_is_written_anew(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -322,22 +228,20 @@ def test_an_interrupted_commit_is_written_anew(
 
         patch.setattr(commit, "write_samples", stop)
         with pytest.raises(KeyboardInterrupt):
-            make(recipe, out)
+            tiny.make(out)
     (out / "shards/tiny-000009.tar").write_bytes(b"stray")
-    MADE.clear()
-    make(recipe, out)
-    assert not MADE
+    tiny.models.made.clear()
+    tiny.make(out)
+    assert not tiny.models.made
     assert tree_sha256(out) == reference
 
 
-def test_a_finished_dataset_is_left_alone(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str
-) -> None:
+def test_a_finished_dataset_is_left_alone(tiny: Tiny, tmp_path: Path, reference: str) -> None:
     out = tmp_path / "reference"
     (out / "preview.png").unlink()
     (out / "candidates").mkdir()  # as if stopped right after dataset.json was written
-    make(recipe, out)
-    assert not MADE
+    tiny.make(out)
+    assert not tiny.models.made
     assert tree_sha256(out) == reference
 
 
@@ -345,71 +249,66 @@ def test_a_finished_dataset_is_left_alone(
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_another_job_in_the_folder_is_refused(
-    recipe: ResolvedRecipe, tmp_path: Path, finished: bool
-) -> None:
+def test_another_job_in_the_folder_is_refused(tiny: Tiny, tmp_path: Path, finished: bool) -> None:
     out = tmp_path / "out"
     if finished:
-        make(recipe, out)
+        tiny.make(out)
     else:
         with pytest.raises(KeyboardInterrupt):
-            make(recipe, out, on_progress=interrupt_after(1, KeyboardInterrupt()))
-    other = changed(recipe, "generator.steps=3", "dataset.drop_fraction=0.5")
+            tiny.make(out, on_progress=interrupt_after(1, KeyboardInterrupt()))
+    other = ("generator.steps=3", "dataset.drop_fraction=0.5")
     fields = r"generator\.steps, dataset\.drop_fraction differ"
     with pytest.raises(ValueError, match=fields):
-        make(other, out)
+        tiny.make(out, overrides=other)
     with pytest.raises(ValueError, match="started with --n 25, not 26"):
-        make(recipe, out, n=26)
+        tiny.make(out, n=26)
 
 
 @pytest.mark.parametrize("n", [0, -1, 10**9 + 1])
-def test_n_out_of_range(recipe: ResolvedRecipe, tmp_path: Path, n: int) -> None:
+def test_n_out_of_range(tiny: Tiny, tmp_path: Path, n: int) -> None:
     with pytest.raises(ValueError, match=f"--n {n}: expected"):
-        make(recipe, tmp_path / "out", n=n)
+        tiny.make(tmp_path / "out", n=n)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_with_other_things(recipe: ResolvedRecipe, tmp_path: Path) -> None:
+def test_an_output_folder_with_other_things(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="holds no dataset but"):
-        make(recipe, tmp_path)
+        tiny.make(tmp_path)
     with pytest.raises(NotADirectoryError, match="found a file, expected a folder"):
-        make(recipe, tmp_path / "tiny.yaml")
+        tiny.make(tmp_path / "tiny.yaml")
 
 
-def test_a_failure_before_the_first_shard_leaves_nothing(
-    recipe: ResolvedRecipe, tmp_path: Path
-) -> None:
+def test_a_failure_before_the_first_shard_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    tiny.models.digest = "another"
     with pytest.raises(ValueError, match="belongs to another generator"):
-        make(recipe, out, load=load_mismatched)
+        tiny.make(out)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_and_resumable(
-    recipe: ResolvedRecipe, tmp_path: Path, reference: str, monkeypatch: Any, number: int
+    tiny: Tiny, tmp_path: Path, reference: str, monkeypatch: Any, number: int
 ) -> None:
     out = tmp_path / "out"
     real = shard_writer.TarWriter.add
 
     def add(self: Any, members: Any) -> None:
-        if len(MADE) > 10:
+        if len(tiny.models.made) > 10:
             raise OSError(number, os.strerror(number))
         real(self, members)
 
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer.TarWriter, "add", add)
         with pytest.raises(OSError, match="1 of 4 shards are finished and kept: free some space"):
-            make(recipe, out)
+            tiny.make(out)
     assert not list(out.rglob(".tmp-*"))
-    make(recipe, out)
+    tiny.make(out)
     assert tree_sha256(out) == reference
 
 
-def test_an_estimate(recipe: ResolvedRecipe, tmp_path: Path) -> None:
-    found = estimate(
-        Job.sampling(recipe, 10_000, tmp_path / "deep/out", load=load_tiny), LocalExecutor()
-    )
+def test_an_estimate(tiny: Tiny, tmp_path: Path) -> None:
+    found = estimate(tiny.job(tmp_path / "deep/out", 10_000), LocalExecutor())
     assert found.workers == 1
     assert found.samples_per_sec > 0
     assert found.total_sec >= 10_000 / found.samples_per_sec

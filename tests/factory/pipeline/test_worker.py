@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from factory.pipeline import shard_writer
 from factory.pipeline.executors import Executor, Results
 from factory.pipeline.job import Job
-from factory.pipeline.models import load_models, precision_of
+from factory.pipeline.models import LoadModels, load_models, precision_of
 from factory.pipeline.run import run
 from factory.pipeline.shard import Shard, ShardStats
 from factory.pipeline.shard_writer import Encoding
@@ -23,62 +23,30 @@ from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_tar, sample_key
 from factory_core.storage import open_store
-from generators.base import FeatureMaps
 from generators.config import DDPMConfig
 from labelers.config import LabelerConfig
+from tests.stand_ins import TinyModels, flat
 
 BATCH = 3
-SECONDS = 30  # to wait for another thread, instead of for ever
+SECONDS = 600  # to wait for another thread, instead of for ever
 PALETTE = ((0, 0, 0), (255, 0, 0))
 
 
-@dataclass
-class Prediction:
-    mask: torch.Tensor
-    uncertainty: torch.Tensor
-    pixel_uncertainty: torch.Tensor
+def given(models: TinyModels) -> LoadModels:
+    """What loads these models, whoever asks."""
+    return lambda *_: (models, models)
 
 
-@dataclass
-class Models:
-    """Generator and labeler in one: flat images, and something to do at each batch."""
-
-    dtype: torch.dtype = torch.float32
-    at_batch: Any = lambda number: None
-    batches: int = 0
-    image_size: tuple[int, int] = (8, 8)
-
-    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
-        self.at_batch(self.batches)
-        self.batches += 1
-        images = torch.stack([torch.full((3, 8, 8), i, dtype=torch.uint8) for i in indices])
-        return images, FeatureMaps({"image": images.float()})
-
-    def check(self, generator: Any) -> None:
-        pass
-
-    def predict(
-        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any
-    ) -> Prediction:
-        maps = features["image"][:, 0] / 100
-        return Prediction(maps.bool().byte(), maps.mean((1, 2)), maps)
+def at_batch(act: Callable[[int], None]) -> Callable[[Sequence[int]], None]:
+    """What disturbs `TinyModels` by the number of the batch."""
+    return lambda indices: act(indices[0] // BATCH)
 
 
-@dataclass(frozen=True)
-class Load:
-    """Gives the same models to whoever asks."""
-
-    models: Models = field(default_factory=Models)
-
-    def __call__(self, *_: Any) -> Any:
-        return self.models, self.models
-
-
-def make_worker(folder: Path, models: Models, maps: bool = False) -> ShardWorker:
+def make_worker(folder: Path, models: TinyModels, maps: bool = False) -> ShardWorker:
     (folder / "candidates").mkdir()
     config = DDPMConfig(weights="x", batch_size=BATCH)
     encoding = Encoding(PALETTE, uncertainty_maps=maps)
-    spec = WorkerSpec(open_store(folder), config, LabelerConfig(), encoding, load=Load(models))
+    spec = WorkerSpec(open_store(folder), config, LabelerConfig(), encoding, load=given(models))
     return ShardWorker(spec)
 
 
@@ -102,7 +70,9 @@ def test_a_batch_is_written_while_the_next_is_sampled(
         return encode(key, *rest)
 
     monkeypatch.setattr(shard_writer, "encode_sample", waiting)
-    made = make_worker(tmp_path, Models(at_batch=lambda number: sampling[number].set()))
+    made = make_worker(
+        tmp_path, TinyModels(disturb=at_batch(lambda number: sampling[number].set()))
+    )
     stats = made(Shard(0, 0, 8))
     assert in_time == [True, True]
     assert stats.tar.samples == 8
@@ -118,7 +88,7 @@ def test_what_fails_in_sampling_leaves_nothing(tmp_path: Path, error: BaseExcept
 
     threads = threading.active_count()
     with pytest.raises(type(error)) as caught:
-        make_worker(tmp_path, Models(at_batch=fail))(Shard(0, 0, 8))
+        make_worker(tmp_path, TinyModels(disturb=at_batch(fail)))(Shard(0, 0, 8))
     assert error in (caught.value, caught.value.__cause__)
     assert left_in(tmp_path) == []
     assert threading.active_count() == threads
@@ -136,17 +106,17 @@ def test_what_fails_in_writing_is_raised_once(
         return encode(name, *rest)
 
     monkeypatch.setattr(shard_writer, "encode_sample", fail)
-    models = Models()
+    models = TinyModels()
     with pytest.raises(OSError, match="broken disk"):
         make_worker(tmp_path, models)(Shard(0, 0, 8))
-    assert models.batches == (2 if key == 0 else 3)  # one ahead of what is written, not more
+    assert len(models.made) == (6 if key == 0 else 8)  # one ahead of what is written, not more
     assert left_in(tmp_path) == []
 
 
 def test_the_marker_counts_levels(tmp_path: Path) -> None:
-    stats = make_worker(tmp_path, Models(), maps=True)(Shard(0, 0, 8))
-    levels = np.rint(255 * np.arange(8) / 100 / np.log(2)).astype(int)
-    expected = np.bincount(np.repeat(levels, 64), minlength=256)
+    stats = make_worker(tmp_path, TinyModels(draw=flat), maps=True)(Shard(0, 0, 8))
+    levels = np.rint(np.arange(8) / np.log(2)).astype(int)
+    expected = np.bincount(np.repeat(levels, 16 * 16), minlength=256)
     assert stats.uncertainty_histogram == expected.tolist()
     assert ShardStats.from_json(stats.to_json()) == stats
 
@@ -167,31 +137,35 @@ def recipe(tmp_path: Path) -> ResolvedRecipe:
 
 
 def make(
-    recipe: ResolvedRecipe, n: int, out: Path, load: Load, executor: Executor | None = None
+    recipe: ResolvedRecipe,
+    n: int,
+    out: Path,
+    models: TinyModels,
+    executor: Executor | None = None,
 ) -> None:
-    run(Job.sampling(recipe, n, out, load=load), executor)
+    run(Job.sampling(recipe, n, out, load=given(models)), executor)
 
 
 def test_a_job_is_not_continued_in_another_precision(
     recipe: ResolvedRecipe, tmp_path: Path
 ) -> None:
-    def stop(number: int) -> None:
-        if number == 1:
+    def stop(indices: Sequence[int]) -> None:
+        if 4 in indices:
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        make(recipe, 12, out, Load(Models(at_batch=stop)))
+        make(recipe, 12, out, TinyModels(disturb=stop))
     before = left_in(out)
     message = (
         r"started with generator\.precision=float32 labeler\.precision=float32, but auto means "
         r"generator\.precision=bfloat16 .* here: resume where it was started"
     )
     with pytest.raises(ValueError, match=message) as caught:
-        make(recipe, 12, out, Load(Models(torch.bfloat16)))
+        make(recipe, 12, out, TinyModels(dtype=torch.bfloat16))
     assert "\n" not in str(caught.value)
     assert left_in(out) == before
-    make(recipe, 12, out, Load())
+    make(recipe, 12, out, TinyModels())
     precision = "generator.precision=float32 labeler.precision=float32"
     assert open_dataset(out).manifest.precision == precision
 
@@ -214,7 +188,7 @@ class TwoMachines:
         return 2
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
-        loads = [Load(), Load(Models(torch.bfloat16))]
+        loads = [given(TinyModels(dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
         workers = [ShardWorker(replace(spec, load=load)) for load in loads]
         for shard in shards:
             yield workers[shard.number % 2](shard)
@@ -225,5 +199,5 @@ def test_workers_that_differ_in_precision_are_refused(
 ) -> None:
     for _ in range(2):  # and what they left is no better
         with pytest.raises(ValueError, match=r"=bfloat16 and .*=float32: set one of them"):
-            make(recipe, 40, tmp_path / "out", Load(), TwoMachines())
+            make(recipe, 40, tmp_path / "out", TinyModels(), TwoMachines())
     assert len(left_in(tmp_path / "out")) == 2 * 3 + 1

@@ -292,6 +292,7 @@ def network() -> Network:
     return Network(unet, torch.device("cpu"), compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a compiler")
 @inductor.config.patch({"cpp.simdlen": 1})  # compiles faster
 def test_a_compiled_network_computes_the_same(network: Network) -> None:
@@ -311,6 +312,7 @@ def test_a_compiled_network_computes_the_same(network: Network) -> None:
     assert torch.equal(maps[1], kept_map)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_network_runs_uncompiled(
     network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

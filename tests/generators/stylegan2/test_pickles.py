@@ -148,6 +148,7 @@ print(opened, refused, events)
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_executed_imported_or_opened(
     snapshot: Callable, hostile_files: list[Path], tmp_path: Path
 ) -> None:

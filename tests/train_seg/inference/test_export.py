@@ -40,6 +40,7 @@ def images(n: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_onnx_gives_the_same_masks_at_any_size(segmenter, onnx_file, size):
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
@@ -52,6 +53,7 @@ def test_onnx_gives_the_same_masks_at_any_size(segmenter, onnx_file, size):
         np.testing.assert_allclose(logits, segmenter.network(batch), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_contains_classes_palette_and_normalisation(segmenter, onnx_file):
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
@@ -79,6 +81,7 @@ def test_torchscript_gives_the_same_masks_and_metadata(segmenter, tmp_path):
         assert torch.equal(mask, segmenter.predict(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["logits", "mask", "shape"])
 def test_a_model_that_differs_is_not_written(segmenter, tmp_path, monkeypatch, fault):
     def wrong(data: bytes) -> exporting.Runtime:

@@ -47,7 +47,6 @@ def step(network: torch.nn.Module, part: slice) -> tuple[torch.Tensor, dict[str,
 
 
 def _work(number: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=number, world_size=2)
     network = synchronise(make_network(), torch.device("cpu"))
@@ -56,8 +55,8 @@ def _work(number: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one(tmp_path):
-    CHILDREN.set_forkserver_preload(["train_seg.training.train"])
     processes = [CHILDREN.Process(target=_work, args=(i, tmp_path)) for i in range(2)]
     for process in processes:
         process.start()

@@ -9,7 +9,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from train_seg.config import AugmentConfig, SegmenterConfig
@@ -42,16 +41,11 @@ def run(data, out: Path, config: SegmenterConfig, val, mix, kill_at: int | None)
 
 
 def _run(data, out: Path, config: SegmenterConfig, val, mix, kill_at: int | None) -> None:
-    torch.set_num_threads(1)
     callbacks = [] if kill_at is None else [KillAt(kill_at)]
     train(data, out, config, val, mix=mix, device="cpu", callbacks=callbacks)
 
 
-@pytest.fixture(autouse=True)
-def _preload():
-    CHILDREN.set_forkserver_preload(["train_seg.training.train"])
-
-
+@pytest.mark.slow
 def test_killed_twice_equals_uninterrupted(dataset, config, tmp_path, make_labeled):
     config = config.model_copy(
         update={

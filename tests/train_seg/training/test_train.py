@@ -103,6 +103,7 @@ def test_joins_datasets_and_annotated_images(
     assert result.scores == {}
 
 
+@pytest.mark.slow
 def test_every_other_key_trains(dataset, tmp_path, make_labeled):
     config = SegmenterConfig(
         encoder="resnet18",
@@ -261,6 +262,7 @@ def test_warmup_takes_at_most_a_tenth_of_the_run(config, tmp_path):
     assert [factor(step) for step in (0, 9, 10, 99)] == pytest.approx([1 / 11, 10 / 11, 1, 1])
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline(config, tmp_path, make_labeled, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from factory.commands.train_deeplab.job import SegmenterJob, is_dataset
 from factory.commands.train_deeplab.settings import segmenter_config
@@ -22,7 +21,6 @@ SMALL = ("--encoder", "resnet18", "--set", "encoder_depth=3", "--set", "batch_si
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
 def test_the_paper_is_the_default() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from factory.commands.train_labeler import preparation
 from factory.commands.train_labeler.preparation import Preparation
-from factory.demo.render import render_folder
+from factory.demo.render import CLASSES, render_folder
 from labelers.training.trainer import Trainer
 
 DEMO = "package:factory.demo/generator"
@@ -61,7 +61,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_only_the_labeler_remains(train: Callable) -> None:
     result = train(*FAST)
     assert result.code == 0, result.err
-    assert "2 classes" not in result.out
+    assert f"3 annotated images, 5 classes: {', '.join(CLASSES)}\n" in result.out
     assert "60 steps" in result.out
     assert names("out") == {"labeler.json", "labeler.safetensors"}
     about = json.loads(Path("out/labeler.json").read_text())

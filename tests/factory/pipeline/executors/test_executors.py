@@ -10,7 +10,6 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +32,7 @@ from factory.pipeline.worker import WorkerSpec
 from factory.recipe.weights import weight_files, weights_sha256
 from factory_core.storage import open_store
 
-SECONDS = 60  # to wait, instead of for ever
+SECONDS = 600  # to wait, instead of for ever
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +45,9 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def shippable(tiny: Any, cluster: Any) -> Any:
-    """`tiny`, of a kind that reaches Ray's workers, who cannot import what tests define."""
-    import ray.cloudpickle
-
-    ray.cloudpickle.register_pickle_by_value(sys.modules[type(tiny).__module__])
-    return tiny
+def shippable(shippable: Any, cluster: Any) -> Any:
+    """Jobs that run on `cluster`."""
+    return shippable
 
 
 def begun(tiny: Any, out: Path, n: int) -> Job:
@@ -178,6 +174,7 @@ def test_a_mistake_of_a_librarys_own_type_survives_pickling() -> None:
     assert str(pickle.loads(pickle.dumps(plain(OwnError("not", "here"))))) == "not here"
 
 
+@pytest.mark.slow
 def test_a_folder_that_workers_do_not_share(shippable: Any, tmp_path: Path) -> None:
     job = begun(shippable, tmp_path / "out", 2)
     elsewhere = replace(WorkerSpec.of(job), out=open_store(tmp_path / "not shared"))
@@ -185,6 +182,7 @@ def test_a_folder_that_workers_do_not_share(shippable: Any, tmp_path: Path) -> N
         list(RayExecutor(1).run(elsewhere, job.shards))
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_worker_is_not_hidden(shippable: Any, tmp_path: Path) -> None:
     def load(*_: Any) -> Any:
         raise KeyError("bug")
@@ -194,6 +192,7 @@ def test_a_bug_in_a_worker_is_not_hidden(shippable: Any, tmp_path: Path) -> None
         shippable.make(tmp_path / "out", executor=RayExecutor(1))
 
 
+@pytest.mark.slow
 def test_more_gpus_than_there_are(tiny: Any, tmp_path: Path, cluster: Any) -> None:
     gpus = cluster.cluster_resources().get("GPU", 0) + 1
     job = begun(tiny, tmp_path / "out", 2)
@@ -216,6 +215,7 @@ def die_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]],
     return disturb
 
 
+@pytest.mark.slow
 def test_a_lost_workers_shard_is_made_by_another(
     shippable: Any, tmp_path: Path, tree: Callable
 ) -> None:
@@ -228,6 +228,7 @@ def test_a_lost_workers_shard_is_made_by_another(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_its_workers_is_reported(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_shard_that_kills_its_workers_is_reported(
     assert (tmp_path / "out/candidates/000002_stats.json").exists()
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_job(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +261,7 @@ def test_workers_that_cannot_start_end_the_job(
         shippable.make(tmp_path / "out", executor=RayExecutor(1))
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_beside_one_that_works(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +288,7 @@ def test_workers_that_cannot_start_beside_one_that_works(
     assert shippable.make(tmp_path / "out", executor=RayExecutor(1, max_workers=2)).totals.kept
 
 
+@pytest.mark.slow
 def test_the_pool_grows_as_long_as_all_are_at_work(shippable: Any, tmp_path: Path) -> None:
     """The first shard is not finished before a second worker has begun one."""
     import torch
@@ -321,6 +325,7 @@ def hang_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]]
     return disturb
 
 
+@pytest.mark.slow
 def test_a_hung_workers_shard_is_made_by_another(
     shippable: Any, tmp_path: Path, tree: Callable
 ) -> None:
@@ -333,6 +338,7 @@ def test_a_hung_workers_shard_is_made_by_another(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_the_default_limit_follows_the_slowest_shard(
     shippable: Any, tmp_path: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +353,7 @@ def test_the_default_limit_follows_the_slowest_shard(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_shard_that_hangs_each_worker_is_reported(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +421,7 @@ def test_weights_that_changed_meanwhile(weights: Weights) -> None:
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "dataset-factory/weights").iterdir())
 
 
+@pytest.mark.slow
 def test_workers_without_the_weights_are_sent_them(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

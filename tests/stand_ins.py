@@ -1,0 +1,137 @@
+"""Whole jobs in milliseconds: stand-ins for generator and labeler, and jobs made with them.
+
+Ray's workers import nothing from here; `by_value` makes Ray send them the program itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from factory.pipeline.executors import Executor
+from factory.pipeline.job import Job
+from factory.pipeline.progress import OnProgress, Progress, ignore
+from factory.pipeline.run import run
+from factory.recipe import ResolvedRecipe, load_recipe, resolve
+from factory_core.dataset import Manifest
+from factory_core.storage import Store
+from generators.base import FeatureMaps, FeatureMapSpec, sample_seed
+
+SIZE = (16, 16)
+
+
+def noise(index: int) -> np.ndarray:
+    """The image of a sample, uint8 `[3, 16, 16]`."""
+    return np.random.default_rng(sample_seed(0, index)).integers(0, 256, (3, *SIZE), np.uint8)
+
+
+def flat(index: int) -> np.ndarray:
+    """An image of one colour, uint8 `[3, 16, 16]`: its uncertainty is `index / 255` below 128."""
+    return np.full((3, *SIZE), index, np.uint8)
+
+
+@dataclass
+class Prediction:
+    mask: torch.Tensor
+    uncertainty: torch.Tensor
+    pixel_uncertainty: torch.Tensor
+
+
+@dataclass
+class TinyModels:
+    """Generator and labeler in one: bright or dark, and more uncertain the greyer.
+
+    `made` is what was sampled; `disturb` sees it first. Samples in `broken` have no finite
+    uncertainty; `draw` gives the image of an index.
+    """
+
+    made: list[int] = field(default_factory=list)
+    disturb: Callable[[Sequence[int]], None] = lambda indices: None
+    broken: set[int] = field(default_factory=set)
+    draw: Callable[[int], np.ndarray] = noise
+    digest: str = "tiny"
+    dtype: torch.dtype = torch.float32
+    image_size: tuple[int, int] = SIZE
+    feature_spec: ClassVar = (FeatureMapSpec("image", 3, *SIZE),)
+    feature_settings: ClassVar[dict[str, Any]] = {}
+
+    def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
+        self.disturb(indices)
+        self.made.extend(indices)
+        images = torch.from_numpy(np.stack([self.draw(i) for i in indices]))
+        return images, self.encode(images, indices)
+
+    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
+        maps = images.float() / 255
+        for place, index in enumerate(indices or ()):
+            if index in self.broken:
+                maps[place] = torch.nan
+        return FeatureMaps({"image": maps})
+
+    def check(self, generator: Any) -> None:
+        if generator.digest != "tiny":
+            raise ValueError("the labeler belongs to another generator")
+
+    def predict(
+        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
+    ) -> Prediction:
+        grey = features["image"].mean(1)
+        unsure = 0.5 - (grey - 0.5).abs()
+        return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure)
+
+
+@dataclass
+class Tiny:
+    """Jobs of shards of 8 candidates in batches of 3, 7 kept samples a final shard."""
+
+    folder: Path
+    models: TinyModels = field(default_factory=TinyModels)
+
+    def recipe(self, *overrides: str) -> ResolvedRecipe:
+        return resolve(load_recipe(str(self.folder / "tiny.yaml"), list(overrides)))
+
+    def load(self, *_: Any) -> Any:
+        return self.models, self.models
+
+    def job(self, out: Path | Store, n: int = 25, overrides: Sequence[str] = (), **how: Any) -> Job:
+        return Job.sampling(self.recipe(*overrides), n, out, load=self.load, **how)
+
+    def make(
+        self,
+        out: Path | Store,
+        n: int = 25,
+        overrides: Sequence[str] = (),
+        executor: Executor | None = None,
+        on_progress: OnProgress = ignore,
+        **how: Any,
+    ) -> Manifest:
+        return run(self.job(out, n, overrides, **how), executor, on_progress)
+
+    def label(self, images: Path, out: Path) -> Manifest:
+        return run(Job.labeling(self.recipe(), images, out, load=self.load))
+
+    def begin(self, out: Path | Store, shards: int, **more: Any) -> None:
+        """Make this many shards, then stop as Ctrl-C does."""
+
+        def stop(progress: Progress) -> None:
+            if progress.shards_done == shards and progress.stage == "generate":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.make(out, on_progress=stop, **more)
+        self.models.made.clear()
+
+
+def by_value(tiny: Tiny) -> Tiny:
+    """`tiny`, of a kind that reaches Ray's workers."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return tiny
