@@ -111,8 +111,7 @@ def check_batch(found: int, batch_size: int) -> None:
     """Raise ValueError unless `found` items are a batch of 1 to `batch_size`."""
     if not 0 < found <= batch_size:
         raise ValueError(
-            f"found a batch of {found} images, expected 1 to {batch_size}: set "
-            "generator.batch_size, or cut it with generators.base.batches"
+            f"found a batch of {found} images, expected 1 to {batch_size} (generator.batch_size)"
         )
 
 

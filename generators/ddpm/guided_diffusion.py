@@ -317,7 +317,7 @@ def _layer_names(net: Architecture) -> dict[str, str]:
 
 
 def _check(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if the tensors are not those `expected`, up to trailing ones in shapes."""
+    """Raise ValueError unless the tensors are those `expected`; ignores trailing ones in shapes."""
     problems = {
         "missing": [name for name in expected if name not in state],
         "unknown": [name for name in state if name not in expected],

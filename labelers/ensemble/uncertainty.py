@@ -1,4 +1,4 @@
-"""How unsure an ensemble is of each pixel, and of an image."""
+"""How uncertain an ensemble is about each pixel, and about an image."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_batches_keep_the_order_and_only_the_last_is_small() -> None:
 @pytest.mark.parametrize("found", [0, 5])
 def test_a_batch_has_a_largest_and_a_smallest_size(found: int) -> None:
     check_batch(4, 4)
-    with pytest.raises(ValueError, match=rf"found a batch of {found} images, expected 1 to 4: set"):
+    with pytest.raises(ValueError, match=rf"found a batch of {found} images, expected 1 to 4 "):
         check_batch(found, 4)
 
 
