@@ -93,7 +93,7 @@ def test_mistakes_are_one_line_before_any_work(factory: Callable) -> None:
     refused(factory(*one, "--markdown", "test_0"), "--markdown test_0", "found a folder")
     refused(factory(*one, "--plots", "model_0/model.json"), "--plots", "found a file")
     refused(factory(*one, "--corruptions", "fgo"), "did you mean 'fog'")
-    refused(factory(*one, "--splits", 9), "found 4 images", "each of 9")
+    refused(factory(*one, "--splits", 9), "found 4 images", "at least 9")
     refused(factory(*one, *BOTH, "--labeled", "test_1"), "found 3 models and 2 --labeled")
     refused(factory(*one, "--model", "other"), "other has the classes a, b", "model_0")
     assert not Path("plots/b").exists()
