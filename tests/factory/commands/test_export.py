@@ -34,6 +34,7 @@ def refused(result, *words: str) -> None:
         assert word in result.err
 
 
+@pytest.mark.slow
 def test_other_runtimes_read_the_file(factory: Callable) -> None:
     result = factory("export", "--model", "model", "--out", "m.onnx", "--images", "day/images")
     assert result.code == 0, result.err
@@ -47,6 +48,7 @@ def test_other_runtimes_read_the_file(factory: Callable) -> None:
     assert np.array_equal(mask[0], np.asarray(Image.open("predicted/masks/000000.png")))
 
 
+@pytest.mark.slow
 def test_without_images_noise_is_compared(factory: Callable) -> None:
     result = factory("export", "--model", "model", "--out", "m.pt")
     assert "torchscript in m.pt" in result.out
