@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 INFERENCE_BATCH_SIZE = 16  # images at a time in prediction and evaluation
+SHUFFLE_BUFFER = 1000  # samples of a dataset that are shuffled together
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
 MAX_LOADERS = 8  # loader processes
 SGD_MOMENTUM = 0.9
@@ -157,7 +158,7 @@ class SegmenterConfig(BaseModel):
         f"trains on all cores, else one per core, at most {MAX_LOADERS}",
     )
     shuffle_buffer: int = Field(
-        default=1000,
+        default=SHUFFLE_BUFFER,
         ge=1,
         description="samples that are read ahead and shuffled together; two such windows are held "
         "in memory",

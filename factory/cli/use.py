@@ -18,6 +18,7 @@ from factory.cli.options import (
     writable_file,
     writable_folder,
 )
+from train_seg.config import INFERENCE_BATCH_SIZE
 
 
 @app.command(rich_help_panel=USING)
@@ -49,7 +50,7 @@ def evaluate(
     plots: Annotated[
         Path | None, typer.Option(help="Folder for PNG plots.", callback=writable_folder)
     ] = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = INFERENCE_BATCH_SIZE,
     workers: Annotated[int, typer.Option(min=0, help="Processes that corrupt images.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits and corruptions.")] = 0,
     device: Device = "auto",
@@ -84,7 +85,7 @@ def predict(
     overlays: Annotated[
         bool, typer.Option("--overlays/--no-overlays", help="Whether to write overlays.")
     ] = True,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = INFERENCE_BATCH_SIZE,
     device: Device = "auto",
 ) -> None:
     """Segment images: `masks/` (index PNG) and `overlays/` in the output folder.

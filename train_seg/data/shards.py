@@ -21,6 +21,7 @@ import pyarrow
 import pyarrow.parquet
 
 from factory_core.dataset import SAMPLES_NAME, Dataset, level_at_quantile
+from train_seg.config import SHUFFLE_BUFFER
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Damage, Decoder, Encoded, Size
 from train_seg.data.stream import Item
@@ -40,7 +41,7 @@ class ShardSource:
         size: Size,
         augment: Augment,
         seed: int,
-        shuffle_buffer: int = 1000,
+        shuffle_buffer: int = SHUFFLE_BUFFER,
         ignore_above: float | None = None,
         skip_damaged: bool = False,
     ):

@@ -14,6 +14,7 @@ import torch
 
 from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
 from factory_core.storage import Store, open_store
+from train_seg.config import SHUFFLE_BUFFER
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Pair, Size, augmentation_seed, check_ids, resize
 from train_seg.data.shards import ShardSource
@@ -132,7 +133,7 @@ def open_training_data(
     size: Size | None = None,
     seed: int = 0,
     num_workers: int = 0,
-    shuffle_buffer: int = 1000,
+    shuffle_buffer: int = SHUFFLE_BUFFER,
     ignore_above: float | None = None,
     mix: Sequence[float] | None = None,
     skip_damaged: bool = False,
