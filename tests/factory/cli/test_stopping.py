@@ -1,4 +1,4 @@
-"""The command as it is stopped in life: by Ctrl-C, by `kill`, by `kill -9`, beside another."""
+"""How the command stops: on Ctrl-C, on `kill`, after `kill -9`, and beside another one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from factory.locking.lock import exclusive
 
-SECONDS = 300  # to wait, instead of for ever
+SECONDS = 300  # to wait at most
 JOB = (
     *("generate", "--n", "20000"),  # more than it can make before it is stopped
     *("--set", "generator.steps=2", "--set", "dataset.shard_size=2"),
@@ -29,13 +29,13 @@ def start(
     program: Sequence[str] = FACTORY,
     until: str = "out/candidates/*_stats.json",
 ) -> subprocess.Popen[str]:
-    """The job, once there is a file `until` beside `out`: as a rule, when a shard is finished."""
+    """Start a job; wait for a file `until` beside `out`, by default that of a finished shard."""
     process = subprocess.Popen(
         [sys.executable, *program, *JOB, *executor, "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a shell, they ignore Ctrl-C and hand that on.
+        # Tests in the background of a shell ignore Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     latest = time.monotonic() + SECONDS
@@ -56,7 +56,7 @@ def start(
         (RAY, signal.SIGTERM, 143),
     ],
 )
-def test_it_stops_clean_and_says_how_to_go_on(
+def test_it_stops_cleanly_and_says_how_to_resume(
     tmp_path: Path, executor: Sequence[str], number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "out"
@@ -68,12 +68,12 @@ def test_it_stops_clean_and_says_how_to_go_on(
     names = {path.name for path in out.rglob("*") if path.is_file()}
     assert "job.json" in names
     assert not {name for name in names if name.startswith(".")}
-    for marker in out.glob("candidates/*_stats.json"):  # whole shards only
+    for marker in out.glob("candidates/*_stats.json"):  # complete shards only
         stem = marker.name.split("_")[0]
         assert {f"{stem}.tar", f"{stem}.parquet"} <= names
 
 
-# The command, whose Ray takes until the signal is heard to start.
+# The command, with a Ray that starts only when the signal has arrived.
 SLOW_RAY = """
 import pathlib, sys, threading
 from factory.cli import main, stopping
@@ -90,11 +90,11 @@ def slowly(**options):
     heard.wait()
     return init(**options)
 
-def noted(self, *signal):
+def stop_and_release(self, *signal):
     heard.set()
     stop(self, *signal)
 
-ray.init, stopping.Stopping._stop = slowly, noted
+ray.init, stopping.Stopping._stop = slowly, stop_and_release
 main()
 """
 
@@ -114,7 +114,7 @@ def test_it_can_be_stopped_while_ray_starts(tmp_path: Path) -> None:
 def test_it_can_be_stopped_before_it_has_imported_anything(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The signal comes while the first module that is not Python's own is looked for."""
+    """The signal arrives while Python looks for the first module outside its own library."""
     script = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -143,7 +143,7 @@ stop = stopping.Stopping()
 try:
     with stop:
         try:
-            Deaf()  # Python only notes on stderr what is raised there
+            Deaf()  # Python only reports on stderr what is raised there
             print("not heard", flush=True)
             time.sleep(600)
         finally:
@@ -154,14 +154,14 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_signal_that_a_destructor_swallows_is_raised_again_but_not_into_cleaning_up() -> None:
+def test_a_signal_lost_in_a_destructor_is_raised_again_but_not_during_clean_up() -> None:
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True)
     assert done.stdout == "not heard\n"
     assert done.returncode == 143, done.stderr
 
 
 @pytest.mark.slow
-def test_a_second_one_is_refused_until_the_first_is_killed(
+def test_a_second_job_is_refused_until_the_first_is_killed(
     factory: Callable, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
