@@ -25,6 +25,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     render_folder(tmp_path / "photos", range(6), size=32)
 
 
+@pytest.mark.slow
 def test_a_gan_from_photographs_to_a_dataset(factory: Callable) -> None:
     command = ("train-generator", "--kind", "stylegan2", "--images", "photos/images")
     trained = factory(*command, "--out", "gan", *TINY, *NETWORK)

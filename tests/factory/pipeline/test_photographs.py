@@ -33,7 +33,7 @@ def test_the_unreadable_are_counted_and_the_first_named(photos: Path) -> None:
         list_photographs(photos)
     for i in range(9):
         (photos / f"{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): mend"):
+    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): repair"):
         list_photographs(photos)
 
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.pipeline import commit
+from factory.pipeline.shard_writer import rows_schema
 from factory.pipeline.verify import verify
-from factory.pipeline.worker import rows_schema
 from factory.reports.preview import write_preview
 from factory_core.dataset import (
     SAMPLES_NAME,

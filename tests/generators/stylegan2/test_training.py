@@ -122,6 +122,7 @@ def test_a_training_may_be_made_longer_or_shorter(images: Tensor, tmp_path: Path
     assert all(torch.equal(v, load_file(grown / WEIGHTS_FILE)[k]) for k, v in found.items())
 
 
+@pytest.mark.slow
 def test_it_learns_a_colour(tmp_path: Path) -> None:
     colour = torch.tensor([220, 40, 120], dtype=torch.uint8)
     images = colour[None, :, None, None].repeat(8, 1, 16, 16)
@@ -166,6 +167,7 @@ class TestLosses:
         losses[1].backward()
         assert all(p.grad is None for p in module.generator.parameters())
 
+    @pytest.mark.slow
     def test_the_path_penalty_keeps_lengths_at_their_mean(
         self, module: training.StyleGAN2Training
     ) -> None:
@@ -188,6 +190,7 @@ class TestLosses:
         assert 0.8 < float(apart.any(dim=1).float().mean()) < 0.98
         assert bool(apart.any(dim=0).all())
 
+    @pytest.mark.slow
     def test_the_mean_of_w_follows(self, module: training.StyleGAN2Training) -> None:
         mapping = module.generator.mapping
         z = torch.randn(2000, 8)

@@ -38,6 +38,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_learns_squares_and_round_trips(dataset, config, tmp_path, make_labeled, capfd):
     val = make_labeled()
     # In float32, as loaded segmenters predict; validation in bfloat16 would differ slightly.
@@ -57,6 +58,7 @@ def test_learns_squares_and_round_trips(dataset, config, tmp_path, make_labeled,
     assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validate", [False, True])
 def test_resumed_equals_uninterrupted(dataset, config, tmp_path, validate, make_labeled):
     config = config.model_copy(
@@ -225,6 +227,7 @@ def test_unknown_encoder_is_one_line(dataset, config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_stops_early_and_stays_stopped(config, tmp_path, make_labeled):
     given = {"max_steps": 20, "validate_every": 1, "patience": 2, "optimizer": "sgd", "lr": 1e-12}
     data, out = [make_labeled(4)], tmp_path / "out"
