@@ -1,6 +1,6 @@
-"""Whole jobs in milliseconds: stand-ins for generator and labeler, and jobs made with them.
+"""Stand-ins for the generator and the labeler, and jobs that run on them in milliseconds.
 
-Ray's workers import nothing from here; `by_value` makes Ray send them the program itself.
+Ray's workers do not import this module; `by_value` makes Ray send them its code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def noise(index: int) -> np.ndarray:
 
 
 def flat(index: int) -> np.ndarray:
-    """An image of one colour, uint8 `[3, 16, 16]`: its uncertainty is `index / 255` below 128."""
+    """One grey, uint8 `[3, 16, 16]`; below index 128, its uncertainty is `index / 255`."""
     return np.full((3, *SIZE), index, np.uint8)
 
 
@@ -46,10 +46,10 @@ class Prediction:
 
 @dataclass
 class TinyModels:
-    """Generator and labeler in one: bright or dark, and more uncertain the greyer.
+    """Generator and labeler in one: the classes are dark and bright, and mid-grey is uncertain.
 
-    `made` is what was sampled; `disturb` sees it first. Samples in `broken` have no finite
-    uncertainty; `draw` gives the image of an index.
+    `made` lists the sampled indices; `disturb` is called with each batch of them first. Samples in
+    `broken` have uncertainty nan; `draw` returns the image of an index.
     """
 
     made: list[int] = field(default_factory=list)
@@ -77,7 +77,7 @@ class TinyModels:
 
     def check(self, generator: Any) -> None:
         if generator.digest != "tiny":
-            raise ValueError("the labeler belongs to another generator")
+            raise ValueError("the labeler belongs to a different generator")
 
     def predict(
         self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
@@ -89,7 +89,7 @@ class TinyModels:
 
 @dataclass
 class Tiny:
-    """Jobs of shards of 8 candidates in batches of 3, 7 kept samples a final shard."""
+    """Jobs with 8 candidates per shard, in batches of 3, and 7 kept samples per final shard."""
 
     folder: Path
     models: TinyModels = field(default_factory=TinyModels)
@@ -118,7 +118,7 @@ class Tiny:
         return run(Job.labeling(self.recipe(), images, out, load=self.load))
 
     def begin(self, out: Path | Store, shards: int, **more: Any) -> None:
-        """Make this many shards, then stop as Ctrl-C does."""
+        """Make this many shards, then stop as on Ctrl-C."""
 
         def stop(progress: Progress) -> None:
             if progress.shards_done == shards and progress.stage == "generate":
@@ -130,7 +130,7 @@ class Tiny:
 
 
 def by_value(tiny: Tiny) -> Tiny:
-    """`tiny`, of a kind that reaches Ray's workers."""
+    """`tiny`, pickled by value so that it reaches Ray's workers."""
     import ray.cloudpickle
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

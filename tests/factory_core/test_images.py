@@ -118,7 +118,7 @@ def test_photographs_are_turned_upright(tmp_path):
 
 
 def test_cropping_keeps_the_aspect_ratio(tmp_path):
-    """Six columns of which the middle four are kept, in the image as in the mask."""
+    """Of six columns the middle four are kept, in the image and in the mask."""
     ids = np.repeat(np.arange(6, dtype=np.uint8)[None], 4, 0).repeat(8, 0).repeat(8, 1)
     Image.fromarray(ids * 40).convert("RGB").save(tmp_path / "a.png")
     image = image_tensor(load_image(tmp_path / "a.png"), (16, 16), crop=True)

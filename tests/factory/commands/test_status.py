@@ -1,4 +1,4 @@
-"""How far a job is, told from its files alone."""
+"""The progress of a job, read from its files alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from factory.locking.lock import exclusive
 
 
 def set_times(out: Path, spans: list[tuple[float, float]]) -> None:
-    """Pretend that shard i was made from begin to end, in seconds since 1970."""
+    """Pretend that shard i was made during `spans[i]`: begin and end in seconds since 1970."""
     for number, (begin, end) in enumerate(spans):
         path = out / f"candidates/{number:06d}_stats.json"
         content = {**json.loads(path.read_bytes()), "elapsed_sec": end - begin}
@@ -23,7 +23,7 @@ def set_times(out: Path, spans: list[tuple[float, float]]) -> None:
         os.utime(path, (end, end))
 
 
-def test_a_job_that_goes_on(tiny: Any, tmp_path: Path) -> None:
+def test_a_running_job(tiny: Any, tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
     tiny.make(out, on_progress=lambda progress: seen.append(read_status(out)))
     assert [s.samples_done for s in seen] == [0, 8, 16, 24, 25, 25]
@@ -38,9 +38,9 @@ def test_a_job_that_goes_on(tiny: Any, tmp_path: Path) -> None:
     ("spans", "rate"),
     [
         ([(0, 10), (10, 20), (20, 30)], 24 / 30),  # one worker
-        ([(0, 10), (0, 10), (5, 15)], 24 / 15),  # several
-        ([(0, 10), (5000, 5010), (5010, 5020)], 24 / 30),  # and a night between
-        ([(0, 1), (5, 6), (0.5, 7)], 24 / 7),  # a slow one around a quick one
+        ([(0, 10), (0, 10), (5, 15)], 24 / 15),  # two workers
+        ([(0, 10), (5000, 5010), (5010, 5020)], 24 / 30),  # a long pause between two runs
+        ([(0, 1), (5, 6), (0.5, 7)], 24 / 7),  # a quick shard while a slow one is made
     ],
 )
 def test_the_rate_counts_busy_time(tiny: Any, tmp_path: Path, spans: Any, rate: float) -> None:
@@ -76,7 +76,7 @@ def test_the_command(factory: Callable, tiny: Any, tmp_path: Path) -> None:
     assert factory("status", out).out == "finished: 25 candidates, 23 kept in 4 shards\n"
 
 
-def test_what_is_no_job(factory: Callable, tmp_path: Path) -> None:
+def test_a_folder_without_a_job(factory: Callable, tmp_path: Path) -> None:
     result = factory("status", tmp_path)
     assert result.code == 1
     assert "expected the --out of `factory generate`" in result.err

@@ -1,4 +1,4 @@
-"""Leases: who may write to a folder of a bucket, and when somebody else may."""
+"""Leases: who may write to a folder of a bucket, and when another job may take over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from factory.locking.lease import LOCK_NAME, Lease, leased
 from factory.locking.lock import exclusive
 from factory_core.storage import Store
 
-SECONDS = 300  # to wait, instead of for ever
+SECONDS = 300  # the longest wait
 ELSEWHERE = Lease("elsewhere", 1, "another machine", "0123")
 
 
@@ -29,21 +29,21 @@ def out(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases in a hurry: what counts is their order, not their length."""
+    """Short leases: only their order matters, not their length."""
     monkeypatch.setattr(lease, "BEAT_SEC", 0.1)
     monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
-    """Ctrl-C, by which a lost lease stops a job; background jobs of a shell ignore it."""
+    """Handle SIGINT, by which a lost lease stops a job: a shell's background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def sleep(monkeypatch: pytest.MonkeyPatch, instead: Callable[[float], None]) -> None:
-    """What leases, and nothing else in this process, do instead of sleeping."""
+    """Replace `sleep` for leases, and for nothing else in this process."""
     monkeypatch.setattr(lease, "time", SimpleNamespace(time=time.time, sleep=instead))
 
 
@@ -53,9 +53,9 @@ def test_two_jobs_in_one_folder(tiny: Any, out: Store):
     assert out.entries() == []
 
 
-def test_a_lease_of_another_machine_lapses(out: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_lease_held_on_another_machine_lapses(out: Store, monkeypatch: pytest.MonkeyPatch):
     out.write(LOCK_NAME, ELSEWHERE.to_bytes())
-    refused = r"\(host elsewhere, pid 1\).*\(if it was killed, its hold ends 60 s after that\)"
+    refused = r"\(host elsewhere, pid 1\).*\(if it was killed, the lock expires 60 s later\)"
     with pytest.raises(BlockingIOError, match=refused), leased(out):
         pass
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)
@@ -66,18 +66,18 @@ def test_a_lease_of_another_machine_lapses(out: Store, monkeypatch: pytest.Monke
     assert out.entries() == []
 
 
-def test_a_clock_that_is_ahead_takes_no_lease_away(out: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_fast_clock_does_not_end_a_live_lease(out: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)  # every lease looks old from here
     out.write(LOCK_NAME, ELSEWHERE.to_bytes())
     alive = replace(ELSEWHERE, beats=1)
-    # It beats while we watch.
+    # It is renewed while we watch.
     sleep(monkeypatch, lambda _: out.write(LOCK_NAME, alive.to_bytes()))
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):
         pass
     assert lease.read_lease(out) == alive
 
 
-def test_the_last_of_two_that_take_over_has_it(out: Store, monkeypatch: pytest.MonkeyPatch):
+def test_the_last_job_to_write_takes_over(out: Store, monkeypatch: pytest.MonkeyPatch):
     out.write(LOCK_NAME, replace(ELSEWHERE, host="gone").to_bytes())
     monkeypatch.setattr(lease, "LAPSE_SEC", -5.0)
 
@@ -97,10 +97,10 @@ def test_a_lease_is_renewed_and_its_loss_stops_the_job(out: Store):
         while lease.read_lease(out) == first and time.monotonic() < deadline:
             time.sleep(0.02)
         assert lease.read_lease(out) != first
-        # A beat may be on its way, and writes over what it has read before.
+        # A renewal in progress may still overwrite what we write.
         while lease.read_lease(out) != ELSEWHERE:
             out.write(LOCK_NAME, ELSEWHERE.to_bytes())
             time.sleep(3 * lease.BEAT_SEC)
         time.sleep(SECONDS)
-        pytest.fail("went on without its lease")
+        pytest.fail("continued without its lease")
     assert lease.read_lease(out) == ELSEWHERE  # not ours to remove

@@ -38,7 +38,7 @@ def other(tmp_path: Path) -> Any:
     process.communicate()
 
 
-def test_the_second_is_told_who_is_first(tmp_path: Path, other: Any) -> None:
+def test_the_error_names_the_holder(tmp_path: Path, other: Any) -> None:
     message = f"in use by another job .host {socket.gethostname()}, pid {other.pid}.: wait"
     with pytest.raises(BlockingIOError, match=message) as caught, exclusive(tmp_path / "out"):
         pass
@@ -68,11 +68,11 @@ def test_it_leaves_the_folder_as_it_found_it(tmp_path: Path) -> None:
 def test_a_lock_file_removed_while_it_was_opened_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third job would make and lock a file of its own, and run beside the second."""
+    """If it did, a third job could lock a new file and run alongside the second."""
     path, real, removed = tmp_path / LOCK_NAME, fcntl.flock, []
 
     def flock(descriptor: int, how: int) -> None:
-        if not removed and how & fcntl.LOCK_EX:  # its holder ends just now
+        if not removed and how & fcntl.LOCK_EX:  # the holder ends at this moment
             removed.append(path.stat().st_ino)
             path.unlink()
         real(descriptor, how)
@@ -83,10 +83,10 @@ def test_a_lock_file_removed_while_it_was_opened_does_not_count(
         assert json.loads(path.read_bytes())["host"] == socket.gethostname()
 
 
-def test_one_that_is_interrupted_leaves_the_holders_file(
+def test_an_interrupted_attempt_leaves_the_holders_file(
     tmp_path: Path, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it, a third job would make and lock a file of its own, and run beside the holder."""
+    """Without that file, a third job could lock a new one and run alongside the holder."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -107,11 +107,11 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "out").exists()
 
 
-def test_a_holder_elsewhere_may_be_there_or_not() -> None:
+def test_nobody_here_knows_whether_a_holder_elsewhere_is_gone() -> None:
     assert Holder("another-host", 1).is_gone is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "h"}'])
-def test_a_lock_file_that_says_nothing(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_lock_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LOCK_NAME).write_bytes(content)
     assert read_holder(tmp_path) is None

@@ -1,4 +1,4 @@
-"""A shard that fails is tried again, then reported while the others go on."""
+"""A shard that fails is retried, then reported while the others continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from factory_core.storage import open_store
 
 
 class Fail:
-    """Raises whenever sample `index` is asked for, `times` times."""
+    """Raises `error` the first `times` times that sample `index` is requested."""
 
     def __init__(self, index: int, error: Exception, times: int = 99):
         self.index, self.error, self.times = index, error, times
@@ -37,7 +37,7 @@ def test_a_second_try_succeeds(tiny: Any, tree: Callable, tmp_path: Path) -> Non
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
-def test_others_go_on_and_a_later_run_completes(tiny: Any, tree: Callable, tmp_path: Path) -> None:
+def test_others_are_made_and_a_rerun_completes(tiny: Any, tree: Callable, tmp_path: Path) -> None:
     tiny.make(tmp_path / "undisturbed")
     tiny.models.disturb = Fail(10, RuntimeError("out of\nmemory"))
     out, events = tmp_path / "out", list[Progress]()
@@ -56,7 +56,7 @@ def test_others_go_on_and_a_later_run_completes(tiny: Any, tree: Callable, tmp_p
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
-def test_all_that_failed_is_listed(tiny: Any, tmp_path: Path) -> None:
+def test_every_failure_is_listed(tiny: Any, tmp_path: Path) -> None:
     tiny.models.broken = {3, 24}
     with pytest.raises(ShardsFailed, match=r"and 1 other\); 2 of 4") as caught:
         tiny.make(tmp_path / "out")
@@ -71,7 +71,7 @@ def test_unreadable_photographs(tiny: Any, tmp_path: Path) -> None:
         pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)
         Image.fromarray(pixels).save(photos / f"{i:02d}.jpg")
     good = (photos / "09.jpg").read_bytes()
-    (photos / "09.jpg").write_bytes(good[:-100])  # whose header is fine
+    (photos / "09.jpg").write_bytes(good[:-100])  # its header is intact
     with pytest.raises(ShardsFailed, match=r"09\.jpg.*; 2 of 3 shards.* another --out if photo"):
         tiny.label(photos, tmp_path / "out")
     (photos / "09.jpg").write_bytes(good)
@@ -79,7 +79,7 @@ def test_unreadable_photographs(tiny: Any, tmp_path: Path) -> None:
         tiny.label(photos, tmp_path / "out")
 
 
-def test_a_job_of_failures_only_is_given_up(tiny: Any, tmp_path: Path) -> None:
+def test_a_job_with_only_failures_is_given_up(tiny: Any, tmp_path: Path) -> None:
     def fail(indices: Sequence[int]) -> None:
         tiny.models.made.extend(indices)
         raise RuntimeError("no such device")
@@ -100,7 +100,7 @@ def test_a_bug_stops_the_job(tiny: Any, tmp_path: Path, error: Exception) -> Non
     assert max(tiny.models.made) < 10
 
 
-def test_a_damaged_note_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_record_is_skipped(tmp_path: Path) -> None:
     failure = ShardFailure(3, 24, 32, "why", "where")
     store = open_store(tmp_path)
     record(store, failure)
@@ -109,7 +109,7 @@ def test_a_damaged_note_is_passed_over(tmp_path: Path) -> None:
     assert read_failures(store) == [failure]
 
 
-def test_they_are_listed_for_the_user(tiny: Any, tmp_path: Path) -> None:
+def test_the_user_sees_every_failure(tiny: Any, tmp_path: Path) -> None:
     tiny.models.broken = {3, 24}
     out, console = tmp_path / "out", Console(record=True, width=200)
     with pytest.raises(ShardsFailed, match=r"and 1 other"):

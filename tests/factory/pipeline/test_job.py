@@ -1,4 +1,4 @@
-"""Whose a job's folder is, told without models."""
+"""Whether a folder belongs to a job is decided without loading models."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_shards_are_counted_without_being_listed(recipe: ResolvedRecipe, tmp_pat
 
 
 @both
-def test_files_and_folders_of_others(recipe: ResolvedRecipe, tmp_path: Path, start: Start) -> None:
+def test_files_and_other_folders(recipe: ResolvedRecipe, tmp_path: Path, start: Start) -> None:
     file = tmp_path / "tiny.yaml"
     refused(NotADirectoryError, "found a file, expected", lambda: start(recipe, 9, file))
     inside = file / "x" / "y"
@@ -79,7 +79,7 @@ def test_files_and_folders_of_others(recipe: ResolvedRecipe, tmp_path: Path, sta
     refused(FileExistsError, r"but candidates/smith\.pdf", lambda: start(recipe, 9, other))
 
 
-def test_what_desktops_leave_is_no_content(recipe: ResolvedRecipe, tmp_path: Path) -> None:
+def test_files_left_by_desktops_do_not_count(recipe: ResolvedRecipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for name in (".DS_Store", "Thumbs.db", ".hidden"):

@@ -1,4 +1,4 @@
-"""Files that are no images are found before anything else is done."""
+"""Files that are not images are found before any work begins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_absolute_and_sorted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list_photographs(Path("photos")) == tuple(str(photos / f"{i}.png") for i in range(9))
 
 
-def test_the_unreadable_are_counted_and_the_first_named(photos: Path) -> None:
+def test_unreadable_images_are_counted_and_the_first_named(photos: Path) -> None:
     (photos / "0.png").write_bytes(b"")
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
     (photos / "5.jpg").write_bytes(b"no image")
@@ -37,7 +37,7 @@ def test_the_unreadable_are_counted_and_the_first_named(photos: Path) -> None:
         list_photographs(photos)
 
 
-def test_nothing_is_begun(tiny: Any, photos: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_stops_the_job_at_once(tiny: Any, photos: Path, tmp_path: Path) -> None:
     (photos / "8.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"1 of the 9 images .* \(8\.png\)"):
         tiny.label(photos, tmp_path / "out")

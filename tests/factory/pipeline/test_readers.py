@@ -1,4 +1,4 @@
-"""What other libraries read from a finished dataset, without anything of ours."""
+"""What other libraries read from a finished dataset, without our code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.stand_ins import Tiny
 
 @pytest.fixture
 def shards(tiny: Tiny, tmp_path: Path) -> list[str]:
-    """Of 23 kept samples."""
+    """Paths of the shards of 23 kept samples."""
     manifest = tiny.make(tmp_path / "data")
     return [str(tmp_path / "data/shards" / shard.name) for shard in manifest.shards]
 
@@ -30,7 +30,7 @@ def test_hugging_face_datasets(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    cache = str(tmp_path / "cache")  # also where the library was imported before
+    cache = str(tmp_path / "cache")  # also if the library was already imported
     found = datasets.load_dataset(
         "webdataset", data_files={"train": shards}, split="train", cache_dir=cache
     )

@@ -1,4 +1,4 @@
-"""Datasets in buckets: a job against a real S3 server on this machine, and in `memory://`."""
+"""Datasets in buckets: jobs on a real S3 server on this machine, and on `memory://`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def out(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases in a hurry: what counts is their order, not their length. No previews: they cost."""
+    """Short leases, of which only the order matters, and no previews, which are slow."""
     monkeypatch.setattr(lease, "BEAT_SEC", 0.1)
     monkeypatch.setattr(lease, "SETTLE_SEC", 0.05)
     monkeypatch.setattr("factory.reports.preview.fault", lambda folder: None)
@@ -59,7 +59,7 @@ def hashes(folder: Store) -> dict[str, str]:
 
 
 def flip(folder: Store, name: str) -> None:
-    """Change a byte in the middle: neither the size nor the structure shows it."""
+    """Change a byte in the middle, which neither size nor structure reveals."""
     content = bytearray(folder.read(name))
     content[len(content) // 2] ^= 1
     folder.write(name, bytes(content))
@@ -92,7 +92,7 @@ def test_only_missing_shards_are_made(tiny: Any, out: Store, tmp_path: Path, tre
     names = set(objects(out))
     assert {"candidates/000001_stats.json", "candidates/000001.tar"} <= names
     assert not [name for name in names if ".tmp-" in name or name.endswith(LOCK_NAME)]
-    # What has no marker, or not the size that its marker says, is not finished.
+    # A shard without a marker is not finished.
     (out / "candidates").delete("000000_stats.json")
     tiny.make(out)
     assert tiny.models.made == [*range(8), *range(16, 25)]
@@ -102,7 +102,7 @@ def test_only_missing_shards_are_made(tiny: Any, out: Store, tmp_path: Path, tre
 
 @pytest.mark.parametrize("name", ["000001.tar", "000001.parquet", "000001_stats.json"])
 @pytest.mark.parametrize("kept_bytes", [0, -9])
-def test_what_is_truncated_is_made_again(
+def test_truncated_shards_are_regenerated(
     tiny: Any, memory_out: Store, name: str, kept_bytes: int
 ) -> None:
     tiny.begin(memory_out, 2)
@@ -113,7 +113,7 @@ def test_what_is_truncated_is_made_again(
 
 
 @pytest.mark.parametrize("name", ["000001.tar", "000001.parquet"])
-def test_what_is_damaged_is_found_when_it_is_read(tiny: Any, memory_out: Store, name: str):
+def test_damaged_shards_are_found_when_they_are_read(tiny: Any, memory_out: Store, name: str):
     tiny.begin(memory_out, 2)
     flip(memory_out / "candidates", name)
     with pytest.raises(ValueError, match=rf"{name} was damaged after it was finished: rerun the"):
@@ -133,7 +133,7 @@ def test_a_killed_job_is_resumed(tiny: Any, s3_out: Store, tmp_path: Path, tree:
     job.start()
     job.join(600)
     assert job.exitcode == -signal.SIGKILL
-    assert s3_out.exists(LOCK_NAME)  # nobody could remove it
+    assert s3_out.exists(LOCK_NAME)  # a killed job cannot remove it
     assert read_status(s3_out).holder is None
     tiny.make(s3_out)
     assert tiny.models.made == list(range(16, 25))
@@ -146,7 +146,7 @@ def disturbed(tiny: Any, out: Store, disturb: Callable[[Any], None]) -> None:
     tiny.make(out)
 
 
-def test_resuming_asks_for_one_listing(
+def test_resuming_lists_the_folder_once(
     tiny: Any, s3_out: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.begin(s3_out, SHARDS)
@@ -174,9 +174,9 @@ def test_photographs_are_labelled_into_a_bucket(tiny: Any, memory_out: Store, tm
     assert tiny.label(tmp_path / "photos", memory_out).totals.candidates == 9
 
 
-def test_a_worker_takes_the_place_along(tiny: Any, s3_out: Store):
+def test_a_worker_can_use_the_store_it_is_sent(tiny: Any, s3_out: Store):
     spec = WorkerSpec.of(Job.sampling(tiny.recipe(), 25, s3_out))
-    s3_out.write("note", b"here")  # opens the connection, which cannot travel
+    s3_out.write("note", b"here")  # opens the connection, which cannot be pickled
     there = pickle.loads(pickle.dumps(spec))
     assert there == spec
     assert there.out.read("note") == b"here"
@@ -212,7 +212,7 @@ def test_damage_is_found_and_repaired(tiny: Any, out: Store):
     assert hashes(out) == whole
 
 
-def test_damaged_rows_are_made_anew(tiny: Any, memory_out: Store):
+def test_damaged_rows_are_regenerated(tiny: Any, memory_out: Store):
     tiny.make(memory_out)
     whole = hashes(memory_out)
     flip(memory_out, "samples.parquet")
@@ -221,13 +221,13 @@ def test_damaged_rows_are_made_anew(tiny: Any, memory_out: Store):
     assert hashes(memory_out) == whole
 
 
-def test_nobody_knows_how_much_a_bucket_holds(tiny: Any, memory_out: Store):
+def test_the_free_space_of_a_bucket_is_unknown(tiny: Any, memory_out: Store):
     made = estimate(tiny.job(memory_out), LocalExecutor())
     assert made.disk_gib > 0
     assert made.disk_free_gib is None
 
 
-def test_a_dataset_is_opened_with_one_look_at_its_files(tiny: Any, memory_out: Store):
+def test_opening_a_dataset_finds_truncated_and_missing_files(tiny: Any, memory_out: Store):
     out = memory_out
     tiny.make(out)
     shards, name = out / "shards", "tiny-000001.tar"
@@ -272,7 +272,7 @@ def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Store, tmp_path: Pa
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "S3://bucket/x", "http:///x"])
-def test_other_places_are_refused(factory: Callable, url: str):
+def test_unknown_urls_are_refused(factory: Callable, url: str):
     result = factory("generate", "--n", 4, "--out", url)
     assert result.code == 1
     assert result.err.startswith(f"error: {url}: expected a folder of this machine, s3://BUCKET")
@@ -311,7 +311,7 @@ def test_no_credentials(
     assert "credentials" in result.err
 
 
-def test_nothing_made_there(out: Store, factory: Callable):
+def test_an_empty_folder_holds_no_dataset(out: Store, factory: Callable):
     result = factory("status", out)
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert f"{out} holds no dataset.json and no candidates/job.json" in result.err
@@ -319,13 +319,13 @@ def test_nothing_made_there(out: Store, factory: Callable):
         open_dataset(str(out))
 
 
-def test_data_that_is_nothing(s3_out: Store, factory: Callable, tmp_path: Path):
+def test_training_on_an_empty_folder(s3_out: Store, factory: Callable, tmp_path: Path):
     result = factory("train-deeplab", "--data", s3_out, "--out", tmp_path / "model")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert str(s3_out) in result.err
 
 
-def test_other_things_in_the_folder(tiny: Any, out: Store):
+def test_other_files_in_the_folder(tiny: Any, out: Store):
     out.write("notes.txt", b"mine")
     with pytest.raises(FileExistsError, match=r"holds no dataset but notes.txt"):
         tiny.make(out)
@@ -346,7 +346,7 @@ def test_memory_is_not_shared_with_workers(tiny: Any):
         ("render-demo",),
     ],
 )
-def test_commands_that_write_here_only(factory: Callable, command: tuple[str, ...]):
+def test_commands_that_write_locally_only(factory: Callable, command: tuple[str, ...]):
     result = factory(*command, "--out", "s3://bucket/x")
     assert result.code == 1
     assert result.err == "error: --out s3://bucket/x: expected a path on this machine\n"

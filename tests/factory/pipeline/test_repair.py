@@ -1,4 +1,4 @@
-"""A finished dataset that was damaged comes back to the byte, from as few candidates as can be."""
+"""A damaged dataset is restored to the byte, from as few candidates as possible."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_kept_candidates_are_used(tiny: Any, tree: Callable, tmp_path: Path) -> 
     assert tree(out) == whole
 
 
-def test_an_interrupted_repair_goes_on(tiny: Any, tree: Callable, out: Path) -> None:
+def test_an_interrupted_repair_resumes(tiny: Any, tree: Callable, out: Path) -> None:
     whole = tree(out)
     flip(out / "shards/tiny-000000.tar")
     flip(out / "shards/tiny-000003.tar")
@@ -90,8 +90,8 @@ def test_an_interrupted_repair_goes_on(tiny: Any, tree: Callable, out: Path) -> 
     assert tree(out) == whole
 
 
-def test_other_bytes_are_not_taken(tiny: Any, tree: Callable, out: Path) -> None:
-    """As on another kind of processor: the rest of the dataset is of this one's bits."""
+def test_different_bytes_are_refused(tiny: Any, tree: Callable, out: Path) -> None:
+    """As on a different processor, whose bits would not match the rest of the dataset."""
     flip(out / "shards/tiny-000003.tar")
     damaged = tree(out)
     tiny.models.encode = lambda images, indices: {"image": images.float() / 300}
@@ -102,18 +102,18 @@ def test_other_bytes_are_not_taken(tiny: Any, tree: Callable, out: Path) -> None
     assert not list(out.rglob(".tmp-*"))
 
 
-def test_what_killed_writers_left_is_swept(tiny: Any, tree: Callable, out: Path) -> None:
+def test_leftovers_of_killed_writers_are_swept(tiny: Any, tree: Callable, out: Path) -> None:
     whole = tree(out)
     (out / ".tmp-samples.parquet-0123").write_bytes(b"half")
     tiny.make(out)
     assert tree(out) == whole
 
 
-# --- what says whose the folder is -----------------------------------------------------------
+# --- which job the folder belongs to ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", [cut, zero, zero_a_part, Path.unlink])
-def test_dataset_json_comes_back_from_the_rows(
+def test_dataset_json_is_restored_from_the_rows(
     tiny: Any, tree: Callable, out: Path, damage: Any
 ) -> None:
     whole = tree(out)
@@ -137,8 +137,8 @@ def test_dataset_json_and_shards(tiny: Any, tree: Callable, out: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, zero, zero_a_part, Path.unlink])
-def test_rows_are_not_believed_when_damaged(out: Path, damage: Any) -> None:
-    """dataset.json, which had their sha256, is lost."""
+def test_damaged_rows_are_not_trusted(out: Path, damage: Any) -> None:
+    """Even without dataset.json, which lists their sha256."""
     manifest = recover_manifest(out)
     assert manifest is not None
     assert manifest.samples.matches(out / "samples.parquet")
@@ -146,7 +146,7 @@ def test_rows_are_not_believed_when_damaged(out: Path, damage: Any) -> None:
     assert recover_manifest(out) is None
 
 
-def test_a_byte_of_any_column_or_of_the_text(out: Path) -> None:
+def test_one_wrong_byte_in_any_column_or_in_the_footer(out: Path) -> None:
     path = out / "samples.parquet"
     content = path.read_bytes()
     for column in range(pq.read_metadata(path).num_columns):
@@ -160,7 +160,7 @@ def test_a_byte_of_any_column_or_of_the_text(out: Path) -> None:
     assert recover_manifest(out) is None
 
 
-def test_nothing_says_whose_it_is(tiny: Any, tree: Callable, out: Path) -> None:
+def test_nothing_identifies_the_job(tiny: Any, tree: Callable, out: Path) -> None:
     zero(out / "dataset.json")
     cut(out / "samples.parquet")
     damaged = tree(out)
@@ -171,7 +171,7 @@ def test_nothing_says_whose_it_is(tiny: Any, tree: Callable, out: Path) -> None:
 
 
 @pytest.mark.parametrize("left", ["job.json", "markers"])
-def test_candidates_say_whose_it_is(tiny: Any, tree: Callable, tmp_path: Path, left: str) -> None:
+def test_candidates_identify_the_job(tiny: Any, tree: Callable, tmp_path: Path, left: str) -> None:
     out = tmp_path / "kept"
     tiny.make(out, keep_candidates=True)
     whole = tree(out)
@@ -192,7 +192,7 @@ def test_candidates_say_whose_it_is(tiny: Any, tree: Callable, tmp_path: Path, l
     assert {n for n in made if made[n] != whole[n]} <= {n for n in whole if "_stats" in n}
 
 
-def test_a_stopped_repair_keeps_what_says_whose_it_is(
+def test_a_stopped_repair_keeps_what_identifies_the_job(
     tiny: Any, tree: Callable, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -215,7 +215,7 @@ def test_a_damaged_job_file(tiny: Any, tree: Callable, tmp_path: Path, damage: A
         tiny.make(out, overrides=["generator.steps=3"])
     assert "\n" not in str(caught.value)
     tiny.make(out)
-    assert min(tiny.models.made) >= 16  # what was finished is not made again
+    assert min(tiny.models.made) >= 16  # finished shards are kept
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
@@ -227,9 +227,7 @@ def test_a_damaged_job_file_before_anything_is_finished(tiny: Any, tmp_path: Pat
     assert tiny.make(out, n=9).totals.candidates == 9
 
 
-def test_a_candidate_damaged_under_the_running_job(
-    tiny: Any, tree: Callable, tmp_path: Path
-) -> None:
+def test_a_candidate_damaged_while_the_job_runs(tiny: Any, tree: Callable, tmp_path: Path) -> None:
     tiny.make(tmp_path / "undisturbed")
     out = tmp_path / "out"
 
@@ -246,7 +244,7 @@ def test_a_candidate_damaged_under_the_running_job(
 
 
 @pytest.mark.parametrize("damage", [cut, zero, Path.unlink])
-def test_the_preview_is_drawn_again(tiny: Any, out: Path, damage: Any) -> None:
+def test_the_preview_is_redrawn(tiny: Any, out: Path, damage: Any) -> None:
     damage(out / "preview.png")
     tiny.make(out)
     assert not tiny.models.made
@@ -254,10 +252,8 @@ def test_the_preview_is_drawn_again(tiny: Any, out: Path, damage: Any) -> None:
         picture.load()
 
 
-def test_another_jobs_shard_is_not_taken_for_ones_own(
-    tiny: Any, tree: Callable, tmp_path: Path
-) -> None:
-    """A worker that outlived its driver may finish one in a folder that is used anew."""
+def test_another_jobs_shard_is_not_reused(tiny: Any, tree: Callable, tmp_path: Path) -> None:
+    """A worker that outlived its driver may finish one in a folder that a new job uses."""
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
     tiny.make(undisturbed)
     tiny.make(tmp_path / "another", keep_candidates=True, overrides=["generator.seed=1"])

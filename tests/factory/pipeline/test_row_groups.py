@@ -1,4 +1,4 @@
-"""samples.parquet in several row groups: small ones, and more candidates than one holds."""
+"""samples.parquet in several row groups: small groups, and more candidates than one holds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from factory_core.storage import atomic_file, open_store
 from tests.stand_ins import Tiny
 
 N = 70_000  # candidates, in files of 30 000 rows
-KEPT = range(0, N, 100)  # as even hundreds are the least uncertain
+KEPT = range(0, N, 100)  # multiples of 100 are the least uncertain
 SAMPLES_PER_SHARD = 250
 PALETTE = [[0, 0, 0], [255, 0, 0]]
 SIZE = (4, 4)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 10, 25])
-def test_the_size_of_a_group_changes_nothing_that_is_read(
+def test_the_size_of_a_row_group_does_not_change_the_rows(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     whole, split = tmp_path / "whole", tmp_path / "split"
@@ -50,7 +50,7 @@ def test_the_size_of_a_group_changes_nothing_that_is_read(
 
 
 def row(index: int) -> dict:
-    """Of a candidate with `index % 17` pixels of the second class."""
+    """The row of a candidate with `index % 17` pixels of the second class."""
     return {
         "key": sample_key(index),
         "index": index,
@@ -61,7 +61,7 @@ def row(index: int) -> dict:
 
 
 def candidate_rows(folder: Path) -> Iterator[Path]:
-    """The files of rows that workers would have written."""
+    """The row files that workers would write."""
     for start in range(0, N, 30_000):
         table = pa.Table.from_pylist(
             [row(i) for i in range(start, min(start + 30_000, N))], rows_schema(from_files=False)

@@ -1,4 +1,4 @@
-"""The whole job with tiny stand-ins for the models: same bytes however it was run."""
+"""Whole jobs with stand-ins for the models: the same bytes however they run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from labelers.labeler import GeneratorInfo
 from labelers.training.fit import fit
 from tests.stand_ins import SIZE, Tiny
 
-N = 25  # of `tiny`: the last of its shards holds a single candidate
+N = 25  # candidates; the last shard holds a single one
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def reference(tiny: Tiny, tmp_path: Path) -> str:
 
 
 def interrupt_after(shards: int, error: BaseException) -> Any:
-    """A progress callback that raises once so many shards are done."""
+    """A progress callback that raises once this many shards are done."""
 
     def callback(progress: Progress) -> None:
         if progress.shards_done == shards and progress.stage == "generate":
@@ -159,7 +159,7 @@ def test_the_real_models_work_together(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples[0].image, generator.sample(range(5))[0][0].numpy())
 
 
-# --- the same bytes, however -----------------------------------------------------------------
+# --- the same bytes, however it runs ---------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_ray_gives_the_same_bytes(shippable: Tiny, tmp_path: Path, reference: st
 
 
 @pytest.mark.parametrize("done", [1, 3])
-def test_an_interrupted_job_goes_on_where_it_stopped(
+def test_an_interrupted_job_resumes_where_it_stopped(
     tiny: Tiny, tmp_path: Path, reference: str, done: int
 ) -> None:
     out = tmp_path / "out"
@@ -188,7 +188,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(
     tiny.models.made.clear()
     tiny.make(out)
     assert tree_sha256(out) == reference
-    assert min(tiny.models.made) == done * 8  # nothing finished was made again
+    assert min(tiny.models.made) == done * 8  # finished shards were kept
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(
         ("000001_stats.json", lambda content: b"[]"),
     ],
 )
-def test_a_damaged_shard_is_made_again(
+def test_a_damaged_shard_is_regenerated(
     tiny: Tiny, tmp_path: Path, reference: str, name: str, damage: Any
 ) -> None:
     out = tmp_path / "out"
@@ -217,7 +217,7 @@ def test_a_damaged_shard_is_made_again(
     assert tree_sha256(out) == reference
 
 
-def test_an_interrupted_commit_is_written_anew(
+def test_an_interrupted_commit_starts_over(
     tiny: Tiny, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -236,7 +236,7 @@ def test_an_interrupted_commit_is_written_anew(
     assert tree_sha256(out) == reference
 
 
-def test_a_finished_dataset_is_left_alone(tiny: Tiny, tmp_path: Path, reference: str) -> None:
+def test_a_finished_dataset_is_left_unchanged(tiny: Tiny, tmp_path: Path, reference: str) -> None:
     out = tmp_path / "reference"
     (out / "preview.png").unlink()
     (out / "candidates").mkdir()  # as if stopped right after dataset.json was written
@@ -271,7 +271,7 @@ def test_n_out_of_range(tiny: Tiny, tmp_path: Path, n: int) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_with_other_things(tiny: Tiny, tmp_path: Path) -> None:
+def test_an_output_folder_with_other_files(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="holds no dataset but"):
         tiny.make(tmp_path)
     with pytest.raises(NotADirectoryError, match="found a file, expected a folder"):
@@ -281,7 +281,7 @@ def test_an_output_folder_with_other_things(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_failure_before_the_first_shard_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tiny.models.digest = "another"
-    with pytest.raises(ValueError, match="belongs to another generator"):
+    with pytest.raises(ValueError, match="belongs to a different generator"):
         tiny.make(out)
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""Exactly floor(fraction * N) candidates are dropped, ties by key."""
+"""Exactly floor(fraction * N) candidates are dropped; ties are broken by key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_drop_count_is_exact(n: int, fraction: float, dropped: int) -> None:
     assert n - kept.sum() == dropped
 
 
-def test_the_most_uncertain_go_with_a_reason() -> None:
+def test_the_most_uncertain_are_dropped_with_a_reason() -> None:
     selection = select(range(5), np.array([0.1, 0.9, 0.3, 0.8, 0.2], np.float32), 0.4)
     assert selection.kept.tolist() == [True, False, True, False, True]
     assert selection.reasons(slice(5)) == [None, UNCERTAIN, None, UNCERTAIN, None]
@@ -26,12 +26,12 @@ def test_the_most_uncertain_go_with_a_reason() -> None:
     assert selection.threshold == pytest.approx(0.3)
 
 
-def test_among_equals_the_later_key_goes_first_in_any_order() -> None:
+def test_of_equals_the_later_key_is_dropped_first_in_any_order() -> None:
     values = np.zeros(10, np.float32)
     assert select(range(10), values, 0.3).kept.tolist() == [True] * 7 + [False] * 3
     assert select(range(9, -1, -1), values, 0.3).kept.tolist() == [False] * 3 + [True] * 7
 
 
-def test_an_uncertainty_that_is_no_number_is_refused() -> None:
+def test_an_uncertainty_of_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="sample 7 has uncertainty nan"):
         select([6, 7], np.array([0.1, np.nan], np.float32), 0.1)

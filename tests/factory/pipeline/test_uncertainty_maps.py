@@ -1,4 +1,4 @@
-"""Uncertainty maps from the demo's models to the trainer: written, read back, learned around."""
+"""Uncertainty maps from the demo's models to the trainer: written, read back, used in training."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_map_agrees_with_the_uncertainty_of_its_image(made: Path) -> None:
         assert sample.uncertainty.dtype == np.float32
         worst = np.sort(sample.uncertainty, axis=None)[-(SIZE * SIZE // 10) :]
         assert worst.mean() == pytest.approx(sample.meta["uncertainty"], abs=step / 2)
-        assert worst.max() > 10 * step  # something to see
+        assert worst.max() > 10 * step  # not blank
 
 
 def test_the_histogram_counts_the_pixels_of_all_candidates(made: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_trainer_ignores_exactly_what_is_above_the_quantile(made: Path) -> N
     assert 0 < seen <= 0.1 * N * SIZE * SIZE
 
 
-def test_the_commands_that_a_user_gives(factory: Callable, tmp_path: Path) -> None:
+def test_uncertainty_maps_on_the_command_line(factory: Callable, tmp_path: Path) -> None:
     settings = [part for item in (*FAST, MAPS) for part in ("--set", item)]
     command = ("generate", "--n", 4, "--executor", "local", "--device", "cpu", *settings)
     assert factory(*command, "--out", tmp_path / "data").code == 0

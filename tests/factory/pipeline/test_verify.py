@@ -1,4 +1,4 @@
-"""Each kind of damage is found and named; a whole dataset has none."""
+"""Each kind of damage is found and named; an intact dataset has no faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def found(out: Path) -> list[tuple[str, str]]:
 
 
 def rewrite(out: Path, change: Callable[[list[Member]], list[Member]]) -> None:
-    """Change the second sample of the first shard, and what dataset.json says of the file."""
+    """Change the second sample of the first shard, and list the new file in dataset.json."""
     path = out / "shards/tiny-000000.tar"
     samples = [members for _, members in read_tar(path)]
     samples[1] = change(samples[1])
@@ -68,13 +68,13 @@ def png(pixels: np.ndarray, palette: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_whole_dataset(tiny: Any, out: Path, tmp_path: Path) -> None:
+def test_an_intact_dataset(tiny: Any, out: Path, tmp_path: Path) -> None:
     assert verify(out) == []
     tiny.make(tmp_path / "without", n=9)  # nothing dropped, no maps
     assert verify(tmp_path / "without") == []
 
 
-def test_damaged_files_are_to_be_made_anew(tiny: Any, out: Path) -> None:
+def test_damaged_files_are_to_be_regenerated(tiny: Any, out: Path) -> None:
     shards = out / "shards"
     flipped = bytearray((shards / "tiny-000000.tar").read_bytes())
     flipped[700] ^= 1
@@ -138,7 +138,7 @@ def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
     [
         ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the least uncertain"),
         ("index", pa.array([0] * 25), "does not have the indices"),
-        ("shard", pa.array(["tiny-000001.tar"] * 25), "where those of tiny-000000.tar should be"),
+        ("shard", pa.array(["tiny-000001.tar"] * 25), "expected those of tiny-000000.tar"),
         ("shard", pa.array([f"tiny-{i // 2:06d}.tar" for i in range(25)]), "does not list"),
     ],
 )
@@ -163,7 +163,7 @@ def test_wrong_totals(out: Path, field: str, value: Any) -> None:
     assert remedy == "none"
 
 
-def test_what_is_no_finished_dataset(tiny: Any, tmp_path: Path) -> None:
+def test_a_folder_without_a_finished_dataset(tiny: Any, tmp_path: Path) -> None:
     tiny.begin(tmp_path / "out", 1)
     with pytest.raises(FileNotFoundError, match="not finished: rerun the command"):
         verify(tmp_path / "out")
@@ -173,7 +173,7 @@ def test_what_is_no_finished_dataset(tiny: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", None])
 def test_a_damaged_dataset_json(tiny: Any, out: Path, content: bytes | None) -> None:
-    """The rest is checked all the same, by what the footer of samples.parquet says."""
+    """The rest is still checked, against the footer of samples.parquet."""
     file = out / "dataset.json"
     file.unlink()
     reason = "is missing"
@@ -215,7 +215,7 @@ def test_the_command(factory: Callable, out: Path) -> None:
     assert len(result.err.strip().splitlines()) == 1
 
 
-def test_the_command_on_what_is_not_its_own(factory: Callable, out: Path) -> None:
+def test_the_command_on_faults_that_a_rerun_cannot_repair(factory: Callable, out: Path) -> None:
     shutil.copy(out / "shards/tiny-000003.tar", out / "shards/copy.tar")
     rewrite(out, lambda members: replaced(members, "json", b"{}"))
     result = factory("verify", out)
@@ -226,7 +226,7 @@ def test_the_command_on_what_is_not_its_own(factory: Callable, out: Path) -> Non
     assert len(result.err.strip().splitlines()) == 1
 
 
-def test_an_unfinished_dataset_is_no_annotated_folder(
+def test_an_unfinished_dataset_is_not_an_annotated_folder(
     tiny: Any, factory: Callable, tmp_path: Path
 ) -> None:
     tiny.begin(tmp_path / "out", 1)

@@ -1,4 +1,4 @@
-"""A worker: writing beside sampling, what fails in either, and one precision a dataset."""
+"""A worker: writing while sampling, failures in either, and one precision per dataset."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from labelers.config import LabelerConfig
 from tests.stand_ins import TinyModels, flat
 
 BATCH = 3
-SECONDS = 600  # to wait for another thread, instead of for ever
+SECONDS = 600  # the longest wait for another thread
 PALETTE = ((0, 0, 0), (255, 0, 0))
 
 
 def given(models: TinyModels) -> LoadModels:
-    """What loads these models, whoever asks."""
+    """A loader that always returns these models."""
     return lambda *_: (models, models)
 
 
 def at_batch(act: Callable[[int], None]) -> Callable[[Sequence[int]], None]:
-    """What disturbs `TinyModels` by the number of the batch."""
+    """A `disturb` that calls `act` with the number of the batch."""
     return lambda indices: act(indices[0] // BATCH)
 
 
@@ -54,7 +54,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "candidates").iterdir())
 
 
-# --- writing beside sampling -----------------------------------------------------------------
+# --- writing while sampling ------------------------------------------------------------------
 
 
 def test_a_batch_is_written_while_the_next_is_sampled(
@@ -65,7 +65,7 @@ def test_a_batch_is_written_while_the_next_is_sampled(
     encode = shard_writer.encode_sample
 
     def waiting(key: str, *rest: Any) -> Any:
-        if int(key) % BATCH == 0 and int(key) < 2 * BATCH:  # the first of a batch but the last
+        if int(key) % BATCH == 0 and int(key) < 2 * BATCH:  # the first of each but the last
             in_time.append(sampling[int(key) // BATCH + 1].wait(SECONDS))
         return encode(key, *rest)
 
@@ -81,7 +81,7 @@ def test_a_batch_is_written_while_the_next_is_sampled(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("unreadable")])
-def test_what_fails_in_sampling_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+def test_a_failure_in_sampling_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail(number: int) -> None:
         if number == 2:
             raise error
@@ -95,7 +95,7 @@ def test_what_fails_in_sampling_leaves_nothing(tmp_path: Path, error: BaseExcept
 
 
 @pytest.mark.parametrize("key", [0, 7])
-def test_what_fails_in_writing_is_raised_once(
+def test_a_failure_in_writing_is_raised_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: int
 ) -> None:
     encode = shard_writer.encode_sample
@@ -109,7 +109,7 @@ def test_what_fails_in_writing_is_raised_once(
     models = TinyModels()
     with pytest.raises(OSError, match="broken disk"):
         make_worker(tmp_path, models)(Shard(0, 0, 8))
-    assert len(models.made) == (6 if key == 0 else 8)  # one ahead of what is written, not more
+    assert len(models.made) == (6 if key == 0 else 8)  # at most one batch ahead
     assert left_in(tmp_path) == []
 
 
@@ -121,7 +121,7 @@ def test_the_marker_counts_levels(tmp_path: Path) -> None:
     assert ShardStats.from_json(stats.to_json()) == stats
 
 
-# --- one precision a dataset -----------------------------------------------------------------
+# --- one precision per dataset ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_job_is_not_continued_in_another_precision(
     assert open_dataset(out).manifest.precision == precision
 
 
-def test_the_real_models_say_what_they_compute_in() -> None:
+def test_the_real_models_report_their_precision() -> None:
     settings = ["generator.precision=bfloat16", "labeler.precision=bfloat16"]
     demo = resolve(load_recipe("demo", settings))
     models = load_models(demo.generator, demo.labeler, "cpu")
@@ -179,7 +179,7 @@ def test_the_real_models_say_what_they_compute_in() -> None:
 
 @dataclass(frozen=True)
 class TwoMachines:
-    """Shards in turn on workers that mean different things by `auto`."""
+    """Runs shards in turn on two workers to which `auto` means different precisions."""
 
     cpus_per_worker: int = 1
     start_sec: float = 0.0
@@ -197,7 +197,7 @@ class TwoMachines:
 def test_workers_that_differ_in_precision_are_refused(
     recipe: ResolvedRecipe, tmp_path: Path
 ) -> None:
-    for _ in range(2):  # and what they left is no better
+    for _ in range(2):  # again with the shards left by the first
         with pytest.raises(ValueError, match=r"=bfloat16 and .*=float32: set one of them"):
             make(recipe, 40, tmp_path / "out", TinyModels(), TwoMachines())
     assert len(left_in(tmp_path / "out")) == 2 * 3 + 1

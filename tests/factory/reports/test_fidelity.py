@@ -42,7 +42,7 @@ def test_frechet_of_scaled_vectors_is_the_analytic_value():
 
 
 def test_frechet_equals_the_root_by_eigenvalues():
-    """Tr (C_a C_b)^½ is the sum of roots of the eigenvalues of the product."""
+    """Tr (C_a C_b)^½ is the sum of the square roots of the eigenvalues of C_a C_b."""
     a, b = vectors(40, 6, 1), vectors(70, 6, 2) @ vectors(6, 6, 3)
     ca, cb = np.cov(a.T), np.cov(b.T)
     shift = a.mean(axis=0) - b.mean(axis=0)

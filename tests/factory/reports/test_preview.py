@@ -89,7 +89,7 @@ def test_sections_order_samples_by_uncertainty(tmp_path: Path):
     }
 
 
-def test_dropped_samples_show_while_their_candidates_exist(tmp_path: Path):
+def test_dropped_samples_are_shown_while_their_candidates_exist(tmp_path: Path):
     assert shown(make_dataset(tmp_path, 40, candidates=True))["Dropped"] == [36, 37, 38, 39]
 
 
@@ -109,7 +109,7 @@ def test_only_shards_with_shown_samples_are_read(tmp_path: Path, monkeypatch: py
         dataset, "read_open_tar", lambda file, name: read.append(name) or read_tar(file, name)
     )
     preview.write_preview(tmp_path)
-    assert len(read) == len(set(read)) <= 2 + 8  # of 90: both ends, and one a typical sample
+    assert len(read) == len(set(read)) <= 2 + 8  # of 90: both ends, and one per typical sample
 
 
 def test_picture_is_written_and_reproducible(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_an_uncertainty_map_is_a_third_tile_in_grey(tmp_path: Path):
     assert tiles[2][::2, 0].tolist() == [0, 127, 255, 255]
 
 
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path):
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"dataset\.json"):
         preview.write_preview(tmp_path)
     assert not (tmp_path / "preview.png").exists()

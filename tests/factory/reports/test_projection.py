@@ -3,7 +3,7 @@
 from factory.reports.projection import far_below, quality
 
 
-def test_only_what_is_far_below_the_rest_is_named() -> None:
+def test_only_images_far_below_the_rest_are_named() -> None:
     names = [f"image_{i}" for i in range(8)]
     alike = [28.0, 27.5, 28.5, 26.0, 29.0, 28.2, 27.9, 28.1]
     assert far_below(alike) == []

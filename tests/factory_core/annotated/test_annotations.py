@@ -71,7 +71,7 @@ def test_side_by_side(tmp_path, picture, labels):
     assert np.array_equal(found.masks[0], IDS)
 
 
-def test_samples_are_annotated_one_by_one(tmp_path):
+def test_some_samples_may_lack_masks(tmp_path):
     for i, stem in enumerate(("a", "b", "c")):
         image(tmp_path / "images" / f"{stem}.png", value=i)
     mask(tmp_path / "masks" / "b.png")
@@ -107,7 +107,7 @@ def test_resizing_once(tmp_path):
     found = read_annotations(tmp_path, (2, 2))
     assert found.images.shape == (2, 3, 2, 2)
     assert np.array_equal(found.masks[0], IDS[:, :2])
-    assert set(found.masks.unique().tolist()) <= {0, 1, 2, 255}  # nothing between the ids
+    assert set(found.masks.unique().tolist()) <= {0, 1, 2, 255}  # no interpolated ids
     refused(tmp_path, r"b\.png is 3x2 pixels, a\.png is 4x6: give one size")
 
 

@@ -31,7 +31,7 @@ def refused(
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """CelebAMask-HQ: images 0, 9, 2000 of 16 x 16, masks of 8 x 8, the left half skin."""
+    """CelebAMask-HQ: images 0, 9, 2000 of 16 x 16, masks of 8 x 8 with skin on the left half."""
     folder = tmp_path / "CelebAMask-HQ"
     for number, where in ((0, "0"), (9, "0"), (2000, "1")):
         save(folder / "CelebA-HQ-img" / f"{number}.jpg", np.full((16, 16, 3), 7, np.uint8))
@@ -45,7 +45,7 @@ def faces(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """ADE20K: two bedrooms and a kitchen of 24 x 8 pixels, the middle third of them of id 3."""
+    """ADE20K: two bedrooms and a kitchen of 24 x 8 pixels; the middle third has id 3."""
     folder = tmp_path / "ADEChallengeData2016"
     ids = np.repeat(np.array([0, 1, 3, 3, 5, 2], np.uint8), 4)[None].repeat(8, 0)
     stems = ("ADE_val_00000001", "ADE_train_00000003", "ADE_train_00000002")
@@ -108,7 +108,7 @@ def test_ade20k(scenes: Path) -> None:
 def test_ade20k_in_the_classes_of_a_recipe(scenes: Path) -> None:
     found = read_annotations(f"{scenes}[bedroom/*]", classes=["bed", "flooring", "chest"])
     assert len(found.stems) == 2
-    # A category's first name counts before the synonyms of others: chest is id 5, not 4.
+    # A category's first name precedes the synonyms of others: chest is id 5, not 4.
     assert found.masks[0, 0, ::4].tolist() == [255, 255, 0, 0, 2, 1]
     refused(scenes, r"ADE20K\) has no category 'sofa': expected names of", classes=["sofa"])
 
@@ -156,7 +156,7 @@ def test_a_folder_with_brackets_in_its_name(tmp_path: Path) -> None:
     refused(tmp_path / "other[1]", "folder .*other does not exist", FileNotFoundError)
 
 
-def test_ids_that_count_from_one(tmp_path: Path) -> None:
+def test_ids_that_start_at_one(tmp_path: Path) -> None:
     save(tmp_path / "set" / "a.png", np.zeros((1, 4, 3), np.uint8))
     np.save(tmp_path / "set" / "a.npy", np.array([[0, 1, 2, 255]]))
     hint = r'class id 2, but there are 2 classes .* write "reduce_zero_label": true'
@@ -172,7 +172,7 @@ def test_ids_that_count_from_one(tmp_path: Path) -> None:
     refused(tmp_path / "set", r'expected \{"classes": \["name", \.\.\.\]\}')
 
 
-def test_finding_images_opens_none(faces: Path) -> None:
+def test_finding_images_does_not_open_them(faces: Path) -> None:
     for path in faces.rglob("*.jpg"):
         path.write_bytes(b"no picture")
     assert [item.name for item in open_layout(f"{faces}[1:]").items] == ["9", "2000"]

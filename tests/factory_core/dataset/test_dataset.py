@@ -179,7 +179,7 @@ def test_samples_are_read_back_by_us_and_by_webdataset(folder: Path) -> None:
         assert json.loads(raw["json"]) == sample.meta == {"index": index}
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
 
@@ -201,7 +201,7 @@ def test_temporaries_of_killed_writers_are_swept(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["000000.tar"]
 
 
-def test_opening_what_is_no_finished_dataset(folder: Path, tmp_path_factory: Any) -> None:
+def test_opening_a_folder_without_a_finished_dataset(folder: Path, tmp_path_factory: Any) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         open_dataset(folder / "nowhere")
     empty = tmp_path_factory.mktemp("empty")
@@ -249,7 +249,7 @@ def test_a_tar_of_the_right_size_but_damaged_is_named(folder: Path) -> None:
         list(read_tar(shard))
 
 
-def test_a_dataset_of_before_uncertainty_maps_opens(folder: Path) -> None:
+def test_a_dataset_older_than_uncertainty_maps_opens(folder: Path) -> None:
     file = folder / "dataset.json"
     content = json.loads(file.read_text())
     assert content["uncertainty_histogram"] is None

@@ -30,7 +30,7 @@ def shippable(shippable: Any, cluster: Any) -> Any:
 
 @pytest.fixture
 def begun(tiny: Any) -> Callable[..., Job]:
-    """`begun(out, n)` -> a job of which nothing is made yet."""
+    """`begun(out, n)` -> a job that has begun, but made nothing yet."""
 
     def make(out: Path, n: int) -> Job:
         job = tiny.job(out, n)

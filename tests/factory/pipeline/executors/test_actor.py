@@ -1,4 +1,4 @@
-"""A user's mistake in a worker is one line for the driver; a bug is not hidden."""
+"""A user's mistake in a worker reaches the driver as one line; a bug is raised."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from factory_core.storage import open_store
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("the labeler belongs to another generator"),
+        ValueError("the labeler belongs to a different generator"),
         OSError(errno.ENOSPC, "No space left on device"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "weights"),
     ],
 )
-def test_a_mistake_is_a_value_in_a_worker(
+def test_a_worker_returns_a_mistake_as_a_value(
     tiny: Any, begun: Callable, tmp_path: Path, error: Exception
 ) -> None:
     def load(*_: Any) -> Any:
@@ -37,7 +37,7 @@ def test_a_mistake_is_a_value_in_a_worker(
     assert str(found) == str(error)
 
 
-def test_a_mistake_of_a_librarys_own_type_survives_pickling() -> None:
+def test_an_error_of_a_librarys_own_type_survives_pickling() -> None:
     class OwnError(ValueError):
         def __init__(self, first: str, second: str):
             super().__init__(f"{first} {second}")

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-SECONDS = 600  # to wait, instead of for ever
+SECONDS = 600  # the longest wait
 ROOT = Path(__file__).parents[4]
 SAMPLES = 64  # of the job, in 8 shards
-# The command, on tiny models that make two shards and wait for the file that is its first argument.
+# `factory` on tiny models, which make two shards and then wait until the file `gate` exists.
 JOB = """
 import functools, sys, time
 from pathlib import Path
@@ -45,15 +45,15 @@ main()
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head that runs drivers and the Jobs API, and two nodes with a core each."""
+    """A head node for drivers and the Jobs API, and two worker nodes of one core each."""
     pytest.importorskip("ray.dashboard.optional_deps", reason="needs ray[default]")
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="ray")  # pytest's are too long for the sockets in it
+    folder = tempfile.mkdtemp(prefix="ray")  # pytest's paths are too long for sockets
     head = {"num_cpus": 0, "include_dashboard": True, "temp_dir": folder}
     head |= {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
     made = Cluster(initialize_head=True, head_node_args=head)
-    # Where Ray's agent looks for the address to give to jobs: there may be other clusters here.
+    # Ray's agent reads the address for jobs here; other clusters may run on this machine.
     Path(folder, "ray_current_cluster").write_text(made.address)
     try:
         for _ in range(2):
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 def wait_for(what: Callable[[], Any], unless: Callable[[], str | None]) -> Any:
-    """The first true value of `what()`; fails with what `unless()` says."""
+    """The first true value of `what()`; fails with the message of `unless()`, if it returns one."""
     until = time.monotonic() + SECONDS
     while not (found := what()):
         problem = unless()
@@ -83,7 +83,7 @@ def wait_for(what: Callable[[], Any], unless: Callable[[], str | None]) -> Any:
 
 
 def submit(client: Any, entrypoint: str) -> str | None:
-    """The job's id; None as long as the agent that starts jobs is still starting itself."""
+    """The job's id; None while the agent that starts jobs is not up yet."""
     try:
         return client.submit_job(entrypoint=entrypoint)
     except RuntimeError as error:
@@ -103,7 +103,7 @@ def test_a_node_is_killed_in_the_middle_of_a_job(
     client, out, gate = JobSubmissionClient(url), tmp_path / "out", tmp_path / "gate"
     script = tmp_path / "job.py"
     script.write_text(JOB)
-    # Ray tells the driver of a job the cluster's address: it needs no --address.
+    # Ray passes the cluster's address to the driver of a job, which needs no --address.
     command = (
         *(sys.executable, script, ROOT, gate, "generate", "--recipe", tmp_path / "tiny.yaml"),
         *("--n", SAMPLES, "--workers", 2, "--out", out),
@@ -130,7 +130,7 @@ def test_a_node_is_killed_in_the_middle_of_a_job(
 
     tiny.make(tmp_path / "alone", SAMPLES)
     rows = [pq.read_table(tmp_path / o / "samples.parquet").to_pylist() for o in ("out", "alone")]
-    assert rows[0] == rows[1]  # says what differs, if anything does
+    assert rows[0] == rows[1]  # first, so that a failure shows the rows
     assert tree(out) == tree(tmp_path / "alone")
 
 

@@ -29,7 +29,7 @@ def test_make_executor() -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "-2", "two", "2-", "8-2", "2-8-9", "1.5"])
-def test_workers_that_are_no_number(workers: str) -> None:
+def test_invalid_numbers_of_workers(workers: str) -> None:
     with pytest.raises(ValueError, match=f"--workers {workers}: expected .* such as 2-8"):
         make_executor("ray", workers=workers)
 
@@ -61,7 +61,7 @@ def test_how_many_workers(
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception | None]:
-    """What `ray.init` raises, in turn, instead of starting anything."""
+    """Outcomes of the calls of `ray.init`, which starts nothing: an error to raise, or None."""
     import ray
 
     outcomes: list[Exception | None] = []
@@ -89,9 +89,7 @@ def test_ray_may_take_two_attempts_to_start(starts: list[Exception | None]) -> N
         ("ray:1", "--address ray:1: found no Ray cluster to join there: it was too slow"),
     ],
 )
-def test_where_ray_does_not_start(
-    starts: list[Exception | None], address: str | None, line: str
-) -> None:
+def test_ray_does_not_start(starts: list[Exception | None], address: str | None, line: str) -> None:
     starts += [Exception("it was\ntoo slow")] * 2
     with pytest.raises(OSError, match=line), start_ray(address, 1):
-        raise AssertionError("it did")
+        raise AssertionError("it started")

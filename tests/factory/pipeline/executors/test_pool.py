@@ -1,4 +1,4 @@
-"""What a pool of workers does when some of them are lost, or hang."""
+"""What a pool of workers does when some are lost or hang."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 60  # to wait for another process
 
 
 def die_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]], None]:
-    """What kills the worker that is to make `sample`: each time, or as long as `fuse` is there."""
+    """A `disturb` that kills the worker of `sample`: every time, or only while `fuse` exists."""
 
     def disturb(indices: Sequence[int]) -> None:
         if sample in indices and (fuse is None or fuse.exists()):
@@ -50,7 +50,7 @@ def test_a_shard_that_kills_its_workers_is_reported(
 
     monkeypatch.setattr(pool, "LOST_WORKERS", 2)
     shippable.models.disturb = die_over(10)
-    shippable.models.broken = {1}  # which kills nobody
+    shippable.models.broken = {1}  # which kills no worker
     with pytest.raises(ShardsFailed, match="sample 1 has uncertainty nan") as caught:
         shippable.make(tmp_path / "out", 24, executor=RayExecutor(1))
     assert [failure.number for failure in caught.value.failures] == [0, 1]
@@ -76,10 +76,10 @@ def test_workers_that_cannot_start_end_the_job(
 
 
 @pytest.mark.slow
-def test_workers_that_cannot_start_beside_one_that_works(
+def test_one_worker_finishes_while_others_cannot_start(
     shippable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when machines are taken away again before the models are loaded."""
+    """As when machines are reclaimed before they have loaded the models."""
     from factory.pipeline.executors import pool
 
     pids = tmp_path / "pids"
@@ -103,7 +103,7 @@ def test_workers_that_cannot_start_beside_one_that_works(
 
 
 @pytest.mark.slow
-def test_the_pool_grows_as_long_as_all_are_at_work(shippable: Any, tmp_path: Path) -> None:
+def test_the_pool_grows_while_all_workers_are_busy(shippable: Any, tmp_path: Path) -> None:
     """The first shard is not finished before a second worker has begun one."""
     import torch
 
@@ -120,14 +120,14 @@ def test_the_pool_grows_as_long_as_all_are_at_work(shippable: Any, tmp_path: Pat
 
     shippable.models.disturb = disturb
     shippable.make(tmp_path / "out", executor=RayExecutor(1, max_workers=2))
-    assert [path.read_text() for path in pids.iterdir()] == ["1 1", "1 1"]  # its cores, no more
+    assert [path.read_text() for path in pids.iterdir()] == ["1 1", "1 1"]  # threads
 
 
 # --- workers that hang -----------------------------------------------------------------------
 
 
 def hang_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]], None]:
-    """What makes the worker of `sample` sleep forever: each time, or while `fuse` exists."""
+    """A `disturb` that hangs the worker of `sample`: every time, or only while `fuse` exists."""
 
     def disturb(indices: Sequence[int]) -> None:
         if sample in indices and (fuse is None or fuse.exists()):
@@ -162,7 +162,7 @@ def test_the_default_limit_follows_the_slowest_shard(
     shippable.make(tmp_path / "undisturbed")
     fuse = tmp_path / "fuse"
     fuse.touch()
-    shippable.models.disturb = hang_over(10, fuse)  # of the second shard: one has been timed
+    shippable.models.disturb = hang_over(10, fuse)  # in the second shard: the first has been timed
     shippable.make(tmp_path / "out", executor=RayExecutor(1))
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 

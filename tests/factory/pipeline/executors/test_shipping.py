@@ -22,7 +22,7 @@ from factory.recipe.weights import weight_files, weights_sha256
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
-    """A folder of weights that this machine has, and a cache of its own for copies."""
+    """A folder of weights that this machine has, and an empty cache for copies."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "generator"
     (folder / "unet").mkdir(parents=True)
