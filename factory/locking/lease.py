@@ -1,12 +1,12 @@
-"""One job per folder of a bucket: a lease that its holder renews, and that lapses without it.
+"""One job per folder of a bucket: a lease that its holder renews, and that lapses otherwise.
 
 A bucket has no locks. FOLDER/.lock is created only if there is none, and rewritten every BEAT_SEC
 by a thread of the job. LAPSE_SEC after the last rewrite, anybody may take it over.
 
 Two jobs that take over a lapsed lease at the same moment both write it. The last to write has it,
-and the other sees that when it reads the lease back. Stores differ in what they can do in one step,
-so nothing more is asked of them. If two jobs slipped through, nothing would break: they would write
-the same bytes under the same names until one of them notices at its next beat.
+and the other sees that when it reads the lease back. Stores differ in their atomic operations, so
+this relies on none. If two jobs slipped through, nothing would break: they would write the same
+bytes under the same names until one of them notices at its next beat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from factory_core.storage import Store
 
-LOCK_NAME = ".lock"  # hidden: no content of the folder
+LOCK_NAME = ".lock"  # hidden, so it does not count as content
 BEAT_SEC = 15.0
 LAPSE_SEC = 4 * BEAT_SEC  # three beats may be lost
 SETTLE_SEC = 2.0  # longer than it takes to write a small object
@@ -35,7 +35,7 @@ SETTLE_SEC = 2.0  # longer than it takes to write a small object
 class Lease:
     """Content of the lock file: who holds it, and how often it has been renewed.
 
-    `token` distinguishes holders, `machine` is the holder's `this_machine`.
+    `token` is unique to each holder, `machine` is its `this_machine`.
     """
 
     host: str
@@ -46,7 +46,7 @@ class Lease:
 
     @classmethod
     def new(cls) -> Lease:
-        """A lease of this process."""
+        """A lease for this process."""
         return cls(socket.gethostname(), os.getpid(), this_machine(), uuid.uuid4().hex)
 
     def to_bytes(self) -> bytes:
@@ -64,7 +64,7 @@ class Lease:
 
 def has_ended(pid: int) -> bool:
     """Whether no process on this machine has that id, as far as can be known."""
-    if os.name == "nt":  # where signal 0 would end the process instead of asking
+    if os.name == "nt":  # signal 0 would end the process there
         return False
     try:
         os.kill(pid, 0)
@@ -78,7 +78,7 @@ def has_ended(pid: int) -> bool:
 def this_machine() -> str:
     """A name shared by all processes that see each other's ids; empty if that is unknown.
 
-    Not the host's name: containers may share it, and a restarted one may have it again.
+    Not the host's name: containers may share it, and a restarted one may reuse it.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -100,7 +100,7 @@ def leased(store: Store) -> Iterator[None]:
     """Hold a folder of a bucket, renewing the lease in the background.
 
     Raises BlockingIOError naming the other holder: at the beginning, or at the end if another job
-    took over because this process was stopped or cut off for longer than LAPSE_SEC.
+    took over while this process was suspended or offline for longer than LAPSE_SEC.
     """
     lease = Lease.new()
     _acquire(store, lease)
@@ -123,7 +123,7 @@ def leased(store: Store) -> Iterator[None]:
 
 def _acquire(store: Store, lease: Lease) -> None:
     """Create the lock file, or take over one that has lapsed."""
-    # Some stores know no exclusive creation and just write.
+    # Some stores lack exclusive creation and just write.
     while store.exists(LOCK_NAME) or not store.create(LOCK_NAME, lease.to_bytes()):
         held = read_lease(store)
         if held is None and not store.exists(LOCK_NAME):
@@ -146,7 +146,7 @@ def has_lapsed(store: Store) -> bool:
 def _refuse_fresh(store: Store, held: Lease | None) -> None:
     """Raise BlockingIOError unless the lease has lapsed."""
     if not has_lapsed(store):
-        wait = f" (if it was killed, its hold ends {LAPSE_SEC:.0f} s after that)"
+        wait = f" (if it was killed, the lock expires {LAPSE_SEC:.0f} s later)"
         raise BlockingIOError(in_use(store, held) + wait)
     # The bucket's clock may differ from ours: a holder that misses a beat as we watch is gone.
     time.sleep(BEAT_SEC + SETTLE_SEC)
@@ -167,11 +167,11 @@ def _renew(store: Store, lease: Lease, ended: threading.Event, lost: threading.E
                 return
             store.write(LOCK_NAME, Lease(**{**asdict(lease), "beats": beats}).to_bytes())
         except OSError:
-            continue  # cut off, as the workers are; the next beat shows who has the lease
+            continue  # offline, like the workers; the next beat shows who has the lease
 
 
 def in_use(folder: object, holder: object) -> str:
-    """The message for a `folder` held by `holder` (None: it has not signed yet)."""
+    """The message for a `folder` held by `holder` (None: not recorded yet)."""
     return (
         f"{folder} is in use by another job ({holder or 'just started'}): wait for it or stop it,"
         " then rerun the command"

@@ -1,8 +1,8 @@
-"""One job per folder: a lock that vanishes with its holder, however that ends.
+"""One job per folder: a lock that vanishes with its holder, however the holder ends.
 
 On a disk, the operating system holds the lock (through `filelock`), not the file OUT/.lock: the
-file may outlive a killed job, the lock never does. On NFS it is carried to the server, so it holds
-between machines. In a bucket it is a lease, see `factory.locking.lease`.
+file may outlive a killed job, the lock never does. NFS passes the lock to the server, so it holds
+between machines. In a bucket, it is a lease: see `factory.locking.lease`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Holder:
 
     @property
     def is_gone(self) -> bool | None:
-        """Whether that process has ended; None if it ran elsewhere, where nobody here can see."""
+        """Whether that process has ended; None (unknown) if it ran on another machine."""
         return has_ended(self.pid) if self.host == socket.gethostname() else None
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ def read_holder(folder: Path | Store) -> Holder | None:
 
 @contextmanager
 def exclusive(folder: Path | Store) -> Iterator[None]:
-    """Hold `folder`. It is created if needed, and removed again if it stayed empty.
+    """Hold `folder`. Create it if needed, and remove it again if it stayed empty.
 
     Raises BlockingIOError naming the other holder, or OSError if the file system has no locks.
     """
@@ -72,7 +72,7 @@ def exclusive(folder: Path | Store) -> Iterator[None]:
         with suppress(OSError):  # Windows removes it on release
             (store.path / LOCK_NAME).unlink()
         lock.release()
-        with suppress(OSError):  # not empty, as it should be
+        with suppress(OSError):  # not empty: the usual case
             store.path.rmdir()
 
 

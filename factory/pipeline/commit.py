@@ -39,9 +39,9 @@ def commit(
     """Select, write the final shards and samples.parquet, then dataset.json, in the folder `out`.
 
     `stats` are those of all candidate shards, in order; `source` says where the images came from.
-    Rows and samples stream: a few numbers per candidate and one row group are in memory. What an
-    interrupted commit left is overwritten. Raises ValueError for uncertainties that are not finite
-    or a candidate shard that was damaged meanwhile, OSError if the disk is full.
+    Rows and samples stream: only a few numbers per candidate and one row group are in memory.
+    Files of an interrupted commit are overwritten. Raises ValueError for uncertainties that are not
+    finite or a candidate shard that was damaged since, OSError if the disk is full.
     """
     recipe = resolved.recipe
     candidates = out / CANDIDATES_DIR
@@ -74,7 +74,7 @@ def _manifest(
     shards: list[FileInfo],
     pixels: np.ndarray,
 ) -> Manifest:
-    """All of dataset.json but the entry about samples.parquet, whose footer holds the rest."""
+    """All of dataset.json except the entry for samples.parquet, whose footer holds all the rest."""
     recipe = resolved.recipe
     kept = int(selection.kept.sum())
     totals = Totals(
@@ -114,17 +114,17 @@ def read_candidates(
 ) -> Iterator[tuple[str, list[Member]]]:
     """Samples (key, members) of these shards, in key order, as the workers encoded them.
 
-    Raises ValueError, before any sample of it, for a shard that was damaged since it was finished.
+    Raises ValueError for a shard damaged since it was finished, before yielding any of its samples.
     """
     for tar in _intact(candidates, [shard.tar for shard in stats]):
         yield from read_tar(tar)
 
 
 def _intact(candidates: Store, infos: Sequence[FileInfo]) -> Iterator[Path]:
-    """These files, or copies of them here, after a check of size and sha256.
+    """Local paths of these files (copies, from a bucket), each checked for size and sha256.
 
-    What is read next is still in memory. A damaged file loses its marker: in a bucket, a resumed
-    job trusts what is marked and has the right size.
+    Each is yielded right after its check, while it is still cached. A damaged file loses its
+    marker: in a bucket, a resumed job trusts any file that has a marker and the right size.
     """
     copies = candidates.local_copies([info.name for info in infos])
     for info, path in zip(infos, copies, strict=True):
@@ -142,7 +142,7 @@ def _write_shards(
     folder: Store, name: str, samples: Iterator[list[Member]], samples_per_shard: int
 ) -> list[FileInfo]:
     """Pack the samples into shards numbered without gaps."""
-    folder.remove()  # what an interrupted commit left
+    folder.remove()  # left by an interrupted commit
     folder.make()
     infos: list[FileInfo] = []
     first = next(samples, None)
@@ -161,7 +161,7 @@ def pack(
 ) -> FileInfo:
     """Write samples to a tar, one at a time: a shard of large images need not fit in memory.
 
-    Raises ValueError, and leaves an existing file as it was, if the outcome is not `expected`.
+    Raises ValueError, and leaves an existing file unchanged, if the result is not `expected`.
     """
     count = 0
     with folder.new_file(name) as file:
@@ -200,19 +200,18 @@ def write_samples(
 ) -> tuple[FileInfo, np.ndarray]:
     """Write samples.parquet: the candidates' `rows` with final shard, `kept` and the reason.
 
-    `shards` are the names of the final shards. `footer` gives the metadata to put into the file,
-    from the pixels per class of the kept samples, int64 `[classes]`. Returns the file and these
-    pixels.
+    `shards` are the names of the final shards. `footer` turns the pixels per class of the kept
+    samples, int64 `[classes]`, into the metadata of the file. Returns the file and these pixels.
     """
     names = pa.array(shards, pa.string())
     pixels: np.ndarray | int = 0
-    start = ranked = 0  # rows so far, and kept ones among them
+    start = ranked = 0  # rows so far, and how many of them are kept
     with out.new_file(SAMPLES_NAME) as file, ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for group in _row_groups(rows):
             here = slice(start, start + len(group))
             kept = selection.kept[here]
-            rank = ranked + np.cumsum(kept) - 1  # of each kept sample among the kept ones
+            rank = ranked + np.cumsum(kept) - 1  # of each kept sample among all kept
             shard = pa.array(rank // samples_per_shard, mask=~kept)
             table = (
                 group.append_column("shard", names.take(shard))
@@ -251,6 +250,6 @@ def _row_groups(paths: Iterable[Path]) -> Iterator[pa.Table]:
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A small parquet file; `pq.read_table` takes several times as long to inspect it first."""
+    """A small parquet file; `pq.read_table` would inspect it first, at several times the cost."""
     with pq.ParquetFile(path) as file:
         return file.read(columns)

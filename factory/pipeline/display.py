@@ -17,7 +17,7 @@ STAGES = {"generate": "making", "commit": "selecting", "done": "finished"}
 
 
 def run_shown(job: Job, executor: Executor, console: Console) -> None:
-    """Run the job and print what comes of it; raises as `run`."""
+    """Run the job and print its progress and result; raises as `run`."""
     quiet_libraries()
     try:
         with ProgressLine("starting", "samples", 1, console) as line:

@@ -1,4 +1,4 @@
-"""What a job would take, from one small batch made now."""
+"""The cost of a job, measured on one small batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factory_core.device import torch_threads
 from factory_core.machine import GIB, disk_free_bytes, peak_memory_bytes
 from factory_core.storage import DiskStore
 
-SAMPLES = 4  # timed, at most
+SAMPLES = 4  # at most, in the timed batch
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Estimate:
 
 
 def estimate(job: Job, executor: Executor) -> Estimate:
-    """Time, memory and disk of `run(job, executor)`; writes nothing, errors likewise."""
+    """Time, memory and disk of `run(job, executor)`; writes nothing. Raises as `run`."""
     ownership.inspect(job)
     count = min(SAMPLES, job.n, job.recipe.generator.batch_size)
     with torch_threads(executor.cpus_per_worker):
         began = time.perf_counter()
         worker = ShardWorker(WorkerSpec.of(job))
-        worker.make([0])  # loads the models; first passes are slow for reasons that do not last
+        worker.make([0])  # loads the models and warms up
         loaded = time.perf_counter()
         samples = list(worker.make(range(count)).members(worker.spec.encoding))
         batch_sec = time.perf_counter() - loaded

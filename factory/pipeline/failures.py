@@ -1,6 +1,6 @@
-"""Shards that could not be made: tried twice, distinguished from what stops a job, and listed.
+"""Shards that could not be made: each is tried twice, then recorded; the job continues.
 
-OUT/candidates/NNNNNN_failed.json      until the job is run again
+OUT/candidates/NNNNNN_failed.json      until the job is rerun
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 from factory_core.storage import Entry, Store
 
 SUFFIX = "_failed.json"
-HOPELESS = 5  # failures before any success: then the shards are not to blame
+HOPELESS = 5  # failures before any success: the shards are not to blame
 
 
 class ShardError(ValueError):
-    """A shard cannot be made, for a reason that need not apply to others; one line."""
+    """A shard cannot be made, for a reason that may not apply to others; one line."""
 
 
-# What may go wrong in reading, sampling and labelling: an unreadable photograph, no memory for a
-# batch, a numerical failure. Anything else they raise is a bug. What writing raises stops the job.
+# What reading, sampling and labelling may raise: an unreadable photograph, no memory for a batch, a
+# numerical failure. Anything else is a bug. Errors in writing stop the job.
 SHARD_ERRORS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True)
 class ShardFailure:
-    """A shard (candidates `start` to `stop`, exclusive), why it failed, and where in the code."""
+    """A shard (candidates `start` to `stop`, exclusive), and why and where it failed."""
 
     number: int
     start: int
@@ -39,7 +39,7 @@ class ShardFailure:
         return f"shard {self.number} (samples {self.start} to {self.stop - 1}): {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON-able values."""
+        """As plain values for JSON."""
         return asdict(self)
 
     @classmethod
@@ -62,7 +62,7 @@ class ShardsFailed(ValueError):
 
 
 def record(candidates: Store, failure: ShardFailure) -> None:
-    """Leave a failure where `read_failures` finds it, from any machine."""
+    """Record a failure for `read_failures`, which may run on any machine."""
     candidates.write_json(f"{failure.number:06d}{SUFFIX}", failure.to_json())
 
 
@@ -73,7 +73,7 @@ def read_failures(candidates: Store) -> list[ShardFailure]:
         try:
             found.append(ShardFailure.from_json(json.loads(content)))
         except (ValueError, TypeError):
-            continue  # damaged: the shard will be tried again anyhow
+            continue  # damaged: the shard will be retried anyway
     return found
 
 

@@ -1,4 +1,4 @@
-"""A job: what is made and where, and what two runs must agree on to share a folder."""
+"""A job: what to make and where, and what two runs must agree on to share a folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from factory_core.storage import Store, file_sha256, open_store
 class Job:
     """`n` candidates by a recipe, written to the folder `out`.
 
-    `files` are the photographs to label, None to sample the generator; `device` is a torch device
-    or `auto`; `keep_candidates` leaves the candidates of the finished dataset on disk; `load`
+    `files` are the photographs to label; None means to sample the generator. `device` is a torch
+    device or `auto`. `keep_candidates` keeps the candidates when the dataset is finished. `load`
     replaces the real models in tests. `sampling` and `labeling` build a job from user input.
     """
 
@@ -120,13 +120,13 @@ class JobIdentity:
 
     @cached_property
     def sha256(self) -> str:
-        """Noted in the marker of every shard of the job."""
+        """The digest noted in the marker of every shard of the job."""
         agreed = {"digest": self.digest, "n": self.n, "source": self.source}
         return hashlib.sha256(canonical_json(agreed)).hexdigest()
 
     def difference(self, other: JobIdentity) -> str | None:
-        """How a folder started as `other` differs from this job; None if it does not."""
-        hint = "give another --out, or what it was started with"
+        """How a folder started by the job `other` differs from this one; None if it does not."""
+        hint = "give another --out, or the original settings"
         if self.source != other.source:
             return f"was made from different images: {hint}"
         if self.digest != other.digest:

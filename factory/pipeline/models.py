@@ -13,7 +13,7 @@ from labelers.config import LabelerConfig
 
 
 class LabelerLike(Protocol):
-    """What a worker asks of a labeler (`labelers.labeler.Labeler`)."""
+    """What a worker needs of a labeler (`labelers.labeler.Labeler`)."""
 
     def predict(
         self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None

@@ -1,4 +1,4 @@
-"""Whose folder it is, and which of a job's shards it already holds."""
+"""Which job a folder belongs to, and which of its shards are finished."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from factory_core.storage import Store
 def inspect(job: Job) -> Manifest | None:
     """The manifest in `job.out` if the job is finished, else None; writes nothing.
 
-    Files that say whose the folder is may be damaged, as long as one of them is intact:
-    dataset.json, the footer of samples.parquet, job.json, or the markers of finished shards.
+    Of the files that identify the folder's job, one must be intact: dataset.json, the footer of
+    samples.parquet, job.json, or the markers of finished shards.
 
     Raises:
-        ValueError: the folder of another job (says what differs), or of an unknown one.
-        OSError: a file, or a folder of other files.
+        ValueError: the folder belongs to another job (says what differs), or an unknown one.
+        OSError: `job.out` is a file, or a folder with other files.
     """
     refuse_file(job.out)
     manifest, is_damaged = None, False
@@ -81,7 +81,7 @@ def _has_own_shards(job: Job) -> bool:
     if found - {job.identity.sha256}:
         raise ValueError(
             f"{job.candidates / JOB_NAME} is damaged, and the shards beside it were not made by"
-            " this command: give another --out, or what it was started with"
+            " this command: give another --out, or the original settings"
         )
     return bool(found)
 
@@ -103,7 +103,7 @@ def _refuse_another(job: Job, found: JobIdentity) -> None:
 def _refuse_foreign(out: Store) -> None:
     """Raise FileExistsError if `out`, in which nothing was finished, holds anything."""
     foreign = [name for name in contents(out) if name != CANDIDATES_DIR]
-    # Candidates are deleted when a job is finished: do not take another program's for ours.
+    # Candidates are deleted when a job finishes: never delete another program's files.
     inside = contents(out / CANDIDATES_DIR)
     if JOB_NAME not in inside:
         foreign += [f"{CANDIDATES_DIR}/{name}" for name in inside]
@@ -119,9 +119,9 @@ def _refuse_foreign(out: Store) -> None:
 def finished_shards(folder: Store, shards: Sequence[Shard], job: str) -> dict[int, ShardStats]:
     """Stats by number of those `shards` in `folder` that are intact and were made for `job`.
 
-    The others must be made; `job` is a `JobIdentity.sha256`. On a disk, size and sha256 are
-    checked. A bucket shows complete objects only and checks them itself, so one listing gives the
-    sizes, and `commit` checks the sha256 of what it reads.
+    The rest must be made; `job` is a `JobIdentity.sha256`. On a disk, size and sha256 are
+    checked. A bucket holds complete objects only and checks them itself, so the sizes in one
+    listing suffice here, and `commit` checks the sha256 of what it reads.
     """
     entries = {entry.name: entry for entry in folder.entries()}
     marked = {shard.marker: shard for shard in shards if shard.marker in entries}

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from PIL import Image
 
-SHOWN = 5  # names of unreadable images
+SHOWN = 5  # names of unreadable images, at most
 THREADS = 8  # they wait for the disk
 
 
 def list_photographs(folder: Path) -> tuple[str, ...]:
     """Absolute paths of the images in `folder`, sorted by name.
 
-    Raises ValueError, with their number and the first names, if some are not images, and the errors
-    of `list_images`. Only headers (of PNG also the checksums) are read: an image that is truncated
-    later fails its shard.
+    Raises ValueError, with their number and the first names, if some are not images; other errors
+    as `list_images`. Only headers (and for PNG the checksums) are read: any other truncated image
+    fails its shard later.
     """
     from factory_core.images import list_images
 

@@ -14,7 +14,7 @@ Stage = Literal["generate", "commit", "done"]
 
 @dataclass(frozen=True)
 class Progress:
-    """`samples_resumed` existed when the run started; uncertainty in nats."""
+    """A snapshot; `samples_resumed` samples existed when the run started; uncertainty in nats."""
 
     stage: Stage
     samples_done: int
@@ -28,7 +28,7 @@ class Progress:
 
     @property
     def samples_per_sec(self) -> float:
-        """Rate since this run started, its start-up included."""
+        """Rate since this run started, including its start-up."""
         return (self.samples_done - self.samples_resumed) / max(self.elapsed_sec, 1e-9)
 
     @property
@@ -47,7 +47,7 @@ def ignore(_: Progress) -> None:
 
 @dataclass
 class Tally:
-    """Sums over finished shards, updated as they come: adding all up each time would be O(n²)."""
+    """Sums over finished shards, updated one by one: adding all up each time would be O(n²)."""
 
     samples_total: int
     shards_total: int
@@ -62,13 +62,13 @@ class Tally:
     def add(self, stats: ShardStats, resumed: bool = False) -> None:
         """Count a finished shard; `resumed` if an earlier run made it.
 
-        Raises ValueError if it was computed in a different precision from those before, as by
-        workers on different machines that started at the same time.
+        Raises ValueError if it was computed in a different precision from earlier ones, as when
+        workers on different machines start at the same time.
         """
         if self.precision not in (None, stats.precision):
             found = " and ".join(sorted((str(self.precision), stats.precision)))
             raise ValueError(
-                f"the workers' machines differ in what auto means, {found}: set one of them and"
+                f"auto means different precisions on these machines, {found}: set one of them and"
                 " give another --out"
             )
         self.precision = stats.precision
@@ -78,7 +78,7 @@ class Tally:
         self.uncertainty_sum += stats.uncertainty_sum
 
     def progress(self, stage: Stage) -> Progress:
-        """A snapshot to show."""
+        """A snapshot of the run."""
         return Progress(
             stage,
             self.samples,

@@ -1,8 +1,8 @@
-"""Repairing a finished dataset: which candidates to regenerate, and what to repack from them.
+"""Repairing a finished dataset: which candidates to regenerate, and which shards to repack.
 
-A final shard is repacked from just the candidate shards that its samples come from, and must come
-out as dataset.json lists it. samples.parquet also describes the dropped candidates, which are in no
-shard: if it is damaged, all candidates are regenerated.
+A final shard is repacked from just the candidate shards that its samples come from, and must
+match dataset.json. samples.parquet also describes the dropped candidates, which are in no shard: if
+it is damaged, all candidates are regenerated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from factory_core.dataset import SAMPLES_NAME, SHARDS_DIR, FileInfo, Manifest, M
 class Repair:
     """Damaged final shards with the indices of their samples, and the candidates they need.
 
-    `is_complete` means that the whole dataset must be committed again, from all candidates.
+    `is_complete` means that the whole dataset must be committed again from all candidates.
     """
 
     shards: list[tuple[FileInfo, frozenset[int]]]
@@ -31,7 +31,7 @@ class Repair:
 
 
 def plan_repair(job: Job, manifest: Manifest) -> Repair | None:
-    """What it takes to repair the dataset in `job.out`; None if all sizes and sha256 match."""
+    """The repair that the dataset in `job.out` needs; None if all sizes and sha256 match."""
     if not manifest.samples.is_intact(job.out):
         return Repair([], job.shards, is_complete=True)
     folder = job.out / SHARDS_DIR
@@ -56,7 +56,7 @@ def plan_repair(job: Job, manifest: Manifest) -> Repair | None:
 def rewrite(job: Job, repair: Repair, stats: Sequence[ShardStats]) -> None:
     """Repack the damaged shards; `stats` are those of `repair.candidates`, in order.
 
-    Raises ValueError, and leaves the shard as it was, if the bytes are not those listed.
+    Raises ValueError, and leaves the shard unchanged, if the bytes differ from those listed.
     """
     folder = job.out / SHARDS_DIR
     folder.make()

@@ -5,9 +5,9 @@
                   NNNNNN_failed.json                                 see `failures`
     OUT/shards, samples.parquet, dataset.json, preview.png           see `factory_core.dataset`
 
-A job can be stopped at any moment and started again with the same command. The outcome is the same
-to the byte. dataset.json is written last: with it, the dataset is finished. A job that is started
-again after that checks every file and regenerates what is damaged.
+A job can be stopped at any moment and resumed with the same command. The result is the same to the
+byte. dataset.json is written last and marks the dataset as finished. A job that is rerun after that
+checks every file and regenerates what is damaged.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def run(job: Job, executor: Executor | None = None, on_progress: OnProgress = ig
         ValueError: another job in `job.out`, or a labeler of a different generator.
         ShardsFailed: some shards could not be made (a ValueError; the others are finished).
         OSError: `job.out` holds something else or is in use by another job, or the disk is full
-            (what is finished stays).
+            (finished shards are kept).
     """
     executor = executor or LocalExecutor()
     if not (job.out.is_shared or isinstance(executor, LocalExecutor)):
         raise ValueError(
-            f"--out {job.out}: is in the memory of this process, which other workers cannot reach:"
+            f"--out {job.out} is in the memory of this process, which other workers cannot reach:"
             " give --executor local, or another --out"
         )
     refuse_file(job.out)
@@ -60,7 +60,7 @@ def run(job: Job, executor: Executor | None = None, on_progress: OnProgress = ig
             else:
                 restore_manifest(job.out, finished)
                 manifest = _repaired(job, finished, executor, on_progress)
-            if preview.fault(job.out) is not None:  # it is not listed in dataset.json
+            if preview.fault(job.out) is not None:  # dataset.json does not list it
                 preview.write_preview(job.out)
         if not job.keep_candidates:
             job.candidates.remove()
@@ -69,14 +69,14 @@ def run(job: Job, executor: Executor | None = None, on_progress: OnProgress = ig
 
 @contextmanager
 def _full_disk_explained(job: Job) -> Iterator[None]:
-    """Say what is kept when the disk is full."""
+    """Report what is kept when the disk is full."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         done, total = len(markers(job.candidates)), job.shard_count
-        # What goes to a bucket is written to this machine first.
+        # Files for a bucket are first written to this machine.
         where = tempfile.gettempdir() if job.out.is_remote else job.out
         raise OSError(
             f"disk full while writing {where}: {done} of {total} shards are finished and kept:"
@@ -109,10 +109,10 @@ def _make_missing(
     on_progress: OnProgress,
     precision: str | None = None,
 ) -> list[ShardStats]:
-    """Make those of `shards` that do not exist yet; returns the stats of all, in order.
+    """Make the missing `shards`; returns the stats of all, in order.
 
-    `precision` is that of a dataset under repair. Raises ShardsFailed, after the others are made,
-    if some could not be.
+    `precision` is that of the dataset under repair, if any. Raises ShardsFailed if some could not
+    be made, after making the others.
     """
     ownership.begin(job)
     job.candidates.sweep()
@@ -139,7 +139,7 @@ def _make_missing(
                 on_progress(tally.progress("generate"))
     finally:
         job.candidates.sweep()
-        # Nothing to resume: leave no trace, unless it alone says whose the other files are.
+        # Nothing to resume: leave no trace, unless only this identifies the other files' job.
         if not markers(job.candidates) and not failures and len(contents(job.out)) <= 1:
             job.candidates.remove()
     if failures:

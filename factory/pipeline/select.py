@@ -1,4 +1,4 @@
-"""Which candidates are dropped, exactly, and why."""
+"""Which candidates are dropped, and why."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Selection:
 
 
 def drop_count(n: int, drop_fraction: float) -> int:
-    """Exactly floor(drop_fraction * n), for the fraction as it is written in decimal.
+    """Exactly floor(drop_fraction * n), for the fraction as written in decimal.
 
     In binary floating point floor(0.29 * 100) would be 28.
     """
@@ -37,7 +37,7 @@ def select(
     """Drop the floor(drop_fraction * N) most uncertain of N >= 1 candidates.
 
     `uncertainty` is float32 `[N]` in nats. Of equally uncertain candidates, the one with the larger
-    index is dropped first, so the outcome does not depend on the order of the candidates.
+    index is dropped first, so the result does not depend on the order of the candidates.
 
     Raises:
         ValueError: an uncertainty is not a finite number.

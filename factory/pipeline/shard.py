@@ -1,4 +1,4 @@
-"""The unit of work: a shard of candidates, and what is known of a finished one."""
+"""The unit of work: a shard of candidates, and the statistics of a finished one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Shard:
 
     @property
     def parquet(self) -> str:
-        """Name of the file that holds a row about each sample."""
+        """Name of the file that holds one row per sample."""
         return f"{self.number:06d}.parquet"
 
     @property
     def marker(self) -> str:
-        """Name of the file that says that this shard is finished."""
+        """Name of the file that marks this shard as finished."""
         return f"{self.number:06d}{MARKER_SUFFIX}"
 
     @property
@@ -45,8 +45,8 @@ class Shard:
     def batches(self, size: int) -> Iterator[tuple[range, tuple[str, ...] | None]]:
         """Sample indices, and their photographs if any, `size` at a time.
 
-        Batches are cut inside the shard: the bits of a sample depend on its batch, and a shard must
-        come out the same whoever makes it.
+        Batches never cross shards: the bits of a sample depend on its batch, and a shard must be
+        the same whichever worker makes it.
         """
         for start in range(self.start, self.stop, size):
             batch = range(start, min(start + size, self.stop))
@@ -59,8 +59,8 @@ class ShardStats:
     """What a finished shard holds: the content of its completion marker.
 
     `image_size` is (height, width) in pixels; `uncertainty_sum` in nats; `uncertainty_histogram`
-    counts the pixels at each level of the uncertainty maps, None without maps; `precision` is what
-    `precision_of` says of the models; `job` is the `JobIdentity.sha256` of the job it was made for.
+    counts the pixels at each level of the uncertainty maps, None without maps; `precision` is the
+    result of `precision_of` for the models; `job` is the `JobIdentity.sha256` of its job.
     """
 
     number: int

@@ -1,8 +1,8 @@
-"""Writing one shard: a tar of every sample, a parquet of rows about them, and the marker.
+"""Writing one shard: a tar of the samples, a parquet with a row for each, and the marker.
 
     NNNNNN.tar, NNNNNN.parquet, NNNNNN_stats.json
 
-The marker is written last, with size and sha256 of the other two. A shard without one is redone.
+The marker is written last, with size and sha256 of the other two; without it, a shard is redone.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A labelled batch, in order: what becomes the members of N samples, and a row about each.
+    """A labelled batch, in order: the members of N samples, and a row for each.
 
     `images` uint8 `[N, 3, H, W]`, `masks` uint8 `[N, H, W]`, `levels` of the uncertainty maps uint8
-    `[N, H, W]` or None without maps; each row is that of `rows_schema`.
+    `[N, H, W]` or None without maps; rows follow `rows_schema`.
     """
 
     images: np.ndarray
@@ -69,10 +69,10 @@ class Candidates:
 
 
 class ShardWriter:
-    """Writes a shard batch by batch; used as a context, it leaves no trace unless closed.
+    """Writes a shard batch by batch; as a context manager, it leaves no trace unless closed.
 
-    Encoding releases the interpreter: a batch is encoded and written in the background while the
-    next one is made. Two are in memory, and a failure of either is raised by the next call.
+    Encoding releases the GIL: a batch is encoded and written in the background while the next one
+    is made. Two batches are in memory, and the next call raises the failure of either.
     """
 
     def __init__(self, folder: Store, shard: Shard, encoding: Encoding):
@@ -96,7 +96,7 @@ class ShardWriter:
         self._open.__exit__(*error)
 
     def write(self, batch: Candidates) -> None:
-        """Append a batch; its samples follow those of the one before."""
+        """Append a batch; its samples follow the previous ones."""
         self._wait()
         self._writing = self._background.submit(self._append, batch)
         self._rows += batch.rows

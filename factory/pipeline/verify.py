@@ -46,17 +46,17 @@ Remedy = Literal["redo", "move", "none"]
 HINTS: dict[Remedy, str] = {
     "redo": "rerun the command that made the dataset, which regenerates {}",
     "move": "move {} elsewhere: readers may take it for part of the dataset",
-    "none": "do not rely on {}: it was made like that, so regenerating it will not help",
+    "none": "do not rely on {}: regenerating it gives the same fault",
 }
 ADDED = ("shard", "kept", "reason")  # columns of samples.parquet that KEY.json does not have
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of `file` (its name in the dataset's folder), and what helps.
+    """A fault of `file` (its name in the dataset's folder), and the remedy.
 
     `redo`: its bytes differ from those listed when it was made, so regenerating it will help;
-    `move`: it does not belong to the dataset; `none`: it was made like that.
+    `move`: it does not belong to the dataset; `none`: it was written with the fault.
     """
 
     file: str
@@ -69,7 +69,7 @@ class Problem:
 
 @dataclass
 class _Counts:
-    """Over the kept samples: their number, pixels per class, pixels per uncertainty level."""
+    """Counts over the kept samples: samples, pixels per class, pixels per uncertainty level."""
 
     class_pixels: np.ndarray
     levels: np.ndarray = field(default_factory=lambda: np.zeros(UNCERTAINTY_LEVELS, np.int64))
@@ -79,7 +79,7 @@ class _Counts:
 def verify(dataset: Place) -> list[Problem]:
     """Every fault of a dataset; empty if it is intact.
 
-    Raises OSError or ValueError if it is not finished, or if nothing can be said about it because
+    Raises OSError or ValueError if it is not finished, or if it cannot be checked because
     dataset.json and samples.parquet are both damaged.
     """
     folder, problems = open_store(dataset), []
@@ -114,7 +114,7 @@ def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
     for info, path in zip(manifest.shards, copies, strict=True):
         placed, expected = (info.name, None) if rows is None else next(rows, ("nothing", []))
         if placed != info.name:
-            reason = f"has rows of {placed} where those of {info.name} should be"
+            reason = f"has rows of {placed}, expected those of {info.name}"
             problems.append(Problem(SAMPLES_NAME, reason, "none"))
         name = f"{SHARDS_DIR}/{info.name}"
         damaged = _check_file(info, path, name)
@@ -128,7 +128,7 @@ def _verify(data: Dataset, samples_path: Path) -> list[Problem]:
         for name in data.shards.names()
         if name not in listed
     ]
-    # Totals add nothing about what is damaged already.
+    # Totals add nothing if files are already known to be damaged.
     return problems or _check_totals(manifest, counts)
 
 
@@ -148,7 +148,7 @@ def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
 
 
 def _check_selection(manifest: Manifest, samples_path: Path) -> list[Problem]:
-    """Number of rows, and whether the kept ones are those that the recipe keeps."""
+    """Number of rows, and whether the kept rows are those that the recipe keeps."""
     table = pq.read_table(samples_path, columns=["index", "uncertainty", "kept"])
     fraction = manifest.recipe.get("dataset", {}).get("drop_fraction")
     problems = []

@@ -27,8 +27,8 @@ class WorkerSpec:
     """All that a worker needs to know; small, because it travels to every worker.
 
     `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the
-    worker's machine; `job` is noted in every marker; `precision` is that of the shards made
-    before, None if there are none; `load` replaces the real models in tests.
+    worker's machine; `job` is noted in every marker; `precision` is that of earlier shards,
+    None if there are none; `load` replaces the real models in tests.
     """
 
     out: Store
@@ -42,7 +42,7 @@ class WorkerSpec:
 
     @classmethod
     def of(cls, job: Job, precision: str | None = None) -> WorkerSpec:
-        """What the workers of `job` need."""
+        """The spec for the workers of `job`."""
         dataset = job.recipe.recipe.dataset
         return cls(
             out=job.out.resolve(),
@@ -81,7 +81,7 @@ class ShardWorker:
         """Generator and labeler.
 
         Raises ValueError if the labeler belongs to a different generator or to different blocks, or
-        the shards made before were computed in a different precision.
+        if earlier shards were computed in a different precision.
         """
         if self._models is None:
             generator, labeler = self.spec.load(
@@ -103,7 +103,7 @@ class ShardWorker:
         Raises ShardError for an unreadable photograph, a failure of the device or an uncertainty
         that is not finite; ValueError as `models`.
         """
-        models = self.models  # what fails here fails for every shard
+        models = self.models  # a failure here affects every shard
         try:
             return self._label(models, indices, files)
         except SHARD_ERRORS as error:

@@ -20,7 +20,7 @@ def make_executor(
 ) -> Executor:
     """The executor `kind`: `ray`, or `local` (which has exactly one worker).
 
-    `workers` is a number or `MIN-MAX`; the others as in `RayExecutor`. Raises ValueError for
+    `workers` is a number or `MIN-MAX`; the rest is as in `RayExecutor`. Raises ValueError for
     options that exclude each other.
     """
     least, most = (None, None) if workers is None else _bounds(str(workers))

@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: a `ShardWorker` whose users' mistakes come back as values."""
+"""The Ray actor: a `ShardWorker` that returns a user's mistakes as values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ready:
 class ShardActor:
     """A worker on one machine of the cluster.
 
-    A user's mistake (ValueError, OSError) is returned, not raised: raised, it would come out
+    A user's mistake (ValueError, OSError) is returned, not raised: if raised, it would arrive
     wrapped in pages of Ray's traceback. Anything raised is a bug.
     """
 
@@ -44,7 +44,7 @@ class ShardActor:
     def load(
         self, shipped: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Ready | Lacking | ValueError | OSError:
-        """Find the weights and load the models; `shipped` has the files of weights, by section.
+        """Find the weights and load the models; `shipped` holds the weight files by section.
 
         They are Ray references: each file is fetched only where it is missing, and workers that
         share a machine do not copy it again.
@@ -88,7 +88,7 @@ class ShardActor:
 
 
 def plain(error: ValueError | OSError) -> ValueError | OSError:
-    """The same mistake as a built-in exception: libraries' own ones need not survive pickling."""
+    """The same mistake as a built-in exception: libraries' own types may not survive pickling."""
     if isinstance(error, OSError) and error.errno:
         return OSError(error.errno, error.strerror, error.filename)
     return OSError(str(error)) if isinstance(error, OSError) else ValueError(str(error))

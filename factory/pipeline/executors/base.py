@@ -1,4 +1,4 @@
-"""What an executor is, and how often a shard is tried."""
+"""The executor protocol, and how often a shard is tried."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factory.pipeline.worker import WorkerSpec
 Outcome = ShardStats | ShardFailure
 Results = Generator[Outcome, None, None]
 
-ATTEMPTS = 2  # at a shard, before it is reported
+ATTEMPTS = 2  # per shard, before its failure is reported
 
 
 class Executor(Protocol):
@@ -24,7 +24,7 @@ class Executor(Protocol):
 
     @property
     def cpus_per_worker(self) -> int:
-        """Threads of a worker."""
+        """Threads per worker."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 
 def attempt(worker: Callable[[Shard], ShardStats], shard: Shard) -> Outcome:
-    """Make a shard, at the second attempt if needed; what stops the whole job is raised."""
+    """Make a shard, at the second attempt if needed; raises what stops the whole job."""
     failure: ShardFailure | None = None
     for _ in range(ATTEMPTS):
         try:

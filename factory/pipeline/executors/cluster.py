@@ -1,4 +1,4 @@
-"""Ray itself: a local cluster that is started and stopped, or one to join; without its output."""
+"""Start and stop a local Ray cluster, or join a running one, without Ray's output."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from factory_core.machine import available_cpus
 
 __all__ = ["available_cpus", "cluster"]
 
-# A machine's setting, if any, is meant for one process. Without it, Ray gives each worker as many
-# threads as it has cores.
+# If the machine sets it, that is meant for one process. If not, Ray gives each worker as many
+# threads as cores.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-OBJECT_STORE_BYTES = 128 * 2**20  # only shards' numbers and statistics travel through Ray here
-STARTS = 2  # Ray allows 30 s, too little for a busy machine that reads it from disk
-HANDLER_SEC = 0.05  # for at most this long, a SIGTERM would end the process Ray's way
+OBJECT_STORE_BYTES = 128 * 2**20  # only shard numbers and statistics pass through it
+STARTS = 2  # Ray allows 30 s, too little for a busy machine with a cold disk cache
+HANDLER_SEC = 0.05  # the longest time in which Ray's own handler gets a SIGTERM
 
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[None]:
-    """Join the cluster at `address`, or start a local one of `cpus` cores; leave it as found.
+    """Join the cluster at `address`, or start a local one of `cpus` cores; leave or stop it after.
 
     Raises OSError if nothing answers, or Ray does not start.
     """
@@ -78,9 +78,7 @@ def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
                 if handler is not None and is_main:
                     signal.signal(signal.SIGTERM, handler)
         finally:
-            wait(
-                [starting]
-            )  # also after Ctrl-C: stopped half-way, Ray would leave processes behind
+            wait([starting])  # also after Ctrl-C: interrupted, Ray would leave processes behind
         error = starting.exception()
         if error is None:
             break
@@ -88,7 +86,7 @@ def _start(begin: Callable[[], Future[Any]]) -> BaseException | None:
 
 
 def _explain(address: str | None, error: BaseException) -> str:
-    """One line about an error of `ray.init`: of any type, often several lines long."""
+    """One line about an error of `ray.init`, which has any type and often several lines."""
     reason = " ".join(str(error).split())
     if address is not None:
         return f"--address {address}: found no Ray cluster to join there: {reason}"

@@ -1,4 +1,4 @@
-"""The executor in this process."""
+"""The executor that runs in this process."""
 
 from __future__ import annotations
 

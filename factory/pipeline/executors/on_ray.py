@@ -1,4 +1,4 @@
-"""The executor on Ray: how many workers, with what, on which cluster."""
+"""The executor on Ray: how many workers, with which resources, on which cluster."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from factory.pipeline.worker import WorkerSpec
 class RayExecutor:
     """A pool of Ray actors, on a local cluster that is started and stopped, or on `address`.
 
-    `workers` to `max_workers` actors, see `factory.pipeline.executors.pool.Pool`; without
-    `max_workers` exactly `workers`. `workers` None means one per GPU, or without GPUs one for every
-    `cpus_per_worker` cores. `gpus_per_worker` (a fraction is fine) None shares the GPUs among the
-    workers. `shard_timeout_sec` as in `Pool`.
+    It runs `workers` to `max_workers` actors, or exactly `workers` without `max_workers`; see
+    `factory.pipeline.executors.pool.Pool`. `workers` None means one per GPU, or without GPUs one
+    per `cpus_per_worker` cores. `gpus_per_worker` may be a fraction; None shares the GPUs among the
+    workers. `shard_timeout_sec` is as in `Pool`.
     """
 
     workers: int | None = None
@@ -38,7 +38,7 @@ class RayExecutor:
         return self._share(resources, shards)[1]
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:
-        """See `Executor`. Shards lost with an actor or a node are made by others."""
+        """See `Executor`. Shards lost with an actor or a node go to other workers."""
         if not shards:
             return
         with cluster(self.address, self._local_cpus()):
@@ -55,8 +55,8 @@ class RayExecutor:
                 raise ValueError(f"--gpus-per-worker {gpus:g}: this machine has {found:g} GPUs")
             # On the driver's machine, the weights are where it found them.
             weights = [] if self.address is None else weights_of(spec)
-            # The pool, which can give their shards to others, replaces lost actors. Ray keeps each
-            # to its cores (OMP_NUM_THREADS), and the actor sets torch's threads.
+            # The pool, not Ray, replaces lost actors, so it can reassign their shards. Ray limits
+            # each to its cores (OMP_NUM_THREADS), and the actor sets torch's threads.
             actor = ray.remote(ShardActor).options(
                 num_cpus=self.cpus_per_worker, num_gpus=gpus, max_restarts=0
             )
@@ -66,7 +66,7 @@ class RayExecutor:
             yield from pool.run()
 
     def _local_cpus(self) -> int:
-        """Cores that a local cluster offers: the machine's, or more if more are asked for."""
+        """Cores that a local cluster offers: the machine's, or more if more are requested."""
         workers = self.max_workers or self.workers or 1
         return max(workers * self.cpus_per_worker, available_cpus())
 

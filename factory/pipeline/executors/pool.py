@@ -1,12 +1,12 @@
-"""The driver's side of a pool of Ray actors: one shard in flight each, lost ones replaced.
+"""The driver's side of a pool of Ray actors: one shard in flight each, lost actors replaced.
 
-    waiting ──► in an actor's hands ──► outcome
+    waiting ──► held by an actor ──► outcome
        ▲              │
        └── lost with its actor or node, or overdue
 
 Plain actors, not Ray Data: its streaming executor (Ray 2.60) took ten times the driver's time per
-shard and several seconds more to start, and an actor that it restarts keeps its shard while others
-idle. `python -m benchmarks.executors` measures what these cost.
+shard and several seconds more to start, and a restarted actor keeps its shard while others idle.
+`python -m benchmarks.executors` measures the costs of both.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from factory.pipeline.executors.base import Outcome
 from factory.pipeline.failures import ShardFailure
 from factory.pipeline.shard import Shard
 
-LOST_WORKERS = 5  # over the same shard, or loading while none works: that is not chance
-PATIENCE_SEC = 30.0  # before the user learns that no worker can be placed
+LOST_WORKERS = 5  # over the same shard, or loading while none works: not chance
+PATIENCE_SEC = 30.0  # before reporting that no worker has been placed
 # A shard is overdue after this many times the slowest one so far, but never sooner than this.
 GENEROUS, SHORTEST_TIMEOUT_SEC = 20, 120.0
 
@@ -49,12 +49,12 @@ class Worker:
 
 
 class Pool:
-    """Between `least` and `most` actors, made by `start`, that make `shards`.
+    """Between `least` and `most` actors, created by `start`, that make `shards`.
 
-    It begins with `least` and doubles whenever all of its actors are at work and shards wait; as
-    the last shards run, surplus actors are given back. `ship` puts the weights where all actors can
+    It begins with `least` and doubles whenever all of its actors are busy and shards wait; during
+    the last shards, surplus actors are released. `ship` puts the weights where all actors can
     get them (see `factory.pipeline.executors.shipping`). An actor that holds a shard for longer
-    than `shard_timeout_sec` is killed and replaced, as a dead one is; None means GENEROUS times the
+    than `shard_timeout_sec` is killed and replaced, like a dead one; None means GENEROUS times the
     slowest shard so far, and no limit before the first is finished.
     """
 
@@ -72,15 +72,15 @@ class Pool:
         self.least, self.most, self.target = least, most, least
         self.shard_timeout_sec = shard_timeout_sec
         self.slowest_sec: float | None = None
-        self.loading: dict[Any, Worker] = {}  # by the reference to what they will return
+        self.loading: dict[Any, Worker] = {}  # by the reference to their result
         self.making: dict[Any, Worker] = {}
         self.idle: list[Worker] = []
         self.shipped: Any = None
-        self.lost: Counter[int] = Counter()  # workers, by number of the shard they had
+        self.lost: Counter[int] = Counter()  # workers, by number of their shard
         self.lost_loading = 0  # in succession
 
     def run(self) -> Iterator[Outcome]:
-        """Outcomes in the order they come; raises what concerns all shards."""
+        """Outcomes as they arrive; raises errors that concern all shards."""
         try:
             while self.waiting or self.making:
                 self._assign()
@@ -150,7 +150,7 @@ class Pool:
         return max(0.0, oldest + timeout - time.monotonic())
 
     def _overdue(self) -> list[Any]:
-        """References of the shards that have been made for longer than the limit."""
+        """References of the shards held for longer than the limit."""
         timeout, now = self.timeout_sec, time.monotonic()
         if timeout is None:
             return []
@@ -159,7 +159,7 @@ class Pool:
         return unfinished
 
     def _give_up(self, task: Any) -> ShardFailure | None:
-        """Take a worker that makes no progress for lost."""
+        """Treat a worker that makes no progress as lost."""
         worker = self.making.pop(task)
         assert worker.shard is not None
         held_sec = time.monotonic() - worker.since
@@ -168,7 +168,7 @@ class Pool:
         return self._replace(worker, reason)
 
     def _settle(self, task: Any) -> Outcome | None:
-        """Take in what a task returned, or that its worker is lost."""
+        """Process the result of a task, or the loss of its worker."""
         is_loading = task in self.loading
         worker = self.loading.pop(task) if is_loading else self.making.pop(task)
         try:
@@ -195,7 +195,7 @@ class Pool:
 
     def _replace(self, worker: Worker, reason: str, details: str = "") -> ShardFailure | None:
         """Give a lost worker's shard to another; `_resize` starts a new one if needed."""
-        _kill(worker)  # it may only be unreachable: what it writes from now on is never reported
+        _kill(worker)  # it may only be unreachable: later results are ignored
         if worker.shard is None:
             self.lost_loading += 1
             if self.lost_loading >= LOST_WORKERS and not self.making:
@@ -221,6 +221,6 @@ def _kill(worker: Worker) -> None:
 
 
 def _last_line(error: RayError) -> str:
-    """The most telling line of Ray's messages, which are pages long."""
+    """The most informative line of Ray's messages, which are pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].split(" There are some potential root causes")[0] if lines else repr(error)

@@ -34,7 +34,7 @@ class Weights:
 
 
 def weights_of(spec: WorkerSpec) -> list[Weights]:
-    """What the workers of `spec` load."""
+    """The weights that the workers of `spec` load."""
     paths = {section: Path(getattr(spec, section).weights) for section in SECTIONS}
     return [Weights(section, path, weights_sha256(path)) for section, path in paths.items()]
 
@@ -67,7 +67,7 @@ def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
     """
     copy = _copy_of(weights)
     copy.parent.parent.mkdir(parents=True, exist_ok=True)
-    # The folder appears complete: workers of one machine may do this at once, or be killed.
+    # Rename it into place: workers of one machine may do this at once, or be killed.
     folder = Path(tempfile.mkdtemp(dir=copy.parent.parent))
     try:
         for name, content in files.items():
@@ -76,10 +76,10 @@ def keep_copy(weights: Weights, files: Mapping[str, np.ndarray]) -> Path:
             content.tofile(path)
         if weights_sha256(folder / copy.name) != weights.sha256:
             raise ValueError(
-                f"{weights.path} was changed while the job ran: restore what it was started with"
+                f"{weights.path} was changed while the job ran: restore the original weights"
             )
         if copy.exists() and weights_sha256(copy) != weights.sha256:
-            shutil.rmtree(copy.parent)  # damaged since
+            shutil.rmtree(copy.parent)  # an old copy, damaged
         with suppress(OSError):  # another worker was first
             os.rename(folder, copy.parent)
     finally:
