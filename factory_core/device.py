@@ -47,7 +47,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy to `device` without waiting for the work that is queued on a GPU.
 
-    The host runs ahead of the GPU, so what it draws for the next pass is drawn during this one.
+    The host runs ahead of the GPU, so it draws the noise of the next pass during this one.
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

@@ -103,7 +103,7 @@ def read_image(path: str | Path, size: Size | None = None) -> torch.Tensor:
 def read_mask(
     path: str | Path, size: Size | None = None, palette: Palette | None = None
 ) -> torch.Tensor:
-    """A mask as uint8 `[H, W]` class ids (255 = ignore), resized to `size` (H, W) by nearest.
+    """A mask as uint8 `[H, W]` class ids (255 = ignore), resized to `size` (H, W), nearest.
 
     The colours of a colour image must be in `palette` (one `[r, g, b]` per class). Raises
     ValueError naming the file for a colour image without a palette, colours outside it, ids

@@ -23,7 +23,7 @@ def disk_free_bytes(folder: Path) -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far; 0 where the system does not say (Windows)."""
+    """Largest resident memory of this process so far; 0 if unknown (Windows)."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Checked JSON: a file or its content as a pydantic model, every fault in one line."""
+"""Validated JSON: a file or its content as a pydantic model, errors in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an output must be: a folder or a new name, not used for anything else."""
+"""Checks of output paths, before any work is done."""
 
 from __future__ import annotations
 

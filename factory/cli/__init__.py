@@ -30,7 +30,7 @@ def main() -> None:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
         # Interrupted code may raise something else, such as an ImportError. A BlockingIOError is
-        # reported all the same: an interruption also says that another job took over the folder
+        # still reported: a job whose folder another job took over is interrupted too
         # (`factory.locking.lease`).
         is_stopped = stopping.code is not None and not isinstance(error, BlockingIOError)
         if is_stopped or isinstance(error, KeyboardInterrupt | SystemExit):

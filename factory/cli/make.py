@@ -53,7 +53,7 @@ def generate(
 ) -> None:
     """Sample images, label them, drop the most uncertain tenth, write webdataset shards.
 
-    Rerun to resume. Without a recipe or a labeler it makes the embedded demo:
+    Rerun to resume. Without a recipe or a labeler, it makes the embedded demo:
 
     `factory generate --n 64 --out smears`
     """
@@ -109,7 +109,7 @@ Made = Annotated[
 
 @app.command(rich_help_panel=MAKING)
 def status(folder: Made) -> None:
-    """Show how far a job is: shards, samples/s, time left, failures. It may run anywhere.
+    """Show the progress of a job: shards, samples/s, time left, failures. Works from any machine.
 
     `factory status smears`
     """

@@ -78,7 +78,7 @@ DatasetOut = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
-SegmenterDir = Annotated[Path, typer.Option("--model", help="Folder of `train-deeplab`.")]
+SegmenterDir = Annotated[Path, typer.Option("--model", help="Output of `train-deeplab`.")]
 Images = Annotated[
     list[str], typer.Option("--images", help="File, folder or quoted pattern; repeatable.")
 ]
@@ -92,7 +92,7 @@ GeneratorDir = Annotated[
     str | None,
     typer.Option("--generator", help="Generator: folder, .pt or .pkl file, hub id or `package:`."),
 ]
-LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Folder of `train-labeler`.")]
+LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Output of `train-labeler`.")]
 ExecutorName = Annotated[str, typer.Option("--executor", help="`ray`, or `local`: in-process.")]
 Workers = Annotated[
     str | None,
@@ -113,8 +113,8 @@ ShardTimeout = Annotated[
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Replace a worker that holds a shard for longer; by default 20 times the slowest"
-        " shard so far. With `--executor ray`.",
+        help="Replace a worker that takes longer over a shard; by default 20 times the slowest"
+        " shard so far. Only with `--executor ray`.",
     ),
 ]
 Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep the dropped samples too.")]

@@ -79,7 +79,7 @@ def train_labeler(
     generator: GeneratorDir = None,
     recipe: RecipeName = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Large batches and a schedule: minutes, equal scores.")
+        bool, typer.Option("--fast", help="Larger batches, a schedule: minutes, equal scores.")
     ] = False,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Train and score on this many random splits instead.")
@@ -147,7 +147,7 @@ def train_deeplab(
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="`paper` (the default), or `modern`: better in as many steps."),
+        typer.Option(help="`paper` (the default) or `modern`: better in equal steps."),
     ] = None,
     mix: Annotated[
         str | None,

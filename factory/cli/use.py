@@ -25,10 +25,10 @@ from train_seg.config import INFERENCE_BATCH_SIZE
 def evaluate(
     model: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of `train-deeplab`; several (seeds, splits) are averaged."),
+        typer.Option(help="Output of `train-deeplab`; several (seeds, splits) are averaged."),
     ] = None,
     labeler: Annotated[
-        str | None, typer.Option(help="Folder of `train-labeler`, scored without a segmenter.")
+        str | None, typer.Option(help="Output of `train-labeler`, scored without a segmenter.")
     ] = None,
     labeled: Annotated[
         list[Path] | None, typer.Option(help="Annotated folder, or one per model.")
@@ -62,7 +62,7 @@ def evaluate(
     from factory.commands import evaluate as scoring
 
     if bool(labeled) == demo:
-        raise ValueError("found both or none of --labeled and --demo, expected exactly one")
+        raise ValueError("found both or neither of --labeled and --demo, expected exactly one")
     predictors = scoring.load_predictors(model or [], labeler, generator, device)
     wanted = scoring.Measurement(
         labeled or [], splits, seed, corruptions, workers, batch_size, json_file, markdown, plots

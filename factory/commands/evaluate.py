@@ -38,7 +38,7 @@ class Predictor:
 
 
 class TestSet(NamedTuple):
-    """Images uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]`, and what they are, for the title."""
+    """Images uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]`, and a description for the title."""
 
     images: torch.Tensor
     masks: torch.Tensor
@@ -70,10 +70,10 @@ def load_predictors(
     """The segmenters in the folders `models`, or the labeler in the folder `labeler`.
 
     `generator` replaces the address of the labeler's generator. Raises ValueError unless there is
-    exactly one kind of predictor, and as `Segmenter.load` and `recipe_of_labeler`.
+    exactly one kind of predictor; other errors as `Segmenter.load` and `recipe_of_labeler`.
     """
     if bool(models) == bool(labeler):
-        raise ValueError("found both or none of --model and --labeler, expected exactly one")
+        raise ValueError("found both or neither of --model and --labeler, expected exactly one")
     if labeler is not None:
         return [load_labeler(labeler, generator, device)]
     if generator is not None:
@@ -127,7 +127,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
 
     _check(predictors, wanted)
     if wanted.plots is not None:
-        figure_type()  # a missing package is reported before the work, not after it
+        figure_type()  # reports a missing package before the work starts
     names = [] if wanted.corruptions is None else corruption_names(wanted.corruptions)
     sets = _test_sets(predictors, wanted.labeled)
     images = sum(len(test.images) for test in sets) * (1 + len(names) * len(SEVERITIES))

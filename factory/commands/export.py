@@ -17,7 +17,7 @@ CHECK_IMAGES = 16  # at most, on which the masks are compared
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What `export` was given: `format` None means the suffix of `out` decides.
+    """The options of `export`: `format` None means that the suffix of `out` decides.
 
     `images` are files, folders or patterns to compare masks on; without any, noise is used.
     """

@@ -32,7 +32,7 @@ def generate(job: Job, executor: Executor, real: Path | None, console: Console) 
 
 
 def dry_run(job: Job, executor: Executor, console: Console) -> None:
-    """Print the resolved recipe and what the job would take; write nothing."""
+    """Print the resolved recipe and the cost of the job; write nothing."""
     import yaml
 
     from factory.pipeline.estimate import estimate
@@ -66,7 +66,7 @@ def check_fidelity(job: Job, real: Path, console: Console) -> None:
 
     generator = generators.load(job.recipe.generator, job.device)
     photographs = ImageFolder(real, generator.image_size)
-    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly: names often go by kind
+    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly spaced: names often group by kind
     real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
     samples = islice(read_samples(job.out), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
@@ -76,7 +76,7 @@ def check_fidelity(job: Job, real: Path, console: Console) -> None:
         return np.concatenate([fidelity.pool(features) for features in batches])
 
     if isinstance(generator, Projecting):
-        console.print("no Fréchet distance: a GAN has features of its own images only")
+        console.print("no Fréchet distance: a GAN has features only of its own images")
         features = None
     else:
         features = (pooled(synthetic), pooled(real_images))

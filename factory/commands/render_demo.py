@@ -1,4 +1,4 @@
-"""`factory render-demo`: photographs and masks of the embedded domain, to try things on."""
+"""`factory render-demo`: photographs and masks of the embedded domain, for trying things out."""
 
 from __future__ import annotations
 

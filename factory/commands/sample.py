@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleJob:
-    """What `sample` was given: samples `start` to `start + n` of a generator."""
+    """The options of `sample`: samples `start` to `start + n` of a generator."""
 
     generator: GeneratorConfig
     start: int

@@ -1,7 +1,8 @@
-"""`factory status`: how far a job is, judged by the files it leaves.
+"""`factory status`: the progress of a job, read from the files it leaves.
 
-It works from another terminal or machine. Only names and times of the completion markers are read,
-and the contents of the latest few: the job is never touched, and a network disk answers at once.
+It works from another terminal or machine. It reads only the names and times of the completion
+markers, and the contents of the latest few, so it never disturbs the job and is quick on a network
+disk.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from factory.terminal.text import duration, listing
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, markers, open_dataset
 from factory_core.storage import Entry, Place, Store, open_store
 
-LATEST = 100  # shards that the rate is taken from
+LATEST = 100  # shards from which the rate is computed
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where an unfinished job stands.
+    """The progress of an unfinished job.
 
     `samples_per_sec` and `last_sec` (seconds since the latest shard) are None before the first
-    shard is finished; `holder` is the process that works in the folder, or None.
+    shard is finished; `holder` is the process working in the folder, or None.
     """
 
     samples_done: int
@@ -39,13 +40,13 @@ class Status:
 
     @property
     def eta_sec(self) -> float | None:
-        """Time left at that rate."""
+        """Time left at this rate."""
         left = self.samples_total - self.samples_done
         return left / self.samples_per_sec if self.samples_per_sec else None
 
 
 def read_status(out: Place) -> Status:
-    """Where the unfinished job in `out` stands.
+    """The progress of the unfinished job in `out`.
 
     Raises FileNotFoundError if no job was started there, ValueError if its job.json is damaged.
     """
@@ -81,9 +82,9 @@ def read_status(out: Place) -> Status:
 
 
 def _rate(candidates: Store, finished: Sequence[Entry]) -> float | None:
-    """Samples/s while at least one of the shards with these markers was being made.
+    """Samples/s over the time in which at least one of these shards was being made.
 
-    So neither pauses between runs nor the number of workers matter.
+    Neither pauses between runs nor the number of workers matter.
     """
     samples, spans = 0, []
     ends = {entry.name: entry.mtime for entry in finished}
@@ -102,7 +103,7 @@ def _rate(candidates: Store, finished: Sequence[Entry]) -> float | None:
 
 
 def _worker(folder: Store) -> Holder | None:
-    """Who works in `folder`, as far as can be known: a killed job leaves its name behind."""
+    """The process working in `folder`, unless it is known to have ended."""
     holder = read_holder(folder)
     return None if holder is None or holder.is_gone else holder
 

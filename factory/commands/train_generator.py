@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratorJob:
-    """What `train-generator` was given.
+    """The options of `train-generator`.
 
     `kind` is `ddpm` or `stylegan2`. `given` holds settings with an option of their own (None: not
     given), `overrides` any others as `KEY=VALUE`. `init` is a generator to start from.
@@ -38,7 +38,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     """Train a generator on the images of a folder and write it to `job.out`; resumes.
 
     Raises:
-        ValueError: an unknown kind or setting, an image that cannot be read, or as the training.
+        ValueError: an unknown kind or setting, an unreadable image, or a training error.
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress

@@ -1,4 +1,4 @@
-"""Is there a domain gap? Synthetic against real images: colour statistics and a Fréchet distance.
+"""The domain gap of synthetic to real images: colour statistics and a Fréchet distance.
 
 Every image of a generator can look right while the set lacks variety, for instance when all samples
 share one background. A segmenter trained on them then fails on real images although the masks are
@@ -28,7 +28,7 @@ MAX_SHIFT = 0.25  # ... and so is a mean that moved by more than this share of t
 MAX_FRECHET_RATIO = 2.0  # distance over noise floor
 MIN_SIGMA = 3.5  # standard errors; smaller differences may be chance and are not reported
 REPEATS = 4  # random splits that the Fréchet distance is averaged over
-MAX_SPLIT = 1000  # images per side of a split: beyond this only the running time grows
+MAX_SPLIT = 1000  # images per side of a split: more would only take longer
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Frechet:
 
     @property
     def ratio(self) -> float:
-        """Distance over noise floor: about 1 if no farther than real images from each other."""
+        """Distance over noise floor: about 1 if as far apart as two sets of real images."""
         return _ratio(self.distance, self.noise_floor)
 
 
@@ -146,7 +146,7 @@ def _covariance_root(vectors: np.ndarray) -> np.ndarray:
 
 
 def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
-    """Distances of synthetic and real features to the same random halves of the real ones."""
+    """Distances of synthetic and of real features to the same random halves of the real ones."""
     synthetic = np.asarray(synthetic, dtype=np.float64)
     real = np.asarray(real, dtype=np.float64)
     if synthetic.ndim != 2 or real.ndim != 2 or synthetic.shape[1] != real.shape[1]:
@@ -158,7 +158,7 @@ def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
             f"found features of {len(synthetic)} synthetic and {len(real)} real image(s), "
             "expected at least 2 and 4: add images"
         )
-    # In units of the real spread no channel dominates; a channel that is constant on the real
+    # In units of the real spread, no channel dominates; a channel that is constant on the real
     # images gets the average spread.
     spread = real.std(axis=0)
     unit = np.where(spread > 1e-9 * spread.max(), spread, spread.mean() or 1.0)
@@ -220,7 +220,7 @@ def _shift(ours: ColourStats, theirs: ColourStats) -> str:
 
 
 def _ratio(a: float, b: float) -> float:
-    """a / b, where 0 / 0 is 1: both are equally constant."""
+    """a / b, where 0 / 0 is 1: both are constant."""
     tiny = 1e-9
     return (a + tiny) / (b + tiny)
 

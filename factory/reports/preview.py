@@ -1,9 +1,8 @@
 """preview.png: a finished dataset at a glance.
 
-Typical samples, those the labeler is surest and least sure about, and what was dropped, each as
-image and overlay with its uncertainty (and the map of it, if the dataset has such maps); below
-them the classes with their share of the pixels.
-Only the shards that hold a shown sample are read.
+It shows typical samples, those of which the labeler is most and least certain, and dropped ones,
+each as image and overlay with its uncertainty (and its uncertainty map, if there are maps). Below
+them are the classes with their shares of the pixels. Only shards with shown samples are read.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from factory_core.dataset import (
 )
 from factory_core.storage import Place, Store, open_store
 
-COLUMNS = 8  # samples a row
+COLUMNS = 8  # samples per row
 TILE = 128  # longest side of a shown image, in pixels
 GAP, SECTION_GAP, MARGIN = 10, 26, 44
 MIN_WIDTH = 720  # room for the title when images are narrow
@@ -77,12 +76,12 @@ def _sections(data: Dataset) -> list[_Section]:
 
 
 def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
-    # Numbers of all candidates, names of the chosen only: there may be millions.
+    # Read numbers of all candidates, which may be millions, but names of the chosen ones only.
     rows = pd.read_parquet(samples_path, columns=["uncertainty", "kept"])
-    rows["index"] = np.arange(len(rows))  # they are in this order
+    rows["index"] = np.arange(len(rows))  # rows are in this order
     rows = rows.sort_values(["uncertainty", "index"], ignore_index=True)
     kept, dropped = rows[rows.kept], rows[~rows.kept]
-    k = min(COLUMNS // 2, -(-len(kept) // 3))  # no sample twice, however few there are
+    k = min(COLUMNS // 2, -(-len(kept) // 3))  # no sample twice, even if there are few
     first, middle, last = np.split(np.arange(len(kept)), [k, max(k, len(kept) - k)])
     spread = np.linspace(0, len(middle) - 1, min(COLUMNS, len(middle))).round().astype(int)
     chosen = [
@@ -161,7 +160,7 @@ def _draw(manifest: Manifest, sections: Sequence[_Section]) -> Image.Image:
 
 
 def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
+    """Pictures of equal height, side by side."""
     width = sum(p.width + GAP for p in pictures) - GAP
     row = Image.new("RGB", (max(width, 1), max(p.height for p in pictures)), "white")
     left = 0
@@ -189,7 +188,7 @@ def _draw_title(manifest: Manifest, width: int) -> Image.Image:
 
 
 def _draw_section(section: _Section, manifest: Manifest, size: tuple[int, int]) -> Image.Image:
-    """Rule, heading, images, their overlays (and maps), and the uncertainty under each."""
+    """A rule, a heading, images, their overlays (and maps), and the uncertainty below each."""
     height, width = size
     n, top = len(section.samples), 44
     columns = [_tiles(sample, manifest, size) for sample, _ in section.samples]
@@ -239,7 +238,7 @@ def _draw_legend(manifest: Manifest, width: int) -> Image.Image:
 
 
 def _headed(picture: Image.Image, heading: str, note: str) -> ImageDraw.ImageDraw:
-    """A rule, a heading and a note at the top of a picture; returns what draws the rest."""
+    """Draw a rule, a heading and a note at the top of a picture; returns its drawing context."""
     draw = ImageDraw.Draw(picture)
     draw.line((0, 0, picture.width, 0), RULE)
     draw.text((0, 30), heading, INK, _font(20), anchor="ls")
@@ -254,12 +253,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _printable(text: str, otherwise: str) -> str:
-    """Pillow's font has little beyond ASCII: the rest would be drawn as empty boxes."""
+    """`text`, or `otherwise` if Pillow's font may lack some of it: it has little beyond ASCII."""
     return text if text.isascii() else otherwise
 
 
 def _shown_size(height: int, width: int) -> tuple[int, int]:
-    """Small images enlarged by a whole factor, so that pixels stay square; large ones shrunk."""
+    """(H, W) as shown: small images are enlarged by a whole factor, large ones shrunk."""
     longest = max(height, width)
     scale = TILE // longest if longest <= TILE else TILE / longest
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -268,7 +267,7 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
 def _tiles(sample: Sample, manifest: Manifest, size: tuple[int, int]) -> list[np.ndarray]:
     """Image, overlay and, where there is one, uncertainty map, uint8 at `size`.
 
-    White in the map is what at most 1 % of the dataset's pixels exceed: few come near ln K.
+    White is the level that at most 1 % of the dataset's pixels exceed: few come near ln K.
     """
     picture = Image.fromarray(sample.image.transpose(1, 2, 0)).resize(size[::-1])  # bicubic
     mask = Image.fromarray(sample.mask).resize(size[::-1], Image.Resampling.NEAREST)

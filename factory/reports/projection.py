@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-FAR_DB = 3.0  # below the median at least: ordinary images differ by that much
+FAR_DB = 3.0  # at least this far below the median: ordinary images differ less
 FAR_SPREADS = 4.0  # times the median deviation from the median
 NAMED = 5  # images at most
 

@@ -1,8 +1,8 @@
 """Layouts of annotated folders: which images they hold, and what the ids of their masks mean.
 
-Plain: `images/` + `masks/` with equal stems, or image and mask of one stem side by side; beside a
-samples.json, images without a mask are left out because they are not annotated yet. Two published
-data sets are read unchanged: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over each
+Plain: image and mask have equal stems, in `images/` and `masks/` or side by side. In a folder with
+a samples.json, images without a mask are left out: they are not annotated yet. Two published
+datasets are read unchanged: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over each
 other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017). Their classes are found by name,
 so a recipe may use a few of them in its own order.
 
@@ -38,7 +38,7 @@ from factory_core.images import (
 
 CELEBA_IMAGES, CELEBA_MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 CELEBA_MASKS_A_FOLDER = 2000
-# In the order in which the data set's authors draw them; a later part covers an earlier one.
+# In the order in which the dataset's authors draw them; a later part covers an earlier one.
 CELEBA_PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
@@ -93,8 +93,8 @@ def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Lay
     if not items:
         first, last = layout.items[0].name, layout.items[-1].name
         raise ValueError(
-            f"{folder} is none of the {len(layout.items)} annotated images in {path}: expected a "
-            f"slice such as [:20], or a pattern that a name from {first} to {last} matches"
+            f"{folder} selects none of the {len(layout.items)} annotated images in {path}: "
+            f"expected a slice such as [:20] or a pattern matching a name from {first} to {last}"
         )
     return replace(layout, items=items)
 
@@ -130,7 +130,7 @@ def _read_pair(
     return image, ids if new_ids is None else new_ids[ids]
 
 
-# --- image and mask of one stem --------------------------------------------------------------
+# --- image and mask with the same stem -------------------------------------------------------
 
 
 def _plain(folder: Path, classes: Sequence[str] | None) -> Layout:
@@ -178,7 +178,7 @@ def _mask_files(folder: Path) -> list[Path]:
 
 
 def _split_side_by_side(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks of one folder: of two files with one stem, the `.npy` or `.png` is the mask.
+    """Images and masks of a folder; of two files with one stem, the `.npy` or `.png` is the mask.
 
     A `.npy` is always a mask; a `.png` only beside an image in a different format.
     """
@@ -212,7 +212,7 @@ def _read_classes(
     """Names, palette and new ids from `classes.json` in the folder or its parent.
 
     Without the file: (`expected`, None, None). Raises ValueError for names that differ from
-    `expected` or are in a different order, because the masks' ids would change their meaning.
+    `expected` or are in a different order, because the masks' ids would mean something else.
     """
     for path in (folder / "classes.json", folder.resolve().parent / "classes.json"):
         if not path.is_file():

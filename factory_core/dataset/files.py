@@ -16,7 +16,7 @@ MANIFEST_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
 SHARDS_DIR = "shards"
 CANDIDATES_DIR = "candidates"  # while the job runs
-JOB_NAME = "job.json"  # in it: what is being made
+JOB_NAME = "job.json"  # in that folder: what the job makes
 PREVIEW_NAME = "preview.png"
 MARKER_SUFFIX = "_stats.json"  # of a finished candidate shard
 MARKER_NAME = re.compile(rf"\d{{6,}}{re.escape(MARKER_SUFFIX)}")
@@ -80,5 +80,5 @@ def read_open_tar(file: BinaryIO, name: object) -> Iterator[tuple[str, list[Memb
 
 
 def markers(candidates: Store) -> list[Entry]:
-    """Completion markers of the shards in a folder of candidates, by number."""
+    """Completion markers of the shards in a folder of candidates, by shard number."""
     return [entry for entry in candidates.entries() if MARKER_NAME.fullmatch(entry.name)]

@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 
 
 class DamagedManifest(ValueError):
-    """A dataset.json that this program did not write in this form."""
+    """A dataset.json whose content this program cannot have written."""
 
 
 class FileInfo(BaseModel):
@@ -65,7 +65,7 @@ class FileInfo(BaseModel):
 
 
 class Totals(BaseModel):
-    """Counts over the whole dataset; `bytes` of the shards, pixels of kept samples per class."""
+    """Counts over the dataset; `bytes` of all shards, `class_pixels` of the kept samples."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,7 +77,7 @@ class Totals(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of dataset.json. Holds no date, host or path of the run: equal runs, equal bytes."""
+    """Contents of dataset.json, without date, host or path: equal runs give equal bytes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,7 +85,7 @@ class Manifest(BaseModel):
     name: str
     recipe_digest: str
     recipe: dict[str, Any] = Field(description="the resolved recipe")
-    weights: dict[str, str] = Field(description="sha256 of what each `weights` key held")
+    weights: dict[str, str] = Field(description="sha256 of the content of each `weights` key")
     source: dict[str, Any] = Field(description="where the images came from")
     classes: list[str]
     palette: list[list[int]]
@@ -99,9 +99,9 @@ class Manifest(BaseModel):
         default=None,
         min_length=UNCERTAINTY_LEVELS,
         max_length=UNCERTAINTY_LEVELS,
-        description="pixels of all candidates at each level of KEY.unc.png; none: no such maps",
+        description="pixels of all candidates at each level of KEY.unc.png; none without maps",
     )
-    precision: str = Field(default="", description="what `auto` precision meant, as settings")
+    precision: str = Field(default="", description="what `auto` precision chose, as settings")
 
     def write(self, folder: Place) -> None:
         """Write dataset.json into `folder`."""
@@ -161,7 +161,7 @@ def _check_sizes(folder: Store, listed: list[FileInfo], store: Store) -> None:
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """Content of dataset.json in `folder`, whatever else is there.
+    """Content of dataset.json in `folder`; other files are not checked.
 
     Raises FileNotFoundError, saying what the folder is, if there is none, OSError if it cannot be
     opened, DamagedManifest if it is damaged, ValueError if it has a different version.
@@ -201,7 +201,7 @@ def read_samples(folder: Place) -> Iterator[Sample]:
             for key, members in read_open_tar(file, dataset.shards / info.name):
                 count += 1
                 yield decode_sample(key, members, len(dataset.manifest.classes))
-        if count != info.samples:  # tarfile takes a header that it cannot read for the end
+        if count != info.samples:  # tarfile takes an unreadable header for the end
             raise ValueError(
                 f"{dataset.shards / info.name} has {count} samples, expected {info.samples}: it is"
                 " damaged"

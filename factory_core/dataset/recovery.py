@@ -1,7 +1,7 @@
-"""dataset.json a second time, in the footer of samples.parquet: either brings the other back.
+"""A copy of dataset.json in the footer of samples.parquet: either file can restore the other.
 
-samples.parquet is written after the shards, so its footer can hold all of dataset.json but the
-line about samples.parquet itself.
+samples.parquet is written after the shards, so its footer can hold all of dataset.json except the
+entry for samples.parquet itself.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ DIGEST_KEY = b"sha256 of " + KEY
 
 
 def footer(manifest: Manifest) -> dict[bytes, bytes]:
-    """What the footer of samples.parquet says of the dataset."""
+    """Metadata for the footer of samples.parquet, as `recover_manifest` reads it."""
     content = manifest.model_dump(mode="json", exclude={"samples"})
     text = json.dumps(content, ensure_ascii=False).encode()  # keys in the order of dataset.json
     return {KEY: text, DIGEST_KEY: sha256(text).hexdigest().encode()}
 
 
 def recover_manifest(folder: Place) -> Manifest | None:
-    """The manifest as samples.parquet in `folder` has it; None if that is damaged too.
+    """The manifest from the footer of samples.parquet in `folder`.
 
-    All rows are read and checked against their CRCs: the sha256 of the file was in dataset.json.
-    None too for a different format version.
+    None if that file is damaged too, or has a different format version. All rows are checked
+    against their CRCs, because the sha256 of the file is only in dataset.json.
     """
     try:
         with (

@@ -1,4 +1,4 @@
-"""One sample: its key, its members as bytes and back, the colours of its mask."""
+"""One sample: its key, encoding and decoding its members, the colours of its mask."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def encode_rgb(image: np.ndarray, image_format: ImageFormat = "png") -> bytes:
     if image_format == "png":
         return _png(image)
     buffer = io.BytesIO()
-    # Full chroma resolution: a mask's edges are as sharp as the image's must stay.
+    # Full chroma resolution: edges in the image must stay as sharp as in the mask.
     Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
@@ -171,7 +171,7 @@ def level_at_quantile(histogram: Sequence[int], quantile: float) -> int:
 
     `histogram` counts the pixels of each of the 256 levels.
     """
-    # In decimal, as written: in binary, 0.07 of 100 pixels would be eight.
+    # In decimal, as written: in binary, 0.07 of 100 pixels would round up to eight.
     wanted = math.ceil(Fraction(str(quantile)) * sum(histogram))
     return int(np.searchsorted(np.cumsum(histogram), wanted))
 

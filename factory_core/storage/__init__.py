@@ -1,4 +1,4 @@
-"""Where things lie: a folder of this machine, or of a bucket; every file is complete or absent."""
+"""Folders on this machine or in a bucket, in which every file is complete or absent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Place = str | Path | Store  # what `open_store` takes
 
 
 def open_store(place: Place) -> Store:
-    """The folder at a path, or at an URL such as `s3://BUCKET/FOLDER`; a `Store` stays as it is.
+    """The folder at a path, or at a URL such as `s3://BUCKET/FOLDER`; a `Store` is returned as is.
 
     Raises ValueError or ImportError as `BucketStore.of`.
     """

@@ -1,8 +1,8 @@
 """`Store` in a bucket, through fsspec.
 
-A new file is written to a temporary of this machine and put as one object: a bucket shows an
-object when all of it has arrived. Every question is a round trip, so few are asked: one listing
-gives names, sizes and times of a whole folder, and many small objects are read at once.
+A new file is first written to a temporary file on this machine, then uploaded as one object, which
+appears only when it is complete. Every request is a round trip, so there are few: one listing gives
+names, sizes and times of a whole folder, and many small objects are read at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from factory_core.storage.store import Entry
 
 # Scheme -> (package that implements it, extra of this project that installs it)
 SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "memory": ("fsspec", "")}
-CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")  # whose errors are reported
+CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")  # their errors become one line
 READ_AHEAD = 4  # files fetched while one is used
 
 
@@ -42,16 +42,16 @@ class BucketStore:
 
     @classmethod
     def of(cls, url: str) -> BucketStore:
-        """The folder that a user named.
+        """The folder at a URL that the user gave.
 
-        Raises ValueError for another scheme or without a bucket, ImportError if the package that
+        Raises ValueError for an unknown scheme or a missing bucket, ImportError if the package that
         implements the scheme is not installed.
         """
         scheme, _, rest = url.partition("://")
         parts = [part for part in rest.split("/") if part]
         if scheme not in SCHEMES or not parts:
             raise ValueError(
-                f"{url}: expected a folder of this machine, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER"
+                f"{url}: expected a folder on this machine, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER"
                 " or memory://FOLDER"
             )
         package, extra = SCHEMES[scheme]
@@ -74,7 +74,7 @@ class BucketStore:
         """fsspec's client: one per process, made on first use, never inherited by a fork."""
         import fsspec
 
-        # Other processes write here too: a cached listing would hide what they did.
+        # Other processes write here too: a cached listing would hide their files.
         return fsspec.filesystem(self.url.partition("://")[0], use_listings_cache=False)
 
     def _key(self, name: str = "") -> str:
@@ -89,7 +89,7 @@ class BucketStore:
     def resolve(self) -> BucketStore:
         return self
 
-    # --- looking --------------------------------------------------------------------------------
+    # --- inspecting -----------------------------------------------------------------------------
 
     def check(self) -> None:
         if not self.is_shared:  # a dictionary of this process
@@ -110,7 +110,7 @@ class BucketStore:
             return self._fs.isdir(self._key())
 
     def obstacle(self) -> str | None:
-        # Above it, a name may be both an object and the beginning of others.
+        # Parent names do not matter: a name may be both an object and a prefix of others.
         with one_line(self.url):
             is_object = self._fs.isfile(self._key()) and not self._fs.isdir(self._key())
         return self.url if is_object else None
@@ -143,7 +143,7 @@ class BucketStore:
 
     def read_many(self, entries: Sequence[Entry]) -> dict[str, bytes]:
         keys = [self._key(entry.name) for entry in entries]
-        sizes = [entry.size for entry in entries]  # given, so that the bucket need not be asked
+        sizes = [entry.size for entry in entries]  # known, which saves a request
         contents: dict[str, bytes] = {}
         with one_line(self.url):
             found = self._fs.cat_ranges(keys, [0] * len(keys), sizes, on_error="return")
@@ -251,9 +251,9 @@ def _entry(info: dict[str, Any]) -> Entry:
 
 @contextmanager
 def one_line(place: object) -> Iterator[None]:
-    """Turn whatever a bucket's client raises into an OSError of one line that names `place`.
+    """Turn any error of a bucket's client into a one-line OSError that names `place`.
 
-    Missing and existing files, a full disk of this machine, and bugs pass unchanged.
+    Missing and existing files, a full disk on this machine, and bugs pass unchanged.
     """
     try:
         yield
@@ -268,7 +268,7 @@ def one_line(place: object) -> Iterator[None]:
         is_full = isinstance(error, OSError) and error.errno in DISK_FULL
         if is_full or not (is_client or isinstance(error, OSError)):
             raise
-        if str(error).startswith(f"{place}: "):  # it has come through here before
+        if str(error).startswith(f"{place}: "):  # already converted
             raise
         raise OSError(
             f"{place}: the store does not answer as expected ({_first_line(error)}): check"

@@ -57,7 +57,7 @@ class DiskStore:
         entries = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as found:
             for file in found:
-                with suppress(FileNotFoundError):  # deleted meanwhile
+                with suppress(FileNotFoundError):  # deleted since
                     stat = file.stat()
                     if file.is_file():
                         entries.append(Entry(file.name, stat.st_size, stat.st_mtime))

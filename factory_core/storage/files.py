@@ -1,8 +1,8 @@
-"""Files of this machine, written whole or not at all.
+"""Files on this machine, written completely or not at all.
 
 A new file gets a temporary name beside its final one, is flushed to disk, and is renamed. On any
-exception, KeyboardInterrupt and a full disk included, the temporary is removed and the final name
-is as it was.
+exception, KeyboardInterrupt and a full disk included, the temporary is removed and any existing
+file stays unchanged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MeasuredFile(io.BufferedWriter):
 
     @property
     def sha256(self) -> str:
-        """Of everything written so far, in hexadecimal."""
+        """Digest of everything written so far, in hexadecimal."""
         return self._sha256.hexdigest()
 
 
@@ -52,10 +52,10 @@ def temporary_name(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path, sync_name: bool = True) -> Iterator[Path]:
-    """A temporary path for others to write to; on success it becomes `path`.
+    """A temporary path to write to; on success it is renamed to `path`.
 
-    `sync_name=False` skips flushing the folder: another file, written next in the same folder and
-    flushed with it, vouches for this one.
+    `sync_name=False` skips flushing the folder: for a file that counts only once another one,
+    written next in the same folder, is flushed with it.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -72,7 +72,7 @@ def atomic_path(path: Path, sync_name: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path, sync_name: bool = True) -> Iterator[MeasuredFile]:
-    """As `atomic_path`, an open file."""
+    """As `atomic_path`, but yields an open file."""
     with atomic_path(path, sync_name) as temporary, MeasuredFile(temporary) as file:
         yield file
 

@@ -1,6 +1,6 @@
-"""A folder that holds whole files, on this machine or in a bucket.
+"""A folder of complete files, on this machine or in a bucket.
 
-Two classes implement `Store`: `DiskStore` and `BucketStore`. Everything above talks to either
+Two classes implement `Store`: `DiskStore` and `BucketStore`. The rest of the program uses either
 through the protocol in this file. A `Store` is small and can be pickled, so it travels to workers.
 """
 
@@ -27,9 +27,9 @@ class Entry:
 class Store(Protocol):
     """A folder. Every `name` is that of a file directly in it; `store / name` is a sub-folder.
 
-    A file appears under its name when all of it has been written, never a part of it.
-    FileNotFoundError and FileExistsError mean what they say. Any other failure is an OSError of
-    one line that names the place. `str(store)` is the path or URL, for messages.
+    A file appears under its name only when all of it has been written. Apart from
+    FileNotFoundError and FileExistsError, every failure is a one-line OSError that names the place.
+    `str(store)` is the path or URL, for messages.
     """
 
     @property
@@ -57,7 +57,7 @@ class Store(Protocol):
         ...
 
     def obstacle(self) -> str | None:
-        """The file, at the folder's place or above it, that prevents it from being created."""
+        """A file at the folder's path or above it, which prevents its creation; else None."""
         ...
 
     def names(self) -> list[str]:
@@ -85,11 +85,11 @@ class Store(Protocol):
         ...
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A file opened for reading; failures inside the context are those of `Store`."""
+        """A file opened for reading; failures inside the context are as in `Store`."""
         ...
 
     def errors(self, name: str) -> AbstractContextManager[None]:
-        """Failures inside the context, of a file opened outside of it, are those of `Store`."""
+        """A context in which failures of a file that was opened elsewhere are as in `Store`."""
         ...
 
     def local_copy(self, name: str) -> AbstractContextManager[Path]:
@@ -97,7 +97,7 @@ class Store(Protocol):
         ...
 
     def local_copies(self, names: Sequence[str]) -> Iterator[Path]:
-        """`local_copy` of each, valid until the next is asked for; some are fetched ahead."""
+        """`local_copy` of each, valid until the next is requested; some are fetched ahead."""
         ...
 
     def new_file(self, name: str, sync_name: bool = True) -> AbstractContextManager[MeasuredFile]:

@@ -1,4 +1,4 @@
-"""What `train-deeplab` was given, and reading it: datasets, annotated folders, settings."""
+"""The input of `train-deeplab`: datasets, annotated folders, settings, and how to read them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     """Train as `train` does, with the workers of `crew`.
 
     Each batch is divided among them, so a step is the same for any number of workers up to
-    rounding; one worker gives the same bytes as a training without Ray. When a worker is lost, all
+    rounding; one worker gives the same bytes as training without Ray. When a worker is lost, all
     resume from the last checkpoint.
 
     Raises:
@@ -200,7 +200,7 @@ class _Reports(Callback):
 
 
 class _Mail:
-    """What workers send: (step, status) for the progress line, and errors of the user's making."""
+    """What workers send: (step, status) for the progress line, and the user's mistakes."""
 
     def __init__(self, line: ProgressLine):
         from ray.util.queue import Queue

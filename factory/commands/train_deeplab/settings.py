@@ -25,7 +25,7 @@ def segmenter_config(
     """Start from `preset`, else from `recipe`, else from the recipe of the first dataset.
 
     `given` (None: not given) and `overrides` (`KEY=VALUE`, e.g. `augment.hue=0.05`) win over these.
-    Raises ValueError for an unknown preset, or a preset and a recipe.
+    Raises ValueError for an unknown preset, or for both a preset and a recipe.
     """
     content: dict[str, Any] = {}
     datasets = [d for d in data if is_dataset(d)]

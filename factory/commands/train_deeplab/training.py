@@ -1,4 +1,4 @@
-"""Training a segmenter, in this process or by a crew of them, and reporting the result."""
+"""Training a segmenter, in this process or by a crew of workers, and reporting the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> None:
-    """Train a segmenter by `crew`, or in this process if None; print what came of it.
+    """Train a segmenter by `crew`, or in this process if None; print the result.
 
     Raises as `train_here` and `train_on_ray`.
     """

@@ -18,7 +18,7 @@ from factory.recipe import generator_recipe
 
 @dataclass(frozen=True)
 class LabelerOptions:
-    """What `train-labeler` was given.
+    """The options of `train-labeler`.
 
     Without a `recipe`, the folder `labeled` may say how its images were sampled. `overrides` are
     settings as `KEY=VALUE`. `folds` asks for scores on random splits instead of one labeler.
@@ -35,7 +35,7 @@ class LabelerOptions:
 
 
 def train_labeler(options: LabelerOptions, console: Console) -> None:
-    """Train, cross-validate, or print what a training would take.
+    """Train, cross-validate, or print the cost of a training.
 
     Raises as `generator_recipe`, `Preparation`, `train_one` and `cross_validate`.
     """

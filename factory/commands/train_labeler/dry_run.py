@@ -1,4 +1,4 @@
-"""`train-labeler --dry-run`: what the training would take."""
+"""`train-labeler --dry-run`: the cost of the training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from factory_core.machine import GIB, disk_free_bytes, peak_memory_bytes
 
 
 def dry_run(job: LabelerJob) -> None:
-    """Print what the job would take, after encoding one batch of images; write nothing."""
+    """Encode one batch of images and print the cost of the job; write nothing."""
     prepared = Preparation(job)
     config, needed = prepared.info.config, prepared.budget()
     rows = range(min(prepared.encode_batch, prepared.images))
-    for _ in range(2):  # the first batch also pays for warming up
+    for _ in range(2):  # the first batch includes the warm-up
         began = time.perf_counter()
         prepared.features(rows)
         encode_sec = (time.perf_counter() - began) / len(rows) * prepared.images

@@ -2,7 +2,7 @@
 
     DIR/labeler.safetensors, labeler.json   the result
         folds.json, split_*/                the result with `--folds`
-        unfinished.json                     before the result: the settings of the run
+        unfinished.json                     until there is a result: the settings of the run
         features/                           features of the annotated images, complete or not
         checkpoint.safetensors              where the training resumes
 
@@ -30,7 +30,7 @@ FOLDS_NAME = "folds.json"
 
 
 def settings_of(info: LabelerInfo, folds: dict[str, int] | None = None) -> dict[str, Any]:
-    """What two runs in one folder must agree on, named as the user knows it."""
+    """The settings that two runs in one folder must share, under the names that users know."""
     content = info.model_dump(mode="json")
     generator = content["generator"]
     return {
@@ -39,7 +39,7 @@ def settings_of(info: LabelerInfo, folds: dict[str, int] | None = None) -> dict[
         "classes": content["classes"],
         "palette": content["palette"],
         "features": content["features"],
-        # It does not matter where the weights are, only what they are.
+        # The content of the weights matters, not their path.
         "generator": {**generator["config"], "weights": generator["digest"]},
         "labeler": content["config"],
     }

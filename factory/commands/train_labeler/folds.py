@@ -115,7 +115,7 @@ def _split(
 
 
 def _without(annotations: Annotations, test: Sequence[int]) -> Annotations:
-    """The annotations with the masks of `test` set to "ignore", so that they teach nothing."""
+    """The annotations with the masks of `test` set to "ignore", so that they are not trained on."""
     masks = annotations.masks.clone()
     masks[list(test)] = IGNORE
     return replace(annotations, masks=masks)

@@ -1,4 +1,4 @@
-"""What every way of training a labeler starts from: generator, annotations, features."""
+"""What all labeler trainings start from: generator, annotations, features."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENCODE_BYTES = 2**28  # float32 features per batch of images at most: two images
 
 @dataclass(frozen=True)
 class LabelerJob:
-    """What `train-labeler` was given: `labeled` may select some images of its folder."""
+    """The input of `train-labeler`; `labeled` may select some images of its folder."""
 
     recipe: Recipe
     labeled: Path
@@ -101,7 +101,7 @@ class Preparation:
         return max(1, min(self.sample_batch, ENCODE_BATCH, ENCODE_BYTES // image_bytes))
 
     def budget(self) -> Budget:
-        """The disk and memory that the training takes."""
+        """The disk and memory that the training needs."""
         from labelers.training.budget import budget
 
         info = self.info
@@ -142,7 +142,7 @@ class Preparation:
     def features(self, rows: range, report: Callable[[int], None] = lambda _: None) -> FeatureMaps:
         """Features of the images `rows`, as `generate` or `label` will see them.
 
-        `report` is called with the number of finished images where one batch takes long.
+        `report` is called with the number of finished images if a batch takes long.
         """
         from generators.base import Projecting
 
@@ -158,7 +158,7 @@ class Preparation:
     def fit(
         self, store: FeatureStore, annotations: Annotations, checkpoint: Path, title: str
     ) -> Labeler:
-        """Train on `annotations`: the job's, some of which may be blanked.
+        """Train on `annotations`: those of the job, with some of the masks possibly blanked.
 
         `checkpoint` is the file to resume from, `title` the start of the progress line.
         """
@@ -184,7 +184,7 @@ class Preparation:
             )
 
     def _status(self, report: Report) -> str:
-        """Loss and accuracy; in a log, where there is room, the accuracy of each member."""
+        """Loss and accuracy; in a log, which has room, also the range over the members."""
         mean = sum(report.accuracy) / len(report.accuracy)
         each = f"{min(report.accuracy):.3f} to {max(report.accuracy):.3f}"
         if not self.console.is_terminal:

@@ -275,7 +275,7 @@ def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Store, tmp_path: Pa
 def test_unknown_urls_are_refused(factory: Callable, url: str):
     result = factory("generate", "--n", 4, "--out", url)
     assert result.code == 1
-    assert result.err.startswith(f"error: {url}: expected a folder of this machine, s3://BUCKET")
+    assert result.err.startswith(f"error: {url}: expected a folder on this machine, s3://BUCKET")
     assert result.err.count("\n") == 1
 
 
