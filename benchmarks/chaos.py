@@ -7,7 +7,7 @@ Ray's head and the driver, Ctrl-C and `kill`, a full disk, a second job in the f
 zeroed files, before and after the dataset is finished, with the local executor and with Ray. Then
 the same command is rerun until it succeeds, and the sha256 of dataset.json, samples.parquet and
 every shard are compared with those of an undisturbed job. Equal seeds give equal disturbances,
-except for what the scheduler decides: `--rounds 1 --seed S` repeats a round.
+up to the scheduler: `--rounds 1 --seed S` repeats a round.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def main() -> None:
         chaos = Chaos(Path(name), options.n)
         if not chaos.has_disks:
             print(
-                "cannot mount a disk here (this takes root): a limit on the size of files replaces"
+                "cannot mount a disk here (this needs root): a limit on the size of files replaces"
                 " the full disk, with the local executor only"
             )
         chaos.reference()

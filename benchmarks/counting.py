@@ -1,4 +1,4 @@
-"""Counts the work of a computation, and measures how fast a device can do it at best."""
+"""Counts the work of a computation, and measures how fast a device can do it."""
 
 from __future__ import annotations
 

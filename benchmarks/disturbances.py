@@ -179,7 +179,7 @@ def identifies(path: Path) -> bool:
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether a small disk can be mounted on `folder`, which takes root."""
+    """Whether a small disk can be mounted on `folder`, which needs root."""
     with small_disk(folder) as is_mounted:
         return is_mounted
 

@@ -123,7 +123,7 @@ class Stub:
         return images, FeatureMaps({"image": images.float()})
 
     def check(self, generator: Any) -> None:
-        """It fits any."""
+        """Accept any generator."""
 
     def predict(self, features: FeatureMaps, size: Any, vote: Any, measure: Any) -> StubPrediction:
         grey = features["image"].mean(1)
@@ -134,7 +134,7 @@ class Stub:
 
 
 def stub_loader(times: Path) -> Callable[..., tuple[Stub, Stub]]:
-    """What workers load instead of models; the seconds of each are written to `times`."""
+    """Load the stub instead of models; the seconds of each are written to `times`."""
 
     def load(*_: Any) -> tuple[Stub, Stub]:
         stub = Stub(times)

@@ -1,4 +1,4 @@
-"""Labelling and training at the LSUN setting, against the published method written plainly.
+"""Labelling and training at the LSUN setting, against plain code for the published method.
 
     python -m benchmarks.labeler [--part predict|train|all] [--device cpu] [--json FILE]
 

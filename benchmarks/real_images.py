@@ -1,4 +1,4 @@
-"""The whole product on real images: do synthetic data beat the labels alone?
+"""The whole pipeline on real images: do synthetic data beat the labels alone?
 
     python -m benchmarks.real_images --data DIR --out DIR [--json FILE]
 

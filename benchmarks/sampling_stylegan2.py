@@ -54,7 +54,7 @@ class Adversarial:
 
     def runs(self, batch_size: int) -> list[Run]:
         runs = [self._plain(name, batch_size) for name in PLAIN] if self.options.plain else []
-        # Also in float32, to separate the gain of the number format from ours.
+        # Also in float32, to separate our gain from that of the number format.
         runs.append(self._ours("float32", batch_size))
         if self.dtype is not torch.float32:
             runs.append(self._ours(self.options.precision, batch_size))

@@ -1,6 +1,6 @@
-"""What a generator is: images and native-size activations, one random stream per sample.
+"""The generator interface: images and native-size activations, one random stream per sample.
 
-Every other package talks to generators through the types in this file.
+Every other package uses generators through the types in this file.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
 
 @dataclass(frozen=True)
 class Projection:
-    """Where a generator found given images among its own.
+    """The images of a generator that are nearest to given ones.
 
-    `latents` `[N, ...]` are in its own latent space, `images` uint8 `[N, 3, H, W]` are what it
-    makes of them, and `psnr` `[N]` compares those with the given images, dB.
+    `latents` `[N, ...]` are in its latent space, `images` uint8 `[N, 3, H, W]` are made from them,
+    and `psnr` `[N]` compares these with the given images, in dB.
     """
 
     latents: torch.Tensor
@@ -120,8 +120,7 @@ class Generator(Protocol):
     """A source of images and of the activations behind them.
 
     A call takes one batch, of at most `batch_size` images, and raises ValueError if there are more:
-    the caller decides how its images are cut, see `batches`. What is returned stays on the device
-    that computed it.
+    the caller splits its images, see `batches`. Results stay on the device that computed them.
     """
 
     @property
@@ -146,13 +145,13 @@ class Generator(Protocol):
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
-        """Other settings that decide the features: keys of a recipe's `generator`, dotted."""
+        """Other settings that decide the features: dotted keys of a recipe's `generator`."""
         ...
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone.
 
-        Takes one batch. In low precision, a small batch may be filled up internally.
+        Takes one batch. In low precision, a small batch may be padded internally.
         """
         ...
 
@@ -166,14 +165,14 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Projecting(Protocol):
-    """What a generator also has if it must search for real images among its own."""
+    """A generator that can only encode real images by searching for them among its own."""
 
     def project(
         self, images: torch.Tensor, progress: Callable[[float], None] | None = None
     ) -> Projection:
         """Search for one batch of images uint8 `[N, 3, H, W]`.
 
-        `progress` is called with how many are done, 0 to N.
+        `progress` is called with the number that are done, 0 to N.
         """
         ...
 

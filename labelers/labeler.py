@@ -29,7 +29,7 @@ from labelers.ensemble.vote import elect
 FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
 WEIGHTS_FILE = "labeler.safetensors"
 INFO_FILE = "labeler.json"
-MAKE_AGAIN = "copy both files again, or train the labeler again"
+MAKE_AGAIN = "copy both files again, or retrain the labeler"
 
 
 class GeneratorInfo(BaseModel):
@@ -63,7 +63,7 @@ class LabelerInfo(BaseModel):
 
 
 class _Version(BaseModel):
-    """What every version of `labeler.json` has."""
+    """The part that all versions of `labeler.json` share."""
 
     format_version: int
 
@@ -113,7 +113,7 @@ class Labeler:
         """Masks and uncertainty at `size` (H, W; default that of training), on the CPU.
 
         `vote` and `uncertainty` override the configured ones. Raises ValueError if the features
-        are not those of training.
+        differ from those in training.
         """
         if set(features.spec) != set(self.info.features):
             raise ValueError(
@@ -133,7 +133,7 @@ class Labeler:
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps)
 
     def check(self, generator: Generator) -> None:
-        """Raise ValueError, showing both, unless `generator` is the one of training."""
+        """Raise ValueError, naming both, unless `generator` is the one used in training."""
         ours, theirs = self.info.features, generator.feature_spec
         if set(ours) != set(theirs):
             raise ValueError(
@@ -223,7 +223,7 @@ def _read_info(path: Path) -> LabelerInfo:
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
-            "version that wrote it, or train the labeler again"
+            "version that wrote it, or retrain the labeler"
         )
     return parse_model(content, LabelerInfo, path, MAKE_AGAIN)
 

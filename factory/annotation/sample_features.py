@@ -1,12 +1,12 @@
-"""Features of annotated samples, after checking that each image is the sample of its name.
+"""Features of annotated samples, after checking that each image is the sample it is named after.
 
 Training a mask on the features of a different sample would show up only as bad labels, so every
 pair is checked twice. First, the file must have the pixels recorded when it was written; renamed,
 swapped, re-saved and resized images do not. Second, the generator must reproduce the image.
 
-The second check allows for rounding. Regenerated in bfloat16 instead of float32, or in batches of
-another size, a sample differs by a mean of less than one grey level; different samples of the same
-generator differ by ten or more (`python -m benchmarks.regeneration` measures both).
+The second check allows for rounding. Regenerated in bfloat16 instead of float32, or in batches of a
+different size, a sample differs by a mean of less than one grey level; different samples of the
+same generator differ by ten or more (`python -m benchmarks.regeneration` measures both).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def match_samples(
 ) -> Annotations:
     """The `annotations` of `folder` with the sample index of each image.
 
-    Raises ValueError, naming the file, for an image that is not the sample of its name.
+    Raises ValueError, naming the file, for an image that is not the sample it is named after.
     """
     for stem, image in zip(annotations.stems, annotations.images, strict=True):
         if samples.images.get(stem) != pixels_sha256(image):

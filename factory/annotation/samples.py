@@ -1,4 +1,4 @@
-"""The record of samples to annotate: what `factory sample` notes and `train-labeler` checks.
+"""The record of samples to annotate, which `factory sample` writes and `train-labeler` checks.
 
     DIR/images/000000017.png   sample 17, as `generate` would make it
         samples.json           the generator and its settings, and the sha256 of every image
@@ -101,8 +101,8 @@ def pixels_sha256(image: torch.Tensor) -> str:
 def find_samples(labeled: Path) -> tuple[Path, Samples | None]:
     """The folder in `labeled`, without selections such as `[:20]`, and its samples.json.
 
-    Without samples.json the second is None: the images are any images. Raises ValueError if the
-    file is damaged.
+    Without samples.json the second is None: the images may come from anywhere. Raises ValueError if
+    the file is damaged.
     """
     folder, _ = split_selections(labeled)
     file = folder / SAMPLES_FILE

@@ -21,8 +21,8 @@ LARGE = 4  # times the training size: shrinking a whole image by more than that 
 class Prediction:
     """How to run a segmenter.
 
-    `tile` is the height of tiles in pixels, `overlap` the share (0-0.9) of a tile that
-    overlaps the next; without `tile`, whole images are shrunk to the training size.
+    `tile` is the height of tiles in pixels, `overlap` the share (0-0.9) of a tile that overlaps the
+    next; without `tile`, whole images are shrunk to the training size.
     """
 
     model: Path

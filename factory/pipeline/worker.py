@@ -26,9 +26,9 @@ from labelers.config import LabelerConfig
 class WorkerSpec:
     """All that a worker needs to know; small, because it travels to every worker.
 
-    `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the
-    worker's machine; `job` is noted in every marker; `precision` is that of earlier shards,
-    None if there are none; `load` replaces the real models in tests.
+    `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the worker's
+    machine; `job` is noted in every marker; `precision` is that of earlier shards, None if there
+    are none; `load` replaces the real models in tests.
     """
 
     out: Store

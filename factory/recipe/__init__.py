@@ -1,4 +1,4 @@
-"""The recipe: everything that decides the bytes of a dataset, in one checked object.
+"""The recipe: everything that determines the bytes of a dataset, in one validated object.
 
 Nothing in this package imports torch.
 """

@@ -1,4 +1,4 @@
-"""The recipe that a command's options ask for: a preset, a file, a labeler's or a generator's."""
+"""The recipe that a command's options select: a preset, a file, a labeler's or a generator's."""
 
 from __future__ import annotations
 

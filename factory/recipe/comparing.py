@@ -10,10 +10,10 @@ LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
 
 
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """A dumped recipe with each `weights` replaced by the sha256 of what it holds.
+    """A dumped recipe with each `weights` replaced by the sha256 of its content.
 
-    So the place where weights are stored does not matter. Sections that do not affect the bytes of
-    a dataset are left out: `segmenter`, which reads it, and the settings of the labeler's training.
+    So the path of the weights does not matter. Sections that do not affect the bytes of a dataset
+    are left out: `segmenter`, which reads it, and the settings of the labeler's training.
     """
     result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
     result.pop("segmenter", None)

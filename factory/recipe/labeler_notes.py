@@ -1,4 +1,4 @@
-"""What a recipe takes from a labeler's folder.
+"""The parts of a labeler's folder that a recipe uses.
 
 `labelers.labeler.LabelerInfo` describes all of labeler.json, but needs torch.
 """
@@ -41,4 +41,4 @@ def read_labeler_notes(folder: Path) -> LabelerNotes:
             f"{folder} holds no {LABELER_NAME}: expected a folder written by"
             " `factory train-labeler`"
         )
-    return read_model(file, LabelerNotes, "copy it again, or train the labeler again")
+    return read_model(file, LabelerNotes, "copy it again, or retrain the labeler")

@@ -50,7 +50,7 @@ def recipe_of_labeler(
     notes = read_labeler_notes(path)
     section = dict(notes.generator.config)
     if not section:
-        raise ValueError(f"{path} does not say how its generator is set up: give a --recipe")
+        raise ValueError(f"{path} lacks the settings of its generator: give a --recipe")
     if generator is not None:
         section["weights"] = generator
     labeler = {key: notes.config[key] for key in LABELING_KEYS if key in notes.config}

@@ -23,7 +23,7 @@ class ResolvedRecipe:
     """A recipe whose weights have been found and whose classes and palette are known.
 
     `generator` and `labeler` are the recipe's sections with absolute paths on this machine as
-    `weights`; `weights_sha256` gives the sha256 of what those paths hold, by recipe key.
+    `weights`; `weights_sha256` gives the sha256 of their contents, by recipe key.
     """
 
     recipe: Recipe
@@ -56,7 +56,7 @@ class ResolvedRecipe:
 
 
 def resolve(recipe: Recipe) -> ResolvedRecipe:
-    """Find and hash the weights; take classes and palette from the labeler where not given.
+    """Find and hash the weights; take classes and palette from the labeler if not given.
 
     Raises:
         FileNotFoundError: there are no such weights.

@@ -1,6 +1,6 @@
 """The keys of a recipe, their types, ranges and defaults.
 
-Each section is declared by the package that uses it; here they are put together.
+Each section is declared by the package that uses it; this module combines them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class DatasetConfig(BaseModel):
         default=0.1, ge=0, lt=1, description="share of the candidates to drop, most uncertain first"
     )
     shard_size: int = Field(
-        default=96, ge=1, description="candidates in one unit of work (batches are cut inside it)"
+        default=96, ge=1, description="candidates in one unit of work (batches never cross it)"
     )
     samples_per_shard: int = Field(default=1000, ge=1, description="kept samples in a final shard")
     image_format: Literal["png", "jpg"] = Field(

@@ -1,4 +1,4 @@
-"""Checked settings from YAML content and overrides: `generator.steps=10`.
+"""Validated settings from YAML content and overrides: `generator.steps=10`.
 
 An error for an unknown key suggests the nearest known one, and every error is one line.
 """

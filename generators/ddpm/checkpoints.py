@@ -17,13 +17,13 @@ from generators.ddpm.guided_diffusion import Architecture, AttentionOrder, Setti
 from generators.ddpm.noise import NoiseModel
 
 ZIP_MAGIC = b"PK\x03\x04"
-# Keys under which trainers save a state dict, the averaged one first, and prefixes of its names.
+# Keys under which trainers save a state dict, averaged weights first, and prefixes of its names.
 WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.")
 
 
 class GivenSettings(TypedDict, total=False):
-    """What a guided-diffusion file does not say; for None, see `Settings.choose`.
+    """Settings that a guided-diffusion file lacks; for None, see `Settings.choose`.
 
     `image_size` in pixels; `channels_per_head` of attention, or `heads` if their number is the same
     at all levels; `attention_order` of q, k and v.
@@ -122,7 +122,7 @@ def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
 
 
 def _read(path: Path) -> object:
-    """The content of a PyTorch file; no program in it is run."""
+    """The content of a PyTorch file; code in it is never run."""
     with open(path, "rb") as file:
         mappable = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # the format since PyTorch 1.6
     try:

@@ -2,7 +2,7 @@
 
 Dhariwal & Nichol 2021. Such a file holds tensors and no settings. Nearly all settings can be read
 from the names and shapes of its tensors (`Architecture`); the rest (`Settings`) can be given, and
-defaults to what the published networks were trained with.
+defaults to the settings of the published networks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ATTENTION = {"group_norm": "norm", "to_out.0": "proj_out"} | dict.fromkeys(QKV, 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What names and shapes show. Levels run from fine to coarse."""
+    """What names and shapes of tensors reveal. Levels run from fine to coarse."""
 
     time_channels: int  # of the sinusoidal time embedding: the base width of the network
     channels: tuple[int, ...]  # per level
@@ -68,7 +68,7 @@ class Architecture:
 
     @classmethod
     def read(cls, state: Mapping[str, Tensor]) -> Architecture:
-        """Read off the tensors of a file.
+        """Read the architecture from the tensors of a file.
 
         Raises ValueError if they are not those of a guided-diffusion U-Net.
         """
@@ -121,7 +121,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Settings:
-    """What names and shapes do not show. Exactly one of `channels_per_head` and `heads` is set."""
+    """What names and shapes hide. Exactly one of `channels_per_head` and `heads` is set."""
 
     image_size: int
     channels_per_head: int | None = 64
@@ -138,7 +138,7 @@ class Settings:
         heads: int | None = None,
         attention_order: AttentionOrder | None = None,
     ) -> Settings:
-        """The given settings, completed by those that the published networks were trained with.
+        """The given settings, completed by those of the published networks.
 
         Raises ValueError if a number does not fit the network.
         """

@@ -27,7 +27,7 @@ from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
 
-# Feature noise and class of image i have their own random streams, which sampling does not shift.
+# Feature noise and class of image i have their own random streams, independent of sampling.
 FEATURE_STREAM = 1
 CLASS_STREAM = 2
 
@@ -43,7 +43,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
-    """sha256 over the tensors in name order, attention's heads, the noise schedule and the noise.
+    """sha256 over the tensors in name order, the attention heads, the noise schedule and the noise.
 
     Networks with equal tensors but different numbers of heads compute different things.
     """
@@ -121,8 +121,8 @@ class DDPMGenerator:
         """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
 
         `indices` (default 0..N-1) seed fresh noise. In low precision, the features of a sample
-        equal those of `sample` only up to rounding: batches of real images are not filled up, and
-        may be as small as memory demands.
+        equal those of `sample` only up to rounding: batches of real images are not padded, and may
+        be as small as memory demands.
 
         Raises ValueError for images of a different size, or more than `batch_size`.
         """
@@ -134,7 +134,7 @@ class DDPMGenerator:
         return self._encode(images, range(len(images)) if indices is None else indices)
 
     def _filled(self, indices: Sequence[int]) -> list[int]:
-        """One batch of sample indices; in low precision, repeats the last up to `batch_size`.
+        """One batch of sample indices; in low precision, padded to `batch_size` with the last.
 
         Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two grey levels
         in a sample: the shape must not depend on how many samples are left.
@@ -154,7 +154,7 @@ class DDPMGenerator:
 
         def draw() -> Tensor:
             noise = self.noise.draw(streams, (3, *self.image_size))
-            # The layout of the network's output: mixed layouts make the sampler's sums slow.
+            # Use the layout of the network's output: mixed layouts make the sampler's sums slow.
             return send(noise.to(memory_format=torch.channels_last), self.device)
 
         def denoise(x: Tensor, t: int) -> Tensor:

@@ -14,7 +14,7 @@ from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
 
 
 class Network:
-    """The walk over one U-Net on one device.
+    """One U-Net on one device, evaluated by `walk`.
 
     Attention is PyTorch's scaled-dot-product kernel, which is what diffusers chooses.
     """

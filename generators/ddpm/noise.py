@@ -1,11 +1,10 @@
 """The noise that images are mixed with: white, plus a random shift of each whole channel.
 
 White noise hardly changes the mean colour of an image: over 64x64 pixels, its mean has a standard
-deviation of 1/64. The network has to read the colour of a sample from that faint a signal, and
-until it has learned to, all samples have the average colour. A shift of each channel with standard
-deviation `offset_std` ("offset noise") makes colour as noisy as everything else. It is no
-approximation: x_t = √ᾱ x_0 + √(1-ᾱ) ε is a diffusion for any Gaussian ε, if sampling draws the
-same ε.
+deviation of 1/64. The network has to infer the colour of a sample from this faint signal, and until
+it has learned to, all samples have the average colour. A shift of each channel with standard
+deviation `offset_std` ("offset noise") makes colour as noisy as everything else. This is exact:
+x_t = √ᾱ x_0 + √(1-ᾱ) ε is a diffusion for any Gaussian ε, if sampling draws the same ε.
 """
 
 from __future__ import annotations

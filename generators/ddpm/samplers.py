@@ -1,8 +1,8 @@
-"""Samplers on the noise schedule of training, each starting at pure noise.
+"""Samplers on the noise schedule of training, each starting from pure noise.
 
 `ddpm` is Ho et al. 2020, Algorithm 2, with the learned variance of Nichol & Dhariwal 2021 if there
 is one; `ddim` is Song et al. 2021, Eq. 12; `dpmsolver++` is DPM-Solver++(2M) of Lu et al. 2022 and
-`unipc` that of Zhao et al. 2023, both by diffusers.
+`unipc` is UniPC of Zhao et al. 2023, both by diffusers.
 
 A sampler sees the network as a function of (x_t, t), so the caller can watch the trajectory.
 ᾱ_t is the schedule's `alphas_cumprod`.
@@ -70,7 +70,7 @@ def q_sample(x_0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
 def predict_x_0(
     output: Tensor, x: Tensor, abar: Tensor, schedule: DDPMScheduler, clip: bool
 ) -> Tensor:
-    """The clean image that the network's `output` for `x` = x_t means, at ᾱ_t = `abar`."""
+    """The clean image that the network's `output` for `x` = x_t implies, at ᾱ_t = `abar`."""
     output = output[:, : x.shape[1]]  # without the channels of a learned variance
     prediction = schedule.config.prediction_type
     if prediction == "epsilon":

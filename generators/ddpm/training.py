@@ -35,10 +35,10 @@ def noise_schedule(prediction: str) -> DDPMScheduler:
     """Linear schedule of the DDPM paper, rescaled to zero terminal SNR for v-prediction.
 
     A 64x64 image still shows its mean colour at the plain schedule's last step (the mean of 4096
-    pixels has 4096 times the SNR of one), so the network learns to read the colour off x_T, while
+    pixels has 4096 times the SNR of one), so the network learns to infer the colour from x_T, while
     sampling starts from noise that has none: every sample then gets the average colour. With zero
-    terminal SNR (Lin et al. 2024, Algorithm 1) there is nothing to read. epsilon says nothing
-    about x_0 there, so that objective keeps the plain schedule.
+    terminal SNR (Lin et al. 2024, Algorithm 1), x_T reveals no colour. There, epsilon says nothing
+    about x_0, so the epsilon objective keeps the plain schedule.
     """
     return DDPMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,

@@ -1,4 +1,4 @@
-"""The pass over a diffusers U-Net: output, decoder activations and early exit in one walk.
+"""One pass over a diffusers U-Net for its output and decoder activations, with early exit.
 
 Decoder blocks are the resnets of `up_blocks`, numbered deep to shallow from 0; a block's output
 includes its attention, and its upsampler when it is the last of its level (as the hooks of

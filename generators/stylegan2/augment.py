@@ -35,7 +35,7 @@ def differentiable_distortions() -> list[Callable[[Tensor], Tensor]]:
             padding_mode="reflection",
             p=1.0,
         ),
-        # Unclipped: a clip would hide from the generator what is out of range.
+        # Unclipped: clipping would hide values out of range from the generator.
         K.RandomBrightness(brightness=(0.8, 1.2), clip_output=False, p=1.0),
         K.RandomContrast(contrast=(0.5, 2.0), clip_output=False, p=1.0),
     ]

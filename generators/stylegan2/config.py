@@ -28,11 +28,11 @@ MappingLayers = Annotated[int, Field(ge=1, le=64)]
 
 
 class NetworkConfig(BaseModel):
-    """Shape of a StyleGAN2 generator network; everything but the numbers in its tensors."""
+    """Shape of a StyleGAN2 generator network: everything except the values of its tensors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resolution: Resolution = Field(description="pixels a side, a power of two")
+    resolution: Resolution = Field(description="pixels per side, a power of two")
     z_dim: Width = Field(default=512, description="width of the latent z")
     w_dim: Width = Field(default=512, description="width of the latent w")
     c_dim: int = Field(default=0, ge=0, le=65536, description="number of classes; 0: no condition")
@@ -115,10 +115,10 @@ class ProjectionConfig(BaseModel):
     batch_size: int = Field(
         default=4,
         ge=1,
-        description="images searched for at once; fewer are filled up, as rounding depends on it",
+        description="images searched for at once; fewer are padded, as rounding depends on it",
     )
     shared_steps: int = Field(
-        default=75, ge=0, description="number of first steps that move one w for all layers"
+        default=75, ge=0, description="number of initial steps with one w for all layers"
     )
     candidates: int = Field(
         default=512, ge=2, description="random w; the one with the nearest image is the start"
@@ -167,7 +167,7 @@ class StyleGAN2Config(BaseModel):
         default=0.7, ge=0, le=1, description="psi: 0 is the average image, 1 the full variety"
     )
     truncation_cutoff: int | None = Field(
-        default=None, ge=0, description="truncate only this many first w vectors; none: all"
+        default=None, ge=0, description="number of first w vectors to truncate; none: all"
     )
     noise: Noise = Field(
         default="const",

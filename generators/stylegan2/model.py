@@ -62,7 +62,7 @@ class StyleGAN2Generator:
     """Samples images and records the outputs of the convolutions while they are made."""
 
     def __init__(self, network: StyleGAN2, config: StyleGAN2Config, device: str = "auto"):
-        """`config` is the recipe's section. Takes over `network`, which is cast and moved in place.
+        """`config` is the recipe's section. Takes over `network`, casting and moving it in place.
 
         Raises ValueError for layers or classes that the network does not have.
         """
@@ -145,7 +145,7 @@ class StyleGAN2Generator:
         return to_uint8(images), FeatureMaps(kept)
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of one batch of images uint8 `[N, 3, H, W]`: of the nearest that it can make.
+        """Features of one batch of images uint8 `[N, 3, H, W]`, from the nearest that it can make.
 
         Nothing is random, so `indices` do not matter. Raises ValueError as `project`.
         """
@@ -177,11 +177,11 @@ class StyleGAN2Generator:
         """Latents of at most `projection.batch_size` images; `progress` is called with steps done.
 
         Kernels are chosen by shape, and hundreds of steps amplify their rounding: the shape is
-        always the same, so that an image's latents do not depend on what it comes with.
+        always the same, so that an image's latents do not depend on its batch.
         """
         missing = self.config.projection.batch_size - len(images)
         filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
-        # Callers may have gradients switched off, which the search needs.
+        # The search needs gradients, which callers may have switched off.
         with torch.inference_mode(False), torch.enable_grad():
             return self._projector(from_uint8(filled), progress)[: len(images)]
 
@@ -192,7 +192,7 @@ class StyleGAN2Generator:
 
     @cached_property
     def _projector(self) -> Projector:
-        """Made when first needed, because it synthesises images to start from."""
+        """Created on first use, because it synthesises images to start from."""
         config = self.config.projection
         weights = find_weights(config.perceptual)
         distance = None if weights is None else PerceptualDistance.load(weights).to(self.device)

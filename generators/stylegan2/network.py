@@ -118,7 +118,7 @@ class SynthesisLayer(nn.Module):
         return weight.to(dtype).contiguous(memory_format=torch.channels_last), square
 
     def freeze(self, dtype: torch.dtype) -> None:
-        """Keep `kernel(dtype)` for all passes in it: for inference, when weights are final."""
+        """Cache `kernel(dtype)` for all its passes: for inference, when weights are final."""
         self.frozen = self.kernel(dtype)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
@@ -244,7 +244,7 @@ class Synthesis(nn.Module):
         return tuple(f"b{r}.conv{i}" for r in blocks for i in (0, 1) if (r, i) != (4, 0))
 
     def block_dtype(self, resolution: int, dtype: torch.dtype) -> torch.dtype:
-        """The dtype of the block at `resolution` when `dtype` is asked for.
+        """The dtype of the block at `resolution` if `dtype` is requested.
 
         float16 is used in the blocks meant for it in training, and the others stay float32;
         bfloat16 has the range of float32, so every block can use it.

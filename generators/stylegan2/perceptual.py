@@ -84,7 +84,7 @@ class PerceptualDistance(nn.Module):
         return cls(layers, taps).requires_grad_(False).eval()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Of images `[N, 3, H, W]` in [-1, 1]: maps of unit vectors, one per tap."""
+        """Features of images `[N, 3, H, W]` in [-1, 1]: maps of unit vectors, one per tap."""
         while images.shape[-1] > LARGEST_PX:
             images = F.avg_pool2d(images, 2)
         if images.shape[-1] < SMALLEST_PX:

@@ -4,8 +4,8 @@ It builds plain values, and calls nothing but functions from a given table of na
 (`unpickling`) supplies; layer 3 (`pickles`) makes a network of the result.
 
 Python's own unpickler, restricted to harmless names, executes nothing either. But a file of 200
-bytes can keep it busy for years (a dictionary key made of tuples of tuples, each twice the one
-before, is hashed part by part), and one of a few kilobytes can fill any memory (a thousand copies
+bytes can keep it busy for years (a dictionary key made of tuples of tuples, each twice as large as
+the last, is hashed part by part), and one of a few kilobytes can fill any memory (a thousand copies
 of one long list). Here every opcode takes the same short time: keys are text, nothing is copied,
 and no object decides what an opcode does.
 """
@@ -73,7 +73,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, stream: io.BytesIO) -> Any:
-        """The value of the pickle at the position of `stream`, which then points behind it.
+        """The value of the pickle at the position of `stream`, which then points past it.
 
         Raises:
             Refused: an opcode, name, call or key that no such pickle has, or too many opcodes.
@@ -90,7 +90,7 @@ class Machine:
             elif name in STEPS:
                 STEPS[name](self, argument)
             elif name == "BINPERSID" and self.persistent_ids:
-                pass  # the description stays where the object would be
+                pass  # the description stays in place of the object
             elif name not in WITHOUT_EFFECT and name != "STOP":
                 raise Refused(f"the opcode {name}")
         return self.stack.pop()  # after STOP, where the walk ends

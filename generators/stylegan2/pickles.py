@@ -1,7 +1,7 @@
 """Layer 3 of 3 of the `.pkl` reader: a StyleGAN2-ADA snapshot as our network.
 
 Layer 2 (`unpickling`) reads the file as data, layer 1 (`pickle_machine`) runs its opcodes; neither
-runs a program in it.
+executes it.
 """
 
 from __future__ import annotations

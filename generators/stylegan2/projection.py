@@ -2,7 +2,7 @@
 
 As in StyleGAN2 (Karras et al. 2020a, Appendix D), w is optimised by Adam in units of its standard
 deviation, first one w for all layers, then one for each layer (W+, Abdal et al. 2019). The noise
-maps stay fixed: what they explained would be missing from the activations, which are wanted.
+maps stay fixed: detail that they explained would be missing from the activations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.perceptual import PerceptualDistance
 
 COARSEST_PX = 8  # of the pyramid that images are compared on
-START_PX = 16  # at which the start is chosen: the optimisation finds what is finer
+START_PX = 16  # at which the start is chosen; finer detail is left to the optimisation
 RAMP_UP = 0.05  # share of the steps until the full learning rate; it falls from the middle on
 BETAS = (0.9, 0.99)  # of Adam
 CANDIDATE_BATCH = 32  # candidates synthesised at once
@@ -36,7 +36,7 @@ class Projector:
     """Searches latents of one network.
 
     The latents of an image depend on it alone: losses are summed over the batch and Adam works
-    element by element, so the images of a batch meet only in the rounding of sums.
+    element by element, so images of one batch affect each other only through rounding.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ class GeneratorFile(BaseModel):
 def check_shapes(config: NetworkConfig, found: Mapping[str, Sequence[int]], source: str) -> None:
     """Raise ValueError unless `found`, shapes by name, are those of a network of shape `config`.
 
-    It needs hardly any memory, so it runs before anything is read whose size the shapes decide.
-    Resampling filters, which published files carry with every layer, are optional.
+    It needs hardly any memory, so it runs before tensors of these shapes are read. Resampling
+    filters, which published files carry with every layer, are optional.
     """
     with torch.device("meta"):
         network = StyleGAN2(config)
@@ -67,7 +67,7 @@ def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) 
     """The network of shape `config` with `tensors` as its state, in float32, for inference.
 
     Raises:
-        ValueError: a tensor is missing, unknown, of another shape or type or not finite, or a
+        ValueError: a tensor is missing, unknown, not finite, or of a different shape or type, or a
             resampling filter is not StyleGAN2's; `source` names the file.
     """
     check_shapes(config, {name: t.shape for name, t in tensors.items()}, source)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from generators.stylegan2.pickle_machine import Buildable, Inert, Machine, Refused
 
-# Three networks of 1024² take about 100 000 opcodes, the description of a storage 60. More only
-# serve to exhaust the memory, of which an opcode of 1 byte takes up to 100.
+# Three networks of 1024² take about 100 000 opcodes, the description of a storage 60. More would
+# only exhaust the memory, of which an opcode of 1 byte takes up to 100.
 MAX_OPCODES, MAX_STORAGE_OPCODES = 1_000_000, 200
 MAX_DIMENSIONS = 4  # of a tensor: the weights of a convolution
 
@@ -127,7 +127,7 @@ def read_pickle(content: bytes) -> Any:
 
 
 def _guarded(read: Callable[[], Any]) -> Any:
-    """`read()`, with whatever a damaged pickle raises turned into ValueError."""
+    """`read()`, with any error of a damaged pickle turned into ValueError."""
     try:
         return read()
     except Refused as error:
@@ -142,7 +142,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format of torch.
 
 
 def _read_storage(blob: bytes) -> Tensor:
-    """The storage in a legacy `torch.save` of one, as a vector.
+    """The storage in a legacy `torch.save` file, as a vector.
 
     Five pickles (magic number, protocol, system, storage, keys), then the number of elements and
     the data. torch.load would allocate what the file declares before it looks for the data, and
@@ -158,7 +158,7 @@ def _read_storage(blob: bytes) -> Tensor:
     kind, dtype, key, _, declared, view = description
     if kind != "storage" or not isinstance(dtype, torch.dtype) or view is not None:
         raise Refused("a storage of a different kind")
-    # Types come first: to compare or print deeply nested values would take for ever.
+    # Types come first: comparing or printing deeply nested values would take forever.
     if type(key) is not str or keys != [key] or type(declared) is not int:
         raise Refused("a storage without key or size")
     (numel,) = struct.unpack("<q", stream.read(8))
@@ -169,7 +169,7 @@ def _read_storage(blob: bytes) -> Tensor:
 
 
 def materialise(stored: StoredTensor) -> Tensor:
-    """The tensor that `stored` describes, in memory of its own.
+    """The tensor that `stored` describes, in its own memory.
 
     Raises ValueError if it is damaged or reaches beyond its storage.
     """

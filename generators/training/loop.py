@@ -196,8 +196,8 @@ def _check_resumable(
         for key, value in now.items():
             if before.get(key) != value and key not in changeable:
                 raise ValueError(
-                    f"{out} holds a training with {key} {before.get(key)}, not {value}: give what "
-                    f"it was started with to resume it, or another --out"
+                    f"{out} holds a training with {key} {before.get(key)}, not {value}: give the "
+                    f"original value to resume it, or another --out"
                 )
 
 
@@ -210,7 +210,7 @@ def run(
     progress: list[Callback] | None = None,
     **trainer_settings: Any,
 ) -> None:
-    """Train what `build` makes and write the generator into `out`.
+    """Train the module that `build` returns and write the generator into `out`.
 
     `out` also gets `samples/*.png`, TensorBoard `logs/`, `checkpoints/` and `training.json`
     (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left

@@ -8,7 +8,7 @@ import torch
 def bilinear_taps(
     native: tuple[int, int], size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where bilinear resizing (`align_corners=False`) reads each output pixel from, and how much.
+    """The sources of each output pixel in bilinear resizing (`align_corners=False`).
 
     Positions int64 and weights float32 `[H·W, taps]` in a flattened map of `native` size; taps is
     4, or 1 where the sizes are equal. The weights of a pixel sum to 1.

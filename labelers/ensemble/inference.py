@@ -3,8 +3,8 @@
 Bilinear upsampling is linear and acts per channel, so the first layer of the members commutes with
 it: W·concat_l(up(f_l)) = Σ_l up(W_l·f_l). An image takes three steps:
 
-1. Project. The maps of one native size stand side by side and meet the first layers of all members
-   in one matrix product. The results of all sizes are the rows of one table: one row per native
+1. Project. One matrix product applies the first layers of all members to the concatenated maps of
+   one native size. The results of all sizes are the rows of one table: one row per native
    position, one column per hidden unit of a member.
 2. Upsample and add. A pixel of the image is a weighted sum of rows of that table, four of each
    native size: an embedding bag, 25x faster on a CPU than upsampling each size and adding.
@@ -89,14 +89,14 @@ class FoldedEnsemble:
         parts = table.split([height * width for height, width in self.groups])
         for part, maps, weight in zip(parts, self.groups.values(), self.projections, strict=True):
             torch.mm(self._side_by_side([features[m.name][image] for m in maps]), weight, out=part)
-        # To one size only: the weights of a pixel sum to 1 in each size.
+        # Once is enough: the upsampling weights of a pixel sum to 1.
         parts[0].add_(self.first_bias)
 
     def _side_by_side(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps `[C_l, h, w]` as one matrix `[h·w, ΣC_l]` of our dtype.
 
-        It is laid out in memory as the maps are, channels first or last: another order would cost
-        as much as the product.
+        Its memory layout is that of the maps, channels first or last: reordering would cost as much
+        as the product.
         """
         flat = [m.flatten(1).T for m in maps]
         channels = [m.shape[1] for m in flat]

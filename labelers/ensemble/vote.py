@@ -1,4 +1,4 @@
-"""The class that an ensemble settles on."""
+"""The class that an ensemble votes for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training a labeler needs, known before anything is computed."""
+"""The disk and memory that training a labeler needs, computed in advance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from labelers.training.feature_store import store_bytes
 class Budget:
     """Bytes on disk and in RAM, and `weights`, the number of weights of all members.
 
-    Features are memory-mapped: the system keeps in RAM what it has room for. `working_bytes` is
-    what training cannot do without, besides the program itself.
+    Features are memory-mapped: the system keeps as many in RAM as fit. `working_bytes` is the least
+    that training needs, besides the program itself.
     """
 
     features_bytes: int

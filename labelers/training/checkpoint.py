@@ -19,12 +19,12 @@ def save_checkpoint(
 ) -> None:
     """Write tensors and numbers (anything JSON holds) of the training `run`; raises OSError."""
     content = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-    # Not written by safetensors, which reports a full disk by an error of its own, not OSError.
+    # Not written by safetensors, which reports a full disk with its own error, not OSError.
     write_bytes(path, save(content, {"numbers": json.dumps(numbers), "run": run}))
 
 
 def load_checkpoint(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """What was saved in `path`; None if there is no such file.
+    """The tensors and numbers saved in `path`; None if there is no such file.
 
     Raises ValueError if the file is damaged or belongs to a different training.
     """

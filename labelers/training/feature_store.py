@@ -2,8 +2,8 @@
 
 A folder holds one file per native size, `HxW.features`: rows `[N, h·w, channels of that size]` in
 the order of `labelers.ensemble.classifiers.channel_last`, little-endian. `features.index` describes
-them and counts the images written. What lies beyond that count was left by an interrupted run, and
-is overwritten.
+them and counts the images written. Anything beyond that count was left by an interrupted run and is
+overwritten.
 """
 
 from __future__ import annotations

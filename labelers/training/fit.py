@@ -3,7 +3,7 @@
 `reference` training is that of the DDPM paper's code: Adam, cross-entropy on small batches, a few
 epochs at least, then a stop once many batches in a row do not beat the best single-batch loss.
 `fast` training takes few steps on large batches of normalised features, at a learning rate that
-falls to zero. Members differ by their initial weights and their order of pixels.
+falls to zero. Members differ in their initial weights and their order of pixels.
 """
 
 from __future__ import annotations

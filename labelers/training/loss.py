@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, with class weights and the ETF regulariser as options.
+"""The training loss: cross-entropy, with class weights and the ETF regulariser as options.
 
 The regulariser is that of DDPM_E ("Diffusion-Based Semantic Segmentation Using Feature
 Regularization and Soft Voting", 2025). A second, fixed classifier reads the last hidden layer h of
@@ -45,7 +45,7 @@ def simplex_etf(width: int, classes: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Weight of each class, float32 `[K]`, that makes all of them weigh the same in `labels` `[P]`.
+    """Weight of each class, float32 `[K]`, that makes all of them count equally in `labels` `[P]`.
 
     The mean weight of a label is 1; a class that does not occur gets 0.
     """

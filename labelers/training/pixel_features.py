@@ -19,14 +19,14 @@ CONSTANT = 1e-5  # a channel counts as constant if its std is below this fractio
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What gives every channel mean 0 and variance 1: scale·x + shift, float32 `[C]` each."""
+    """scale·x + shift, float32 `[C]` each, which gives every channel mean 0 and variance 1."""
 
     scale: torch.Tensor
     shift: torch.Tensor
 
 
 class PixelReader:
-    """The vectors of the pixels of N images of `size` (H, W), interpolated when asked for.
+    """The vectors of the pixels of N images of `size` (H, W), interpolated on demand.
 
     `tables` hold the features as `labelers.ensemble.classifiers.channel_last` arranges them, in
     memory or memory-mapped. Pixel p of image n has the number n·H·W + p.

@@ -41,7 +41,7 @@ Progress = Callable[[Report], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads: vectors by pixel number, the class of every pixel, and orders.
+    """The input of a training: vectors by pixel number, the class of every pixel, and orders.
 
     `labels` uint8 `[N·H·W]` are on the reader's device.
     """

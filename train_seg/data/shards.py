@@ -1,9 +1,9 @@
-"""A dataset folder as a row of samples in an order that is known before anything is read.
+"""A dataset folder as a sequence of samples whose order is known before anything is read.
 
-An epoch lines up the shards in a new random order and cuts the row of their samples into windows
-of `shuffle_buffer`. Samples are shuffled within a window. All of this depends only on the seed and
-the counts in dataset.json, so a stream can start anywhere after reading one window. Each tar is
-read only forwards, as suits a bucket, and one window ahead of its use.
+An epoch puts the shards in a new random order and cuts their sequence of samples into windows of
+`shuffle_buffer`. Samples are shuffled within a window. All of this depends only on the seed and the
+counts in dataset.json, so a stream can start anywhere after reading one window. Each tar is read
+only forwards, as suits a bucket, and one window ahead of its use.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ShardSource:
         return hashlib.sha256(digests.encode()).hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
-        """The encoded samples at increasing places of the endless row of epochs.
+        """The encoded samples at increasing places of the endless sequence of epochs.
 
         A thread reads the next window while the current one is used, to hide the latency of a
         bucket. Of the samples between the places, only tar headers are read.
@@ -134,7 +134,7 @@ class ShardSource:
         return [found[i] for i in range(len(places))]
 
     def _unshuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Where the samples at `places` of an epoch are in its row of shards."""
+        """Where the samples at `places` of an epoch are in its sequence of shards."""
         result = np.empty_like(places)
         for window in np.unique(places // self._window).tolist():
             first = window * self._window

@@ -59,12 +59,12 @@ class Source(Protocol):
         ...
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
-        """Items at increasing places of the row epoch 0, epoch 1, ..."""
+        """Items at increasing places of the sequence epoch 0, epoch 1, ..."""
         ...
 
 
 class Stream:
-    """Sources as one endless row of samples.
+    """Sources as one endless sequence of samples.
 
     Without `mix`, an epoch holds each sample of each source once, in random order. With `mix`, each
     place draws its source with these probabilities (positive, sum 1), and each source runs through

@@ -53,7 +53,7 @@ class TensorSource:
         return h.hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
-        """The number of the image at each of `places` in the endless row of epochs."""
+        """The number of the image at each of `places` in the endless sequence of epochs."""
         row = (divmod(place, self.samples) for place in places)
         for epoch, group in groupby(row, lambda p: p[0]):
             order = np.random.default_rng([self._seed, epoch]).permutation(self.samples)
@@ -74,7 +74,7 @@ def batches(
 
 
 class Rounds:
-    """What Lightning takes for an epoch: the next `steps` batches, up to step `total` of the run.
+    """An epoch to Lightning: the next `steps` batches, up to step `total` of the run.
 
     `position` returns the number of optimiser steps done, so that a resumed run continues at the
     right batch. Each of several processes has its own `Rounds`, with its rows of the batches.
@@ -113,7 +113,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What `train` trains on: one stream, and what all its parts have in common."""
+    """The input of `train`: one stream, and what all its parts have in common."""
 
     source: Stream
     classes: list[str]

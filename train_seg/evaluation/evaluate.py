@@ -93,8 +93,8 @@ def evaluate(
     """Scores of `predict_fn` (images uint8 `[N, 3, H, W]` -> class ids `[N, H, W]`).
 
     `masks` is uint8 `[N, H, W]`, 255 = ignore. With `splits` above 1, the images are also divided
-    at random, by `seed`, into that many disjoint parts, and each part is scored as a set of its
-    own. The spread shows how far the result depends on the test images.
+    at random, by `seed`, into that many disjoint parts, and each part is scored as a separate
+    set. The spread shows how far the result depends on the test images.
 
     Raises:
         ValueError: fewer images than splits, or as `Confusion.update` and `scores`.

@@ -110,7 +110,7 @@ def export(
 
 
 def metadata(segmenter: Segmenter) -> dict[str, Any]:
-    """What a user of the exported model has to know, ready for JSON."""
+    """What users of the exported model need to know, ready for JSON."""
     return {
         "input": "images: uint8 [N, 3, H, W], RGB, 0-255, any size",
         "outputs": "mask: uint8 [N, H, W] class ids; logits: float32 [N, K, H, W]",

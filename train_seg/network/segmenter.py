@@ -1,4 +1,4 @@
-"""The artefact that a training leaves behind: weights, and how to use them.
+"""The artefact of a training: weights, and how to use them.
 
 DIR/model.safetensors   weights
     model.json          `SegmenterInfo`, written last

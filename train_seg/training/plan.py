@@ -1,4 +1,4 @@
-"""What settings come to on the data and the machine at hand: steps, precision, loader processes."""
+"""Settings resolved for the data and the machine: steps, precision, loader processes."""
 
 from __future__ import annotations
 

@@ -92,5 +92,5 @@ def test_a_labelers_palette_of_the_wrong_length(mine: str) -> None:
     file.write_text('{"classes": ["sky", "tree"], "palette": [[0, 0, 0]]}')
     with pytest.raises(ValueError, match=r"labeler\.json: palette has 1 colours for 2 classes"):
         resolve(load_recipe(mine))
-    with pytest.raises(ValueError, match="does not say how its generator is set up"):
+    with pytest.raises(ValueError, match="lacks the settings of its generator"):
         recipe_of_labeler(str(file.parent))
