@@ -9,7 +9,7 @@ from generators.stylegan2.network import StyleGAN2
 
 
 @pytest.mark.parametrize("modulated", [modulate_weights, modulate_activations])
-def test_same_images_and_activations_as_ours(modulated: Modulated) -> None:
+def test_plain_code_gives_the_same_images_and_activations(modulated: Modulated) -> None:
     torch.manual_seed(0)
     network = StyleGAN2(NetworkConfig(resolution=16, w_dim=8, channel_base=64, channel_max=8))
     for name, parameter in network.named_parameters():

@@ -84,7 +84,7 @@ def test_without_the_checkpoint(name: str, tmp_path: Path, factory: Callable) ->
 
 @pytest.mark.slow
 @every_recipe
-def test_from_first_to_last(
+def test_the_recipe_runs_from_start_to_finish(
     name: str, checkpoint: Path, annotate: Callable, factory: Callable, tmp_path: Path
 ) -> None:
     recipe = load_recipe(name)
@@ -110,7 +110,7 @@ def test_from_first_to_last(
 
 
 @every_recipe
-def test_every_class_is_found_in_the_layout_of_its_data_set(name: str, annotate: Callable) -> None:
+def test_every_class_is_found_in_its_datasets_layout(name: str, annotate: Callable) -> None:
     classes = load_recipe(name).classes
     assert classes is not None
     found = read_annotations(annotate(name, classes), (32, 32), classes)

@@ -86,7 +86,7 @@ def test_config_gives_vote_and_uncertainty(labeler, random_features):
     assert torch.equal(again.pixel_uncertainty, other.pixel_uncertainty)
 
 
-def test_image_uncertainty_is_that_of_its_pixels(labeler, random_features):
+def test_image_uncertainty_is_computed_from_its_pixels(labeler, random_features):
     prediction = labeler.predict(random_features)
     top = prediction.pixel_uncertainty.flatten(1).sort(1, descending=True).values[:, :38]
     torch.testing.assert_close(prediction.uncertainty, top.mean(1))  # 38 = int(16 · 24 / 10)
@@ -210,7 +210,7 @@ def edited(text: str, **fields) -> str:
     return json.dumps({**json.loads(text), **fields})
 
 
-def test_check_accepts_the_generator_of_training(labeler, random_features):
+def test_check_accepts_the_generator_used_in_training(labeler, random_features):
     labeler.check(StandIn("1" * 64, random_features.spec))
 
 

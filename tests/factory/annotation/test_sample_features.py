@@ -101,7 +101,7 @@ def test_the_folder_records_its_generator(factory: Callable, gan: Path) -> None:
     assert Labeler.load("out").info.generator.config["truncation"] == 0.5
 
 
-def test_the_noise_of_a_diffusion_model_is_that_of_the_sample(factory: Callable) -> None:
+def test_diffusion_noise_depends_on_the_sample(factory: Callable) -> None:
     settings = ("generator.steps=2", "generator.features.noise=fresh", "generator.batch_size=3")
     options = [option for setting in settings for option in ("--set", setting)]
     annotate(factory, "--generator", DEMO, *options)
@@ -113,7 +113,7 @@ def test_the_noise_of_a_diffusion_model_is_that_of_the_sample(factory: Callable)
 
 
 @pytest.mark.usefixtures("annotated")
-def test_an_image_under_another_name(factory: Callable) -> None:
+def test_a_renamed_image(factory: Callable) -> None:
     image_file(1).rename("kept.png")
     shutil.copy(image_file(5), image_file(1))
     result = train(factory)
@@ -193,7 +193,7 @@ def test_other_precision_is_the_same_sample(factory: Callable) -> None:
 
 
 @pytest.mark.usefixtures("annotated")
-def test_without_a_record_images_are_photographs(factory: Callable, gan: Path) -> None:
+def test_images_without_a_record_are_photographs(factory: Callable, gan: Path) -> None:
     _, samples = find_samples(Path("annotated"))
     assert samples is not None
     Path("annotated/samples.json").unlink()
@@ -208,7 +208,7 @@ def test_without_a_record_images_are_photographs(factory: Callable, gan: Path) -
 
 
 @pytest.mark.usefixtures("annotated")
-def test_some_of_them_and_random_splits(factory: Callable) -> None:
+def test_parts_of_the_samples_and_random_splits(factory: Callable) -> None:
     some = ("train-labeler", "--labeled", "annotated[:2]", "--out", "some", *FAST)
     assert "2 annotated images of 6 samples" in factory(*some).out
     result = train(factory, "--folds", 2)
@@ -217,7 +217,7 @@ def test_some_of_them_and_random_splits(factory: Callable) -> None:
 
 
 @pytest.mark.usefixtures("annotated")
-def test_no_masks_yet_and_a_dry_run(factory: Callable) -> None:
+def test_a_dry_run_before_any_masks(factory: Callable) -> None:
     result = train(factory, "--dry-run")
     assert result.code == 0, result.err
     assert "2 members, 32 channels" in result.out
@@ -253,7 +253,7 @@ def test_a_dataset_from_annotated_samples(factory: Callable, gan: Path) -> None:
 
 
 @pytest.mark.usefixtures("annotated")
-def test_a_labeler_is_bound_to_what_decides_its_features(
+def test_a_labeler_is_bound_to_the_settings_of_its_features(
     factory: Callable, make_gan: Callable
 ) -> None:
     assert train(factory).code == 0

@@ -86,7 +86,7 @@ def test_settings_of_the_wrong_kind(factory: Callable, annotated: Path) -> None:
     refused(factory(*command, "--kind", "vae"), "vae", "ddpm")
 
 
-def test_evaluate_wants_one_predictor_and_one_data_set(factory: Callable) -> None:
+def test_evaluate_needs_one_predictor_and_one_test_set(factory: Callable) -> None:
     refused(factory("evaluate", "--demo"), "--model", "--labeler")
     refused(factory("evaluate", "--model", "m"), "--labeled", "--demo")
     refused(factory("evaluate", "--model", "lost", "--demo"), "lost", "train-deeplab")

@@ -120,7 +120,7 @@ def test_more_samples_and_lost_ones(sample: Callable, tree: Callable) -> None:
     assert after == before
 
 
-def test_what_does_not_belong_together_is_refused(
+def test_mismatched_samples_are_refused(
     sample: Callable, tree: Callable, tmp_path: Path, make_gan: Callable
 ) -> None:
     assert sample("--n", 2).code == 0

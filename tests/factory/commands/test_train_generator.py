@@ -54,7 +54,7 @@ def test_a_gan_from_photographs_to_a_dataset(factory: Callable) -> None:
     assert open_dataset("data").manifest.totals.kept == 9
 
 
-def test_a_kind_that_does_not_exist(factory: Callable) -> None:
+def test_an_unknown_kind(factory: Callable) -> None:
     refused = factory("train-generator", "--kind", "vae", "--images", "photos", "--out", "out")
     assert refused.code == 1
     assert refused.err == "error: --kind vae: expected ddpm or stylegan2\n"

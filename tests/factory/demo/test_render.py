@@ -70,7 +70,7 @@ def test_folder_reopens(tmp_path: Path) -> None:
     assert described == {"classes": list(CLASSES), "palette": [list(c) for c in PALETTE]}
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text('{"classes": ["mine"]}')
     with pytest.raises(FileExistsError, match=r"holds classes\.json, no rendering"):
         render_folder(tmp_path, range(1), size=16)
@@ -79,7 +79,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         render_folder(tmp_path / "classes.json" / "x", range(1), size=16)
 
 
-def test_a_rendering_can_be_continued(tmp_path: Path) -> None:
+def test_a_rendering_can_be_resumed(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").touch()
     for start in (0, 1):
         render_folder(tmp_path, range(start, start + 1), size=16)
@@ -87,6 +87,6 @@ def test_a_rendering_can_be_continued(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("index", "size", "found"), [(-1, 64, "-1"), (0, 8, "8")])
-def test_refuses_what_it_cannot_draw(index: int, size: int, found: str) -> None:
+def test_invalid_renderings_are_refused(index: int, size: int, found: str) -> None:
     with pytest.raises(ValueError, match=found):
         render(index, size)

@@ -52,7 +52,7 @@ def test_a_bad_override_is_named_in_one_line(mine: str, override: str, message: 
     assert "\n" not in str(caught.value)
 
 
-def test_the_kind_of_a_generator_is_that_of_its_weights(mine: str, tmp_path: Path) -> None:
+def test_the_kind_of_a_generator_comes_from_its_weights(mine: str, tmp_path: Path) -> None:
     assert load_recipe(mine).generator.kind == "ddpm"
     gan = tmp_path / "gan"
     gan.mkdir()
@@ -119,7 +119,7 @@ def test_classes_with_their_colours(tmp_path: Path, make_recipe: Callable) -> No
         assert "\n" not in str(caught.value)
 
 
-def test_a_labelers_own_way_of_labelling_is_taken_over(mine: str) -> None:
+def test_the_labelers_settings_are_inherited(mine: str) -> None:
     folder = Path(mine).parent / "labeler"
     noted = {"generator": {"config": {"weights": "there", "steps": 3}}, "classes": ["a", "b"]}
     config = {"vote": "soft", "uncertainty": "entropy", "precision": "float32", "members": 3}

@@ -22,7 +22,7 @@ def test_classes_and_palette_come_from_the_labeler(mine: str) -> None:
         resolve(load_recipe(mine, ["palette=[[0, 0, 0]]"]))
 
 
-def test_the_digest_ignores_where_weights_are_but_not_what(
+def test_the_digest_depends_on_the_content_of_weights_not_their_path(
     tmp_path: Path, make_recipe: Callable
 ) -> None:
     here, there = (resolve(load_recipe(make_recipe(tmp_path / n))) for n in ("here", "there"))
@@ -35,7 +35,7 @@ def test_the_digest_ignores_where_weights_are_but_not_what(
     assert diff(here.canonical, other.canonical) == ["labeler.weights"]
 
 
-def test_the_digest_covers_what_decides_the_bytes(mine: str) -> None:
+def test_the_digest_covers_everything_that_determines_the_bytes(mine: str) -> None:
     plain = resolve(load_recipe(mine))
     steps = resolve(load_recipe(mine, ["generator.steps=8", "dataset.drop_fraction=0.2"]))
     assert plain.digest != steps.digest
@@ -49,7 +49,7 @@ def test_the_digest_covers_what_decides_the_bytes(mine: str) -> None:
     assert trained.digest == plain.digest  # how a labeler came about is in its weights
 
 
-def test_keys_that_an_older_program_did_not_have_are_no_difference(mine: str) -> None:
+def test_keys_unknown_to_an_older_program_do_not_count(mine: str) -> None:
     new = resolve(load_recipe(mine)).canonical
     old = {**new, "labeler": {"weights": new["labeler"]["weights"], "vote": "soft"}}
     assert diff(old, new) == diff(new, old) == ["labeler.vote"]

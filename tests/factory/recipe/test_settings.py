@@ -35,13 +35,13 @@ def build(content: dict[str, Any], *overrides: str) -> Training:
     return build_settings(Training, content, overrides, "training settings")
 
 
-def test_a_section_of_one_of_several_kinds() -> None:
+def test_a_section_with_several_kinds() -> None:
     assert build({}).way == Slow()
     assert build({}, "way.kind=fast", "way.steps=3").way == Fast(kind="fast", steps=3)
     assert build({"way": {"kind": "slow"}}, "way.epochs=5").way == Slow(epochs=5)
 
 
-def test_a_mapping_of_values_is_no_section() -> None:
+def test_a_mapping_of_values_is_not_a_section() -> None:
     assert build({"colours": {"red": 1}}, "colours.blue=2").colours == {"red": 1, "blue": 2}
 
 

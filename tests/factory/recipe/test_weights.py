@@ -31,7 +31,7 @@ def test_an_address_without_a_package(address: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["lsun_cat.pt", "checkpoints/lsun_cat.pt"])
-def test_a_published_checkpoint_that_is_not_there(
+def test_a_missing_published_checkpoint(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,6 +44,6 @@ def test_a_published_checkpoint_that_is_not_there(
     assert find_weights("generator.weights", weights) == tmp_path / weights
 
 
-def test_a_single_weight_file_is_hashed_as_it_is(tmp_path: Path) -> None:
+def test_a_single_weight_file_is_hashed_directly(tmp_path: Path) -> None:
     (tmp_path / "net.pkl").write_bytes(b"abc")
     assert weights_sha256(tmp_path / "net.pkl").startswith("ba7816bf")

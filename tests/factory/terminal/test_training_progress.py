@@ -24,7 +24,7 @@ class Trainer:
         return {"loss": 0.25}
 
 
-def test_numbers_are_asked_for_at_times_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_at_intervals_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_progress, "SHOW_EVERY_SEC", 1e6)
     monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()

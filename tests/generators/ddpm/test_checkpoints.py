@@ -202,6 +202,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     refused(path, "found synthesis.b4.const, mapping.w_avg, but no time_embed.0.weight")
 
 
-def test_settings_for_files_are_refused_for_folders(tiny_weights: Path) -> None:
+def test_settings_for_pt_files_are_refused_for_folders(tiny_weights: Path) -> None:
     with pytest.raises(ValueError, match=r"found generator.image_size with .*=null"):
         load_unet(str(tiny_weights), image_size=16, attention_order=None)

@@ -307,7 +307,7 @@ def test_the_network_decides_the_schedule() -> None:
     assert noise_schedule(fixed, Settings.choose(fixed)).config.variance_type == "fixed_large"
 
 
-def test_a_damaged_state_dict_says_which_tensors() -> None:
+def test_a_damaged_state_dict_names_the_tensors() -> None:
     state = random_state(TINY)
 
     def read(changed: dict[str, Tensor]) -> None:

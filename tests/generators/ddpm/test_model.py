@@ -64,7 +64,7 @@ def test_the_seed_changes_every_sample(tiny_weights: Path) -> None:
     assert not torch.equal(first[1], other[1])
 
 
-def test_features_of_a_sample_are_those_of_its_saved_image(tiny_weights: Path) -> None:
+def test_features_of_a_sample_equal_those_of_its_saved_image(tiny_weights: Path) -> None:
     generator = load(tiny_weights, precision="float32")
     images, maps = generator.sample([0, 1])
     again = generator.encode(images, [0, 1])
@@ -73,7 +73,7 @@ def test_features_of_a_sample_are_those_of_its_saved_image(tiny_weights: Path) -
         torch.testing.assert_close(maps[name], again[name], rtol=0, atol=0)
 
 
-def test_samples_fill_batches_in_low_precision_and_real_images_do_not(
+def test_low_precision_pads_batches_of_samples_but_not_of_real_images(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = load(tiny_weights, precision="bfloat16", batch_size=16)
@@ -92,7 +92,7 @@ def test_samples_fill_batches_in_low_precision_and_real_images_do_not(
     assert maps.batch_size == 2
 
 
-def test_the_feature_spec_is_that_of_the_samples(tiny_weights: Path) -> None:
+def test_the_feature_spec_matches_the_samples(tiny_weights: Path) -> None:
     for record in ("renoise", "trajectory"):
         features = FeatureConfig(blocks=(0, 1, 2), timesteps=(249, 499), record=record)
         generator = load(tiny_weights, features=features)
@@ -122,7 +122,7 @@ def test_zero_terminal_snr_sampling_starts_from_noise_alone(tiny_weights: Path) 
     assert float(generator.schedule.alphas_cumprod[-1]) == 0.0
 
 
-def test_digest_is_of_the_weights_not_the_settings(tiny_weights: Path) -> None:
+def test_digest_depends_on_the_weights_not_the_settings(tiny_weights: Path) -> None:
     assert load(tiny_weights, steps=2).digest == load(tiny_weights, steps=3).digest
     original = load(tiny_weights, precision="bfloat16")
     assert original.digest == load(tiny_weights, precision="float32").digest
@@ -132,7 +132,7 @@ def test_digest_is_of_the_weights_not_the_settings(tiny_weights: Path) -> None:
     assert DDPMGenerator(unet, schedule, noise, original.config).digest != original.digest
 
 
-def test_digest_knows_the_heads_of_attention(tiny_weights: Path) -> None:
+def test_digest_depends_on_the_number_of_attention_heads(tiny_weights: Path) -> None:
     unet, schedule, noise = load_unet(str(tiny_weights))
     digest = weights_digest(unet, schedule, noise)
     assert digest == weights_digest(*load_unet(str(tiny_weights)))
@@ -189,7 +189,7 @@ def test_a_call_takes_one_batch(tiny_weights: Path, precision: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++", "unipc"])
-def test_trajectory_features_are_those_of_the_samplers_own_passes(
+def test_trajectory_features_come_from_the_samplers_own_passes(
     tiny_weights: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = FeatureConfig(blocks=(0, 2), timesteps=(249, 499), record="trajectory")
@@ -244,7 +244,7 @@ def conditional(**settings) -> DDPMGenerator:
     return DDPMGenerator(unet, schedule, NoiseModel(0.1), config, device="cpu")
 
 
-def test_a_fixed_class_is_that_of_samples_and_photographs() -> None:
+def test_samples_and_photographs_share_a_fixed_class() -> None:
     first, second = conditional(class_id=0), conditional(class_id=4)
     assert not torch.equal(first.sample_images([0]), second.sample_images([0]))
     images, maps = first.sample([0, 1])
@@ -270,7 +270,7 @@ def test_random_classes_are_drawn_from_the_samples_seeds() -> None:
         assert torch.equal(h, maps[name])
 
 
-def test_a_class_is_given_if_and_only_if_there_are_classes(tiny_weights: Path) -> None:
+def test_a_class_is_required_if_and_only_if_there_are_classes(tiny_weights: Path) -> None:
     with pytest.raises(ValueError, match=r"class_id is 3, but the network of .* has no classes"):
         load(tiny_weights, class_id=3)
     for class_id in (None, 5):

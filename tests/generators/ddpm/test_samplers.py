@@ -83,13 +83,13 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("t", [50, 150, 250])
-def test_noising_is_the_originals(expected, published, t: int) -> None:
+def test_noising_equals_the_original(expected, published, t: int) -> None:
     abar = published[1].alphas_cumprod[t]
     close(samplers.q_sample(expected["x0"], expected["noise"], abar), expected[f"x_t.{t}"])
 
 
 @pytest.mark.parametrize("t", [0, 1, 500, 999])
-def test_mean_and_learned_variance_are_the_originals(expected, published, t: int) -> None:
+def test_mean_and_learned_variance_equal_the_original(expected, published, t: int) -> None:
     unet, base = published
     posterior = samplers.Posterior(base, list(range(1000)))
     x = expected["x_T"]
@@ -104,7 +104,7 @@ def test_mean_and_learned_variance_are_the_originals(expected, published, t: int
     close(posterior.log_variance(output, t), expected[f"p_mean_variance.{t}.log_variance"])
 
 
-def test_ten_ddim_steps_are_the_originals(expected, published) -> None:
+def test_ten_ddim_steps_equal_the_original(expected, published) -> None:
     unet, base = published
     config = DDPMConfig(weights="", sampler="ddim", steps=10, spacing="leading")
     visited: list[int] = []
@@ -139,7 +139,7 @@ def test_ancestral_sampling_honours_the_learned_variance(unet: UNet2DModel) -> N
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_ddim_equals_that_of_diffusers_where_steps_divide(unet, prediction: str) -> None:
+def test_ddim_equals_diffusers_if_the_steps_divide(unet, prediction: str) -> None:
     base = schedule(prediction)
     reference = DDIMScheduler.from_config(base.config, timestep_spacing="trailing")
     found = ours(unet, base, sampler="ddim", steps=20)
@@ -149,7 +149,7 @@ def test_ddim_equals_that_of_diffusers_where_steps_divide(unet, prediction: str)
 
 @pytest.mark.parametrize("karras", [False, True])
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
-def test_multistep_solvers_equal_those_of_diffusers(unet, sampler: str, karras: bool) -> None:
+def test_multistep_solvers_equal_diffusers(unet, sampler: str, karras: bool) -> None:
     base = schedule("epsilon")
     kind = UniPCMultistepScheduler if sampler == "unipc" else DPMSolverMultistepScheduler
     # Dynamic thresholding with a largest value of 1 is a plain clip of x_0 to [-1, 1].

@@ -107,7 +107,7 @@ def test_a_diverged_training_fails(images: torch.Tensor, tmp_path: Path) -> None
     assert not (tmp_path / "model_index.json").exists()
 
 
-def test_training_continues_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
+def test_training_can_start_from_another_generator(images: torch.Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
@@ -133,7 +133,7 @@ def test_a_finished_training_is_left_unchanged(images: torch.Tensor, tmp_path: P
         training.train(images, tmp_path, config(), device="cpu")
 
 
-def test_epsilon_is_trained_too(images: torch.Tensor, tmp_path: Path) -> None:
+def test_epsilon_can_be_trained_too(images: torch.Tensor, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(prediction="epsilon", steps=2), device="cpu")
     generator = DDPMGenerator.load(
         DDPMConfig(weights=str(tmp_path), steps=2, features=FeatureConfig(blocks=(1,)))

@@ -80,7 +80,7 @@ def test_classes_are_part_of_the_embedding() -> None:
     torch.testing.assert_close(found, output, rtol=0, atol=1e-5)
 
 
-def test_walk_stops_after_the_last_block_asked_for(tiny_weights: Path) -> None:
+def test_walk_stops_after_the_last_requested_block(tiny_weights: Path) -> None:
     unet, _, _ = load_unet(str(tiny_weights))
     ran: list[int] = []
     for i, resnet in enumerate(r for up in unet.up_blocks for r in up.resnets):

@@ -20,7 +20,7 @@ def augmenter(p: float) -> AdaptiveAugment:
     return augment
 
 
-def test_nothing_happens_at_first() -> None:
+def test_images_are_unchanged_at_first() -> None:
     x = images()
     assert augmenter(0)(x) is x
 
@@ -35,7 +35,7 @@ def test_p_is_the_share_of_images_that_each_distortion_changes() -> None:
         assert 0.1 < changed < 0.38, type(distortion)
 
 
-def test_it_is_a_function_of_torchs_seed() -> None:
+def test_augmentation_depends_only_on_torchs_seed() -> None:
     augment, x = augmenter(0.5), images()
     seeds = (1, 2, 1)
     first, other, again = (augment(x) for seed in seeds if torch.manual_seed(seed))
@@ -55,7 +55,7 @@ def test_gradients_reach_the_images() -> None:
     ("recognised", "before", "after"),
     [(64, 0.3, 0.364), (32, 0.3, 0.236), (0, 0.02, 0.0), (64, 0.79, P_MAX)],
 )
-def test_p_follows_how_sure_the_discriminator_is(
+def test_p_follows_the_confidence_of_the_discriminator(
     recognised: int, before: float, after: float
 ) -> None:
     augment = augmenter(before)

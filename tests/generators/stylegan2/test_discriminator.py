@@ -43,7 +43,7 @@ def test_activations_keep_their_scale(tiny_config: NetworkConfig) -> None:
         assert 0.1 < float(x.detach().square().mean()) < 3
 
 
-def test_the_spread_is_that_of_a_group_of_samples() -> None:
+def test_the_spread_is_taken_over_a_group_of_samples() -> None:
     x = torch.randn(8, 5, 4, 4)
     x[4:] = x[:4]
     # Samples k, k + 2, k + 4 and k + 6 form a group.

@@ -80,7 +80,7 @@ def test_z_comes_from_the_seed_of_the_sample(load: LoadGenerator) -> None:
     assert not torch.equal(load(seed=8).sample([4])[0], found[:1])
 
 
-def test_features_are_those_of_the_pass_that_made_the_image(load: LoadGenerator) -> None:
+def test_features_come_from_the_pass_that_made_the_image(load: LoadGenerator) -> None:
     generator = load(noise="random")
     images, maps = generator.sample([0, 1])
     ws, remade = generator.latents([0, 1]), torch.zeros(2, 3, 2, 2)
@@ -146,7 +146,7 @@ def test_classes(load: LoadGenerator) -> None:
         load(NAME, class_id=0)
 
 
-def test_digest_is_of_the_network_not_the_settings(
+def test_digest_depends_on_the_network_not_the_settings(
     golden_network: Callable[[str], StyleGAN2], load: LoadGenerator
 ) -> None:
     assert load(truncation=0.5).digest == load(precision="bfloat16").digest

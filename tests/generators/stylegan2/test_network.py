@@ -152,7 +152,7 @@ def test_residual_architecture(tiny_config: NetworkConfig) -> None:
     assert [n for n, _ in synthesis.named_modules() if n.endswith("torgb")] == ["b8.torgb"]
 
 
-def test_original_architecture_makes_colours_at_the_end_only(tiny_config: NetworkConfig) -> None:
+def test_original_architecture_produces_colours_only_at_the_end(tiny_config: NetworkConfig) -> None:
     network = build(tiny_config, architecture="orig")
     assert [n for n, _ in network.named_modules() if n.endswith("torgb")] == ["synthesis.b16.torgb"]
     ws = some_ws(network)

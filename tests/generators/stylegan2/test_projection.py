@@ -90,7 +90,7 @@ def test_every_layer_gets_its_own_w_after_the_shared_steps(load: Load) -> None:
     assert (latents - latents[:, :1]).abs().amax(dim=(0, 2))[1:].min() > 0.01
 
 
-def test_regularisers_hold_w_back(load: Load) -> None:
+def test_regularisers_keep_w_near_its_average(load: Load) -> None:
     generator = load(steps=30, average_weight=0.0, layers_weight=0.0)
     images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)  # not from the network
     average = generator._projector.mean
@@ -124,7 +124,7 @@ def test_latents_depend_on_the_image_alone(load: Load, precision: str) -> None:
 
 
 @pytest.mark.parametrize("noise", ["const", "random", "none"])
-def test_features_are_those_of_the_latents_found(load: Load, noise: str) -> None:
+def test_features_come_from_the_latents_found(load: Load, noise: str) -> None:
     generator = load({"noise": noise}, steps=5)
     images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
     with torch.inference_mode():  # as labelling calls it

@@ -24,7 +24,7 @@ def fir(x: Tensor, *padding: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_by_their_definition(dtype: torch.dtype) -> None:
+def test_resampling_matches_its_definition(dtype: torch.dtype) -> None:
     x = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
     tolerance = {"rtol": 0, "atol": 1e-6 if dtype is torch.float32 else 0.02}
 

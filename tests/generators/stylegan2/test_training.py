@@ -88,7 +88,7 @@ def test_a_diverged_training_fails(images: Tensor, tmp_path: Path) -> None:
     assert not (tmp_path / INFO_FILE).exists()
 
 
-def test_training_continues_from_another_generator(images: Tensor, tmp_path: Path) -> None:
+def test_training_can_start_from_another_generator(images: Tensor, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
@@ -111,7 +111,7 @@ def test_training_continues_with_its_discriminator(images: Tensor, tmp_path: Pat
         training.start_discriminator(network, str(tmp_path))
 
 
-def test_a_training_may_be_made_longer_or_shorter(images: Tensor, tmp_path: Path) -> None:
+def test_a_training_can_be_lengthened_or_shortened(images: Tensor, tmp_path: Path) -> None:
     whole, grown = tmp_path / "whole", tmp_path / "grown"
     training.train(images, whole, config(steps=6), device="cpu")
     training.train(images, grown, config(steps=3), device="cpu")
@@ -123,7 +123,7 @@ def test_a_training_may_be_made_longer_or_shorter(images: Tensor, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_it_learns_a_colour(tmp_path: Path) -> None:
+def test_training_learns_a_colour(tmp_path: Path) -> None:
     colour = torch.tensor([220, 40, 120], dtype=torch.uint8)
     images = colour[None, :, None, None].repeat(8, 1, 16, 16)
     settings = config(image_size=16, steps=60, batch_size=8, checkpoint_every=60, ada_target=0)
@@ -219,13 +219,13 @@ def test_settings_that_describe_no_network_are_refused() -> None:
         {"seed": 2**64},
     ],
 )
-def test_settings_out_of_range_are_named_as_they_were_given(wrong: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_named_as_given(wrong: dict[str, Any]) -> None:
     [name] = wrong
     with pytest.raises(ValueError, match=rf"TrainingConfig\n{name}\n"):
         config(**wrong)
 
 
-def test_a_network_with_classes_is_no_start(tmp_path: Path) -> None:
+def test_training_cannot_start_from_a_network_with_classes(tmp_path: Path) -> None:
     network = config().network().model_copy(update={"c_dim": 3})
     save(training.StyleGAN2(network), tmp_path)
     assert load(tmp_path).config.c_dim == 3

@@ -222,7 +222,7 @@ class TestLongWork:
         assert "a name that is not text" in refused(proto4(TUPLES + b"\x8c\x01x\x93"))
         assert refused(proto4(stack_global("a\nb", "\x1b[2J"))).isprintable()
 
-    def test_a_number_is_one_before_it_is_printed_or_compared(self) -> None:
+    def test_numbers_are_checked_before_they_are_printed_or_compared(self) -> None:
         nested = doublings(30)  # printed or compared, 2^30 parts
         assert BLOB.count(b"K\x06Nt") == 1
         blob = BLOB.replace(b"K\x06Nt", nested + b"Nt")

@@ -121,7 +121,7 @@ def test_golden_logits_whatever_the_order_of_maps(golden, golden_features, golde
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("size", [SIZE, (17, 23), (1, 1), (5, 40)])
-def test_equals_the_plain_way(name, size):
+def test_inference_equals_the_plain_way(name, size):
     features = random_maps(MAPS[name])
     ensemble = trained_like(features)
     ours = as_labeler(ensemble, size).predict(features)

@@ -36,12 +36,12 @@ def test_majority_tie_goes_to_the_smallest_id(choices, winner):
 
 
 @pytest.mark.parametrize("vote", VOTES)
-def test_nan_gets_some_class(vote):
+def test_nan_gets_a_valid_class(vote):
     """An index beyond the classes would break a GPU's context; the uncertainty is NaN."""
     assert elect(torch.full((3, 5, 4), torch.nan), vote).lt(5).all()
 
 
-def test_votes_differ_as_they_should():
+def test_votes_differ_as_expected():
     """Two lukewarm members for class 1, one sure of class 0; then a veto against class 0."""
     p = torch.tensor([[0.4, 0.6], [0.4, 0.6], [0.95, 0.05], [1e-6, 1.0]])
     lukewarm = p[:3].log()[:, :, None]

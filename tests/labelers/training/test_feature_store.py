@@ -19,7 +19,7 @@ def filled(folder, features: FeatureMaps, dtype="float32") -> FeatureStore:
     return store
 
 
-def test_tables_are_those_of_memory(random_features: FeatureMaps, tmp_path):
+def test_tables_on_disk_equal_those_in_memory(random_features: FeatureMaps, tmp_path):
     store = filled(tmp_path / "new" / "store", random_features)
     expected = channel_last(random_features, group_by_size(random_features.spec))
     tables = store.tables()

@@ -111,7 +111,7 @@ def test_bfloat16_products_learn_too():
 
 
 @KINDS
-def test_features_on_disk_teach_the_same(config, tmp_path):
+def test_features_on_disk_give_the_same_result(config, tmp_path):
     features, _ = toy()
     store = FeatureStore(tmp_path, features.spec, 4, "float32")
     store.append(features)
@@ -153,7 +153,7 @@ def stop_after(monkeypatch, steps: list[int]) -> None:
     monkeypatch.setattr(StoppingRule, "update", update)
 
 
-def test_a_stopped_member_keeps_what_it_had(monkeypatch):
+def test_a_stopped_member_keeps_its_weights(monkeypatch):
     config = with_training(min_epochs=0)
     stop_after(monkeypatch, [5, 5, 5])
     short = train(config)

@@ -38,7 +38,7 @@ def test_half_precision_tables(random_features: FeatureMaps):
     torch.testing.assert_close(ours, plain(random_features).flatten(0, 1), rtol=3e-3, atol=3e-3)
 
 
-def test_given_memory_is_filled_in_its_own_dtype(random_features: FeatureMaps):
+def test_a_given_buffer_is_filled_in_its_own_dtype(random_features: FeatureMaps):
     pixels = torch.tensor([[5, 700, 5], [0, 767, 384]])
     out = torch.full((2, 3, 14), float("nan"), dtype=torch.bfloat16)
     assert reader(random_features).gather(pixels, out) is out

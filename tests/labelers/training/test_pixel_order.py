@@ -21,7 +21,7 @@ def test_small_classes_and_ignored_pixels_are_left_out():
     assert torch.equal(kept.view(2, 8, 8), expected)
 
 
-def test_masks_that_teach_nothing_are_refused():
+def test_masks_without_two_classes_are_refused():
     masks = torch.full((1, 8, 8), 255, dtype=torch.uint8)
     masks[0, :4] = 0  # a 0/255 mask: 255 is not a class
     with pytest.raises(ValueError, match=r"hold 1 class to learn \(ids \[0\]; 255 is ignored"):
@@ -44,7 +44,7 @@ def test_every_pass_shows_every_pixel_once_in_its_own_order():
     assert len({tuple(row.tolist()) for row in seen}) == 4
 
 
-def test_any_step_can_come_first():
+def test_training_can_start_at_any_step():
     def orders() -> PixelOrders:
         return PixelOrders(torch.arange(33), members=3, batch_pixels=8, seed=5)
 

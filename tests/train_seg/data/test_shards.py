@@ -141,7 +141,7 @@ def open_source(folder: Path, **settings) -> ShardSource:
     return ShardSource(open_dataset(folder), (32, 32), augment, 0, **settings)
 
 
-def test_samples_are_shuffled_within_windows_of_the_row(tmp_path: Path, write_dataset) -> None:
+def test_samples_are_shuffled_within_windows(tmp_path: Path, write_dataset) -> None:
     folder = write_dataset(tmp_path / "long", shards=(40,))
     windows = np.array(keys(open_source(folder, shuffle_buffer=10), range(40)), int).reshape(4, 10)
     for number, window in enumerate(windows):
@@ -150,7 +150,7 @@ def test_samples_are_shuffled_within_windows_of_the_row(tmp_path: Path, write_da
     assert len({tuple(window % 10) for window in windows}) == 4
 
 
-def test_any_places_give_the_samples_of_the_whole_row(dataset: Path) -> None:
+def test_any_places_give_the_samples_of_the_whole_sequence(dataset: Path) -> None:
     source = open_source(dataset, shuffle_buffer=5)
     whole = keys(source, range(36))
     for places in (range(3, 36), range(1, 36, 3), range(35, 36)):

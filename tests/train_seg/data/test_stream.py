@@ -46,7 +46,7 @@ def equal(first: Iterable[Pair], second: Iterable[Pair]) -> bool:
 
 
 @pytest.mark.parametrize("buffer", [1, 5, 1000])
-def test_each_sample_once_an_epoch_in_a_new_order(dataset: Path, buffer: int) -> None:
+def test_each_sample_once_per_epoch_in_a_new_order(dataset: Path, buffer: int) -> None:
     stream = open_stream(dataset, shuffle_buffer=buffer)
     first, second = (identities(stream.epoch(e)) for e in (0, 1))
     assert len(set(first)) == stream.samples == 12

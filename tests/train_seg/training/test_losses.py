@@ -28,7 +28,7 @@ def test_pixel_loss_ignores_255():
     assert pixel_loss(logits, torch.full_like(masks, 255)) == 0
 
 
-def test_dice_equals_that_of_smp_if_all_classes_occur(batch):
+def test_dice_equals_smp_if_all_classes_occur(batch):
     logits, masks = batch
     reference = smp.losses.DiceLoss("multiclass", ignore_index=255)(logits, masks.long())
     assert float(dice_loss(logits, masks)) == pytest.approx(float(reference), abs=1e-6)

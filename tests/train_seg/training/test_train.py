@@ -106,7 +106,7 @@ def test_joins_datasets_and_annotated_images(
 
 
 @pytest.mark.slow
-def test_every_other_key_trains(dataset, tmp_path, make_labeled):
+def test_every_other_setting_trains(dataset, tmp_path, make_labeled):
     config = SegmenterConfig(
         encoder="resnet18",
         encoder_depth=4,

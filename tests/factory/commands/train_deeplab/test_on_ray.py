@@ -103,7 +103,7 @@ def mortal(job: SegmenterJob, fuse: Path) -> SegmenterJob:
 
 
 @pytest.mark.slow
-def test_two_take_the_steps_of_one_and_one_may_die(two_cores, labeled, alone, tmp_path):
+def test_two_workers_take_the_steps_of_one_and_survive_a_crash(two_cores, labeled, alone, tmp_path):
     fuse = tmp_path / "fuse"
     fuse.touch()
     out = tmp_path / "out"
@@ -127,7 +127,7 @@ def test_a_users_mistake_in_a_worker_is_one_line(two_cores, labeled, tmp_path):
     assert not (tmp_path / ".ray").exists()
 
 
-def test_what_cannot_be_divided_is_refused_before_ray_starts(labeled, tmp_path):
+def test_uneven_batches_are_refused_before_ray_starts(labeled, tmp_path):
     for settings, workers, expected in (
         (
             {},

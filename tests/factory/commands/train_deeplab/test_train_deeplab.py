@@ -23,7 +23,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_paper_is_the_default() -> None:
+def test_the_papers_settings_are_the_default() -> None:
     assert SegmenterConfig(**PRESETS["paper"]) == SegmenterConfig()
 
 
@@ -36,14 +36,14 @@ def test_flags_before_preset_before_defaults() -> None:
     assert again.augment.hue == PRESETS["modern"]["augment"].get("hue", 0)  # not written to
 
 
-def test_presets_that_cannot_be() -> None:
+def test_invalid_presets() -> None:
     with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
         segmenter_config([], None, "best", {}, [])
     with pytest.raises(ValueError, match="found --preset and --recipe, expected one"):
         segmenter_config([], "demo", "paper", {}, [])
 
 
-def test_a_mixture_by_the_command(factory: Callable) -> None:
+def test_a_mixture_from_the_command_line(factory: Callable) -> None:
     render_folder(Path("many"), range(4), size=32)
     render_folder(Path("few"), range(4, 6), size=32)
     command = ("train-deeplab", "--data", "many", "--data", "few", "--out", "model", "--steps", 1)

@@ -58,7 +58,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Trainer, "_learn", until)
 
 
-def test_only_the_labeler_remains(train: Callable) -> None:
+def test_only_the_labeler_is_kept(train: Callable) -> None:
     result = train(*FAST)
     assert result.code == 0, result.err
     assert f"3 annotated images, 5 classes: {', '.join(CLASSES)}\n" in result.out
