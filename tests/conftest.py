@@ -24,16 +24,16 @@ from factory import cli
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A folder of its own for the Ray of each test process: they share files in the usual one."""
-    folder = tempfile.mkdtemp(prefix="ray-")  # pytest's are too long for the sockets in it
-    os.mkdir(os.path.join(folder, "ray"))  # which ray.cluster_utils expects to be there
+    """A separate Ray folder for each test process: in the usual one, they would share files."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # pytest's paths are too long for sockets
+    os.mkdir(os.path.join(folder, "ray"))  # which ray.cluster_utils expects
     os.environ["RAY_TMPDIR"] = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Whatever a test sets for torch ends with it."""
+    """Undo what a test sets for torch."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -96,7 +96,7 @@ def tiny_segmenter() -> Callable:
 
 
 class EasyDict(dict):
-    """What the original keeps settings in: attributes are items, and there is no __dict__ use."""
+    """The original's container of settings: attributes are items, __dict__ is not used."""
 
     __module__ = "dnnlib.util"
 

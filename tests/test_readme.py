@@ -1,4 +1,4 @@
-"""The commands of the README's walk-through as they are written there, on less of everything."""
+"""The commands of the README's walk-through as written there, at a smaller scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from factory.demo.render import render_folder
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-# The last of an option that is given twice counts.
+# If an option is given twice, the last one counts.
 SHORTER = {
     "render-demo": "--n 4",
     "train-generator": "--steps 2 --batch-size 2",
@@ -41,14 +41,14 @@ def walk_through() -> list[list[str]]:
 
 
 def values(command: list[str], options: tuple[str, ...]) -> Iterator[str]:
-    """What a command gives for any of these options."""
+    """The values that a command gives for any of these options."""
     for option, value in itertools.pairwise(command):
         if option in options:
             yield value
 
 
 def provide(commands: list[list[str]]) -> None:
-    """Write the folders that the reader has, and no command makes."""
+    """Write the folders that readers bring along: no command makes them."""
     made = {value for command in commands for value in values(command, ("--out",))}
     given = [c for command in commands for c in values(command, (*LABELED, *IMAGES))]
     labeled = {value for command in commands for value in values(command, LABELED)}

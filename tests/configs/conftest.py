@@ -1,4 +1,4 @@
-"""What the recipes expect, small: a checkpoint of the published form, and annotated images."""
+"""Small inputs for the recipes: a checkpoint in the published format, and annotated images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ADE_CATEGORIES = {
 
 
 def guided_diffusion_state() -> dict[str, torch.Tensor]:
-    """Random weights of a network of LSUN's form, 18 decoder blocks, in the file's own names."""
+    """Random weights of a network like LSUN's, with 18 decoder blocks, under the file's names."""
     rng = torch.Generator().manual_seed(0)
     state: dict[str, torch.Tensor] = {}
 
@@ -98,7 +98,7 @@ def _image(index: int) -> np.ndarray:
 
 
 def _ids(index: int, classes: int) -> np.ndarray:
-    """Ids uint8 `[SIZE, SIZE]`: every class in a strip of its own."""
+    """Ids uint8 `[SIZE, SIZE]`: one strip per class."""
     strips = np.arange(SIZE * SIZE) * classes // (SIZE * SIZE)
     return np.roll(strips, 64 * index).reshape(SIZE, SIZE).astype(np.uint8)
 
@@ -124,7 +124,7 @@ def _celebamask_hq(folder: Path, classes: Sequence[str]) -> None:
 
 
 def _ade20k(folder: Path, classes: Sequence[str]) -> None:
-    ids_in_use = np.array([*ADE_CATEGORIES, 2], np.uint8)  # 2: building, of no recipe
+    ids_in_use = np.array([*ADE_CATEGORIES, 2], np.uint8)  # 2: building, in no recipe
     for i in range(4):
         stem = f"training/ADE_train_{i:08d}"
         _write(folder / "images" / f"{stem}.jpg", _image(i))
@@ -140,7 +140,7 @@ def _ade20k(folder: Path, classes: Sequence[str]) -> None:
 
 @pytest.fixture
 def annotate(tmp_path: Path) -> Callable[[str, Sequence[str]], str]:
-    """Three annotated images for a recipe and its classes, in its data set's own layout."""
+    """Three annotated images for a recipe and its classes, in the layout of its dataset."""
 
     def write(recipe: str, classes: Sequence[str]) -> str:
         if recipe == "celeba_19":

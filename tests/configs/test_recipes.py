@@ -1,4 +1,4 @@
-"""The recipes of published data sets: what they hold, and each from first to last at 32 x 32."""
+"""The recipes of published datasets: their content, and each run start to finish at 32 x 32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAPER = {
     "celeba_19": "ffhq.pt",
     "ade_bedroom_30": "lsun_bedroom.pt",
 }
-# The network of `conftest.checkpoint`; two samplings steps; a few optimiser steps.
+# The network of `conftest.checkpoint`; two sampling steps; a few optimiser steps.
 SMALL = ("generator.image_size=32", "generator.channels_per_head=32", "generator.steps=2")
 SHORT = ("labeler.members=1", "labeler.training.max_epochs=1")
 every_recipe = pytest.mark.parametrize("name", PAPER)

@@ -38,7 +38,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 @pytest.fixture
 def shippable(tiny: Tiny) -> Tiny:
-    """`tiny`, of a kind that reaches Ray's workers, who cannot import what tests define."""
+    """`tiny`, pickled by value, because Ray's workers cannot import what tests define."""
     return by_value(tiny)
 
 
@@ -80,7 +80,7 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A running S3 server, and the environment that leads to it."""
+    """A running S3 server, and environment variables that point to it."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
@@ -100,7 +100,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def s3_out(s3: str) -> Store:
-    """A folder that nobody has used, in a new bucket."""
+    """An unused folder in a new bucket."""
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     fsspec.filesystem("s3").mkdir(bucket)
     return open_store(f"s3://{bucket}/some/out")
@@ -108,5 +108,5 @@ def s3_out(s3: str) -> Store:
 
 @pytest.fixture
 def memory_out() -> Store:
-    """For what does not depend on the store."""
+    """A folder in memory, for tests that do not depend on the store."""
     return open_store(f"memory://{uuid.uuid4().hex}/out")

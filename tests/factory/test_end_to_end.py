@@ -1,4 +1,4 @@
-"""The whole way on a folder of images, each step by its command, at 16 x 16 pixels.
+"""The whole pipeline on a folder of images, each step by its command, at 16 x 16 pixels.
 
 A fixture a step: each is taken once, and any test may run alone.
 """

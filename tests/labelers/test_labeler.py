@@ -17,7 +17,7 @@ from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
 
 @dataclass
 class StandIn:
-    """The properties of a generator that a labeler looks at."""
+    """The properties of a generator that a labeler checks."""
 
     digest: str
     feature_spec: tuple[FeatureMapSpec, ...]
@@ -100,7 +100,7 @@ def test_number_format_of_prediction(labeler, random_features, tmp_path):
     assert ours.pixel_uncertainty.dtype == torch.float32
     assert not torch.equal(ours.pixel_uncertainty, exact.pixel_uncertainty)
     torch.testing.assert_close(ours.pixel_uncertainty, exact.pixel_uncertainty, rtol=0.1, atol=0.01)
-    half.save(tmp_path / "again")  # weights stay float32, whatever they are used in
+    half.save(tmp_path / "again")  # weights stay float32, whatever the dtype of prediction
     for name in ("labeler.json", "labeler.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 

@@ -1,4 +1,4 @@
-"""`--help` of every command: at once, because nothing heavy is imported for it."""
+"""`--help` of every command is immediate, because nothing heavy is imported for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 HEAVY = {"torch", "torchvision", "diffusers", "lightning", "ray", "pandas", "scipy", "transformers"}
-# All of them in one process, the application first; what has been imported after each.
+# Show all in one process, the application first; print what has been imported after each.
 PROGRAM = """
 import contextlib, io, json, sys
 from factory.cli import main

@@ -1,4 +1,4 @@
-"""How the command stops: on Ctrl-C, on `kill`, after `kill -9`, and beside another one."""
+"""How the command stops: on Ctrl-C, on `kill`, after `kill -9`, and next to another job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from factory.locking.lock import exclusive
 
-SECONDS = 300  # to wait at most
+SECONDS = 300  # the longest wait
 JOB = (
     *("generate", "--n", "20000"),  # more than it can make before it is stopped
     *("--set", "generator.steps=2", "--set", "dataset.shard_size=2"),

@@ -24,7 +24,7 @@ DEMO = "package:factory.demo/generator"
 
 @pytest.fixture
 def sample(factory: Callable, gan: Path, tmp_path: Path, monkeypatch) -> Callable:
-    """`sample("--n", 3)` from the tiny GAN into `out`, in a folder of its own."""
+    """`sample("--n", 3)` from the tiny GAN into `out`, in a new folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object, generator: object = gan, out: str = "out") -> Any:
@@ -68,7 +68,7 @@ def test_a_diffusion_model(sample: Callable) -> None:
     settings = ("--set", "generator.steps=2", "--set", "generator.batch_size=2")
     assert sample("--n", 3, *settings, generator=DEMO).code == 0
     found = json.loads(Path("out/samples.json").read_text())
-    assert found["generator"]["weights"] == DEMO  # holds wherever the package is
+    assert found["generator"]["weights"] == DEMO  # valid wherever the package is
     weights = str(find_weights("weights", DEMO))
     config = DDPMConfig(weights=weights, steps=2, batch_size=2)
     generator = generators.load(config, "cpu")
@@ -80,7 +80,7 @@ def test_a_diffusion_model(sample: Callable) -> None:
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """Stop the process, as Ctrl-C does, when so many batches are made."""
+    """Stop the process, as Ctrl-C does, once this many batches are made."""
     make, made = StyleGAN2Generator.sample, []
 
     def until(self: StyleGAN2Generator, indices: Sequence[int]) -> Any:

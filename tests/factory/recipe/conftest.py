@@ -1,4 +1,4 @@
-"""Recipes with weights of which only the names are read."""
+"""Recipes with weights whose names alone are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe that options ask for: which of them wins, and what is missing."""
+"""The recipe that options select: which one wins, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from factory.recipe import choose_recipe, generator_recipe, load_recipe
 
 @pytest.fixture
 def labeler(mine: str) -> str:
-    """The folder of a labeler that knows its generator."""
+    """The folder of a labeler that records its generator."""
     folder = Path(mine).parent / "labeler"
     notes = {"generator": {"config": {"weights": "there", "steps": 3}}, "classes": ["a", "b"]}
     (folder / "labeler.json").write_text(json.dumps(notes))

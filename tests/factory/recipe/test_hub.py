@@ -21,7 +21,7 @@ FILES = {
     "README.md": b"not of the weights",
     "pickled.bin": b"not wanted either",
 }
-# In a process of its own: the address of the hub is read when the client is imported.
+# In a separate process: the address of the hub is read when the client is imported.
 FETCH = """
 import sys
 from factory.recipe.weights import find_weights
@@ -99,7 +99,7 @@ def hub() -> Iterator[str]:
 
 
 def fetch(hub: str, home: Path, *repositories: str) -> list[str]:
-    """What `find_weights` gives for each, or says about it; downloads go below `home`."""
+    """The result or error of `find_weights` for each; downloads go below `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     here = {"HF_ENDPOINT": hub, "HF_HOME": str(home / "hf"), "NO_PROXY": "127.0.0.1"}
     program = [sys.executable, "-c", FETCH, *repositories]

@@ -129,7 +129,7 @@ def test_the_labelers_settings_are_inherited(mine: str) -> None:
     assert recipe.labeler.precision == "float32"
     assert (recipe.generator.weights, recipe.generator.steps) == ("there", 4)
     (folder / "labeler.json").write_text(json.dumps({**noted, "config": {"vote": "log_soft"}}))
-    recipe = recipe_of_labeler(str(folder))  # written before there was a choice
+    recipe = recipe_of_labeler(str(folder))  # from before there was a choice
     assert (recipe.labeler.vote, recipe.labeler.uncertainty) == ("log_soft", "js")
 
 

@@ -46,7 +46,7 @@ def test_the_digest_covers_everything_that_determines_the_bytes(mine: str) -> No
     expected = [label.split("=")[0] for label in labels]
     assert diff(plain.canonical, changed.canonical) == [*expected, "dataset.uncertainty_maps"]
     trained = resolve(load_recipe(mine, ["labeler.members=3", "labeler.seed=1"]))
-    assert trained.digest == plain.digest  # how a labeler came about is in its weights
+    assert trained.digest == plain.digest  # the weights contain how a labeler was trained
 
 
 def test_keys_unknown_to_an_older_program_do_not_count(mine: str) -> None:
@@ -59,7 +59,7 @@ def test_missing_weights(mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"generator.weights: .* does not exist"):
         resolve(load_recipe(mine, ["generator.weights=./nowhere"]))
-    (tmp_path / "runs").mkdir()  # with such a folder "runs/gen" is a path, not a hub id
+    (tmp_path / "runs").mkdir()  # with this folder, "runs/gen" is a path, not a hub id
     with pytest.raises(FileNotFoundError, match="runs/gen does not exist"):
         resolve(load_recipe(mine, ["generator.weights=runs/gen"]))
     with pytest.raises(FileNotFoundError, match=r"holds no labeler.json"):

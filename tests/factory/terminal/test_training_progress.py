@@ -1,4 +1,4 @@
-"""The line that a training shows."""
+"""The progress line of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from factory.terminal.training_progress import TrainingProgress
 
 
 class Trainer:
-    """Stands for one whose numbers lie on a GPU: asking for them waits for its work."""
+    """Stand-in for a trainer with metrics on a GPU, where reading them waits for its work."""
 
     max_steps = 100
     global_step = 0

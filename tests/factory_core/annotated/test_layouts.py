@@ -1,4 +1,4 @@
-"""Data sets in their published layouts, and parts of folders."""
+"""Datasets in their published layouts, and parts of folders."""
 
 from __future__ import annotations
 

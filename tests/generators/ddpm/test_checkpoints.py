@@ -1,4 +1,4 @@
-"""Published files: networks equal to the original program's, and files that are refused."""
+"""Published files: networks that equal the original program's, and files that are refused."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # relative, in float32
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Tensor]:
-    """What the original program computed."""
+    """Outputs of the original program."""
     return load_file(GOLDEN / "expected.safetensors")
 
 

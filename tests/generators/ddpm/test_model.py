@@ -208,7 +208,7 @@ def test_trajectory_features_come_from_the_samplers_own_passes(
     assert list(maps) == ["t249.b0", "t249.b2", "t499.b0", "t499.b2"]
     for x, (t,) in passes[2:]:
         _, expected = network(x, torch.tensor([t]), None, (0, 2))
-        assert torch.equal(maps[f"t{t}.b2"], expected[2][:2])  # the batch may be filled up
+        assert torch.equal(maps[f"t{t}.b2"], expected[2][:2])  # the batch may be padded
     # Photographs have no trajectory: they are noised, as by default.
     renoised = load(tiny_weights, features=FeatureConfig(blocks=(0, 2), timesteps=(249, 499)))
     for name, h in generator.encode(images).items():

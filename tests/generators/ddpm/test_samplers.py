@@ -1,4 +1,4 @@
-"""The samplers against the original program and diffusers' own steps, and where those fail."""
+"""The samplers against the original program and diffusers' steps, and where diffusers fails."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_mean_and_learned_variance_equal_the_original(expected, published, t: in
         output = unet(x, t).sample
     x_0 = samplers.predict_x_0(output, x, base.alphas_cumprod[t], base, clip=True)
     # At t = 999 x_0 is 157 times as far off as the network's output, whose rounding alone moves a
-    # few of the original's pixels by 7e-5: compared in the mean.
+    # few of the original's pixels by 7e-5: compare the mean.
     theirs = expected[f"p_mean_variance.{t}.pred_xstart"]
     assert (x_0 - theirs).norm() / theirs.norm() < 1e-4
     close(posterior.mean(x_0, x, t), expected[f"p_mean_variance.{t}.mean"])
@@ -160,7 +160,7 @@ def test_multistep_solvers_equal_diffusers(unet, sampler: str, karras: bool) -> 
     torch.testing.assert_close(found, diffusers(unet, reference), rtol=0, atol=1e-4)
 
 
-# --- where those fail, and our own rules ------------------------------------------------------
+# --- where diffusers fails, and our own rules -------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 15, 40])

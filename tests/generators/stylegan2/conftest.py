@@ -1,4 +1,4 @@
-"""Golden networks, and what a hostile pickle holds."""
+"""Golden networks, and the payload of a hostile pickle."""
 
 import json
 import os

@@ -209,7 +209,7 @@ class TestNetworkConfig:
 
 
 class TestWrongContent:
-    """Files that can be unpickled but do not hold what they should."""
+    """Files that can be unpickled but have the wrong content."""
 
     @pytest.fixture
     def read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshot: Callable) -> Callable:

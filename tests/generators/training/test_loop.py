@@ -1,4 +1,4 @@
-"""What all kinds of generator share in training."""
+"""The training code that all kinds of generator share."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The budget announced before training is what training takes."""
+"""The budget computed before training matches what training takes."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_starts_over_if_nothing_can_be_reused(random_features: FeatureMaps, tmp_
         dtype = "float16"
     elif damage == "spec":
         spec = spec[:2]
-    elif damage == "source":  # other images, or another generator
+    elif damage == "source":  # different images or a different generator
         source = "other"
     elif damage == "short file":
         (tmp_path / "8x12.features").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""The hand-written first layer equals that of autograd."""
+"""The hand-written first layer equals autograd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on toy problems: it learns, is deterministic, resumes, and keeps the rules."""
+"""Training on toy problems: it learns, is deterministic, resumes, and follows the rules."""
 
 from __future__ import annotations
 

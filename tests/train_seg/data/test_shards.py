@@ -1,4 +1,4 @@
-"""Reading shards: uncertain pixels, what is read when, damaged and missing shards, buckets."""
+"""Reading shards: uncertain pixels, order and extent of reading, damaged shards, buckets."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_ignoring_pixels_changes_the_training(
         train([maps], tmp_path / "all", ignoring, device="cpu")
 
 
-# --- what is read ----------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------
 
 
 def keys(source: ShardSource, places: range) -> list[str]:

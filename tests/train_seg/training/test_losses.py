@@ -1,4 +1,4 @@
-"""Losses by hand, and the Dice loss against that of segmentation-models-pytorch."""
+"""Losses by hand, and the Dice loss against segmentation-models-pytorch."""
 
 from __future__ import annotations
 

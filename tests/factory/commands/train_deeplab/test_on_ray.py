@@ -1,4 +1,4 @@
-"""Training by several processes: the same steps as by one, and nothing lost with a worker."""
+"""Training by several processes: the same steps as by one, and nothing is lost with a worker."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from train_seg.config import AugmentConfig, SegmenterConfig
 CONFIG = SegmenterConfig(
     encoder="resnet18",
     encoder_depth=3,
-    dropout=0.0,  # drawn by each process for itself
+    dropout=0.0,  # each process draws its own
     optimizer="sgd",
-    lr=1e-4,  # rounding grows a hundredfold a step at 1e-2: batch norm over four pooled values
+    lr=1e-4,  # rounding grows a hundredfold per step at 1e-2: batch norm over four pooled values
     dice=1.0,
     ema=0.9,
     batch_size=4,
@@ -83,9 +83,9 @@ def test_a_crew_of_one_gives_the_same_bytes(two_cores, labeled, alone, tmp_path)
 
 
 def mortal(job: SegmenterJob, fuse: Path) -> SegmenterJob:
-    """A job whose second worker is killed after three steps, as long as `fuse` is there."""
+    """A job whose second worker is killed after three steps, as long as `fuse` exists."""
 
-    # Of this function, so that Ray's workers get it by value.
+    # Defined in this function, so that Ray's workers get it by value.
     class Mortal(SegmenterJob):
         def read(self) -> Any:
             after_step = on_ray._Reports.on_train_batch_end

@@ -33,7 +33,7 @@ def test_flags_before_preset_before_defaults() -> None:
     assert (config.optimizer, config.encoder, config.lr) == ("adamw", "resnet18", 0.5)
     assert (config.augment.hue, config.batch_size) == (0.1, 8)
     again = segmenter_config([], None, "modern", given, [])
-    assert again.augment.hue == PRESETS["modern"]["augment"].get("hue", 0)  # not written to
+    assert again.augment.hue == PRESETS["modern"]["augment"].get("hue", 0)  # unchanged
 
 
 def test_invalid_presets() -> None:
@@ -95,6 +95,6 @@ def test_damaged_samples_are_counted(factory: Callable, tiny) -> None:
     assert 0 < skipped["shard cannot be read"] < shards[0].samples
     again = factory(*command, "--device", "cpu", "--set", "skip_damaged=true")
     assert again.code == 0, again.err
-    assert json.loads(Path("model/model.json").read_text())["skipped"] == skipped  # kept in mind
+    assert json.loads(Path("model/model.json").read_text())["skipped"] == skipped  # recorded
     line = f"skipped {skipped['shard cannot be read']} damaged samples (shard cannot be read: "
     assert line in trained.out

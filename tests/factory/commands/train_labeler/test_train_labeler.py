@@ -28,7 +28,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(factory: Callable, annotated: Path, tmp_path: Path, monkeypatch) -> Callable:
-    """`train("--fast", out="other")` in a folder of its own."""
+    """`train("--fast", out="other")` in a new folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object, out: str = "out"):
