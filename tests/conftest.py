@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 # Tiny networks gain nothing from threads, and the tests run in several processes. Read by torch
 # when it is imported, here and in the programs that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# By default Ray lets everything else on the machine go first, the other test processes too.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - that is its name
 
 import pytest
 

@@ -147,7 +147,7 @@ def test_a_hung_workers_shard_is_made_by_another(
     fuse = tmp_path / "fuse"
     fuse.touch()
     shippable.models.disturb = hang_over(10, fuse)
-    shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=10))
+    shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=5))
     assert not fuse.exists()
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
@@ -158,7 +158,7 @@ def test_the_default_limit_follows_the_slowest_shard(
 ) -> None:
     from factory.pipeline.executors import pool
 
-    monkeypatch.setattr(pool, "SHORTEST_TIMEOUT_SEC", 10.0)
+    monkeypatch.setattr(pool, "SHORTEST_TIMEOUT_SEC", 5.0)
     shippable.make(tmp_path / "undisturbed")
     fuse = tmp_path / "fuse"
     fuse.touch()
