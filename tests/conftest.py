@@ -12,6 +12,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
 
 # Tiny networks gain nothing from threads, and the tests run in several processes. Read by torch
@@ -31,6 +32,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.mkdir(os.path.join(folder, "ray"))  # which ray.cluster_utils expects
     os.environ["RAY_TMPDIR"] = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the slow tests, file by file, to the beginning of each process's share of the tests.
+
+    A process that has finished its share steals from the end of another's: quick tests.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for _, group in groupby(slow, key=lambda item: item.path):
+        min(shares, key=len).extend(group)
+    quick = iter([item for item in items if not item.get_closest_marker("slow")])
+    for share in shares:
+        share.extend(islice(quick, max(0, -(-len(items) // processes) - len(share))))
+    items[:] = [*chain.from_iterable(shares), *quick]
 
 
 @pytest.fixture(autouse=True)
