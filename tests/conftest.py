@@ -35,14 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the slow tests, file by file, to the beginning of each process's share of the tests.
+    """Deal the slow tests, folder by folder, to the beginning of each process's share of the tests.
 
     A process that has finished its share steals from the end of another's: quick tests.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
     slow = [item for item in items if item.get_closest_marker("slow")]
-    for _, group in groupby(slow, key=lambda item: item.path):
+    for _, group in groupby(slow, key=lambda item: item.path.parent):
         min(shares, key=len).extend(group)
     quick = iter([item for item in items if not item.get_closest_marker("slow")])
     for share in shares:

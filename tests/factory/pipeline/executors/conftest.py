@@ -13,7 +13,7 @@ from factory.pipeline.job import Job
 from factory.pipeline.ownership import begin
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
     """A Ray cluster of two cores on this machine, which executors join."""
     with start_ray(None, 2):
