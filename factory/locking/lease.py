@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -163,11 +164,18 @@ def _renew(store: Store, lease: Lease, ended: threading.Event, lost: threading.E
             held = read_lease(store)
             if held is not None and held.token != lease.token:
                 lost.set()
-                _thread.interrupt_main()
+                _interrupt_main()
                 return
             store.write(LOCK_NAME, Lease(**{**asdict(lease), "beats": beats}).to_bytes())
         except OSError:
             continue  # offline, like the workers; the next beat shows who has the lease
+
+
+def _interrupt_main() -> None:
+    """Interrupt the main thread, as Ctrl-C or, where shells ignore that (`command &`), `kill`."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handled = (number for number in numbers if callable(signal.getsignal(number)))
+    _thread.interrupt_main(next(handled, signal.SIGINT))
 
 
 def in_use(folder: object, holder: object) -> str:

@@ -90,6 +90,21 @@ def test_the_last_job_to_write_takes_over(out: Store, monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.fixture(params=[False, True], ids=["foreground", "background"])
+def in_background(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Signals as the command line finds them: a shell starts background jobs without SIGINT."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    sigint = signal.SIG_IGN if request.param else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, sigint), signal.signal(signal.SIGTERM, stop)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
+@pytest.mark.usefixtures("in_background")
 def test_a_lease_is_renewed_and_its_loss_stops_the_job(out: Store):
     with pytest.raises(BlockingIOError, match="elsewhere"), leased(out):  # noqa: PT012
         first = lease.read_lease(out)
