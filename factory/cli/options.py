@@ -113,8 +113,8 @@ ShardTimeout = Annotated[
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Replace a worker that takes longer than this over a shard; by default 20 times the"
-        " slowest shard so far. Only with `--executor ray`.",
+        help="Replace a worker that takes longer than this over a shard; by default a generous"
+        " multiple of the slowest shard so far. Only with `--executor ray`.",
     ),
 ]
 Keep = Annotated[bool, typer.Option("--keep-candidates", help="Keep the dropped samples too.")]
