@@ -23,7 +23,7 @@ from factory.cli.options import (
     ShardTimeout,
     Workers,
     as_given,
-    dataset_folder,
+    existing_dataset,
 )
 
 
@@ -102,7 +102,7 @@ def label(
 Made = Annotated[
     Any,  # a Store
     typer.Argument(
-        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=dataset_folder
+        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=existing_dataset
     ),
 ]
 

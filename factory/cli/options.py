@@ -47,6 +47,14 @@ def dataset_folder(text: str) -> Any:  # typer resolves annotations: importing S
     return store
 
 
+def existing_dataset(text: str) -> Any:
+    """As `dataset_folder`; refuse a file."""
+    store = dataset_folder(text)
+    if store.obstacle() is not None:
+        raise NotADirectoryError(f"{text}: found a file, expected the folder of a dataset")
+    return store
+
+
 def dataset_folders(texts: list[str]) -> list[Any]:
     """Folders on this machine as paths, finished datasets in buckets as stores."""
     from factory_core.dataset import open_dataset

@@ -78,7 +78,6 @@ def exclusive(folder: Path | Store) -> Iterator[None]:
 
 def _acquire(folder: Path) -> FileLock:
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(
             folder / LOCK_NAME,
             thread_local=False,
@@ -86,10 +85,13 @@ def _acquire(folder: Path) -> FileLock:
             on_acquired=_sign,
         )
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=ENDING_SEC)
             return lock
         except FileNotFoundError:
             continue  # the last holder has just removed the empty folder
+        except PermissionError:
+            raise PermissionError(f"{folder}: no permission to write there") from None
         except Timeout:
             raise BlockingIOError(in_use(folder, read_holder(folder))) from None
         except OSError as error:

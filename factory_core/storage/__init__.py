@@ -50,4 +50,6 @@ def open_store(place: Place) -> Store:
         from factory_core.storage.bucket import BucketStore
 
         return BucketStore.of(place)
-    return DiskStore(Path(place)) if isinstance(place, str | Path) else place
+    if place == "":
+        raise ValueError("found an empty path, expected a folder")
+    return DiskStore(Path(place).expanduser()) if isinstance(place, str | Path) else place

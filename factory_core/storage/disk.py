@@ -90,10 +90,14 @@ class DiskStore:
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
-        yield self.path / name
+        yield self._absolute(name)
 
     def local_copies(self, names: Sequence[str]) -> Iterator[Path]:
-        yield from (self.path / name for name in names)
+        yield from map(self._absolute, names)
+
+    def _absolute(self, name: str) -> Path:
+        """For libraries such as pyarrow, which take a relative `run:1/x` for a URL."""
+        return self.path.absolute() / name
 
     def new_file(self, name: str, sync_name: bool = True) -> AbstractContextManager[MeasuredFile]:
         return atomic_file(self.path / name, sync_name)

@@ -76,6 +76,14 @@ def test_the_command(factory: Callable, tiny: Any, tmp_path: Path) -> None:
     assert factory("status", out).out == "finished: 25 candidates, 23 kept in 4 shards\n"
 
 
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_file_is_no_dataset(factory: Callable, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "file").touch()
+    result = factory(verb, tmp_path / "file")
+    assert result.code == 1
+    assert result.err.endswith("file: found a file, expected the folder of a dataset\n")
+
+
 def test_a_folder_without_a_job(factory: Callable, tmp_path: Path) -> None:
     result = factory("status", tmp_path)
     assert result.code == 1
