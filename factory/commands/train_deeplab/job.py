@@ -67,7 +67,7 @@ class Crew:
     @property
     def cpus(self) -> int:
         """Threads per worker."""
-        from factory.pipeline.executors.cluster import available_cpus  # imports torch
+        from factory_core.machine import available_cpus
 
         if self.cpus_per_worker is not None:
             return self.cpus_per_worker

@@ -19,9 +19,10 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
-from factory.pipeline.executors.cluster import available_cpus, cluster
+from factory.pipeline.executors.cluster import cluster
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import training_status
+from factory_core.machine import available_cpus
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter

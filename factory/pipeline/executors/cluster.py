@@ -13,10 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from factory_core.machine import available_cpus
-
-__all__ = ["available_cpus", "cluster"]
-
 # If the machine sets it, that is meant for one process. If not, Ray gives each worker as many
 # threads as cores.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

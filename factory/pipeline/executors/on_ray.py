@@ -9,9 +9,10 @@ from functools import partial
 import torch
 
 from factory.pipeline.executors.base import Results
-from factory.pipeline.executors.cluster import available_cpus, cluster
+from factory.pipeline.executors.cluster import cluster
 from factory.pipeline.shard import Shard
 from factory.pipeline.worker import WorkerSpec
+from factory_core.machine import available_cpus
 
 
 @dataclass(frozen=True)

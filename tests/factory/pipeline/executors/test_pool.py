@@ -17,14 +17,25 @@ from factory.pipeline.failures import ShardsFailed
 SECONDS = 60  # to wait for another process
 
 
-def die_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]], None]:
-    """A `disturb` that kills the worker of `sample`: every time, or only while `fuse` exists."""
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def over(
+    sample: int, act: Callable[[], None], fuse: Path | None = None
+) -> Callable[[Sequence[int]], None]:
+    """A `disturb` that acts on the worker of `sample`: every time, or only while `fuse` exists."""
 
     def disturb(indices: Sequence[int]) -> None:
         if sample in indices and (fuse is None or fuse.exists()):
             if fuse is not None:
                 fuse.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            act()
 
     return disturb
 
@@ -36,7 +47,7 @@ def test_a_lost_workers_shard_is_made_by_another(
     shippable.make(tmp_path / "undisturbed")
     fuse = tmp_path / "fuse"
     fuse.touch()
-    shippable.models.disturb = die_over(10, fuse)
+    shippable.models.disturb = over(10, die, fuse)
     shippable.make(tmp_path / "out", executor=RayExecutor(1))
     assert not fuse.exists()
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
@@ -49,7 +60,7 @@ def test_a_shard_that_kills_its_workers_is_reported(
     from factory.pipeline.executors import pool
 
     monkeypatch.setattr(pool, "LOST_WORKERS", 2)
-    shippable.models.disturb = die_over(10)
+    shippable.models.disturb = over(10, die)
     shippable.models.broken = {1}  # which kills no worker
     with pytest.raises(ShardsFailed, match="sample 1 has uncertainty nan") as caught:
         shippable.make(tmp_path / "out", 24, executor=RayExecutor(1))
@@ -126,19 +137,6 @@ def test_the_pool_grows_while_all_workers_are_busy(shippable: Any, tmp_path: Pat
 # --- workers that hang -----------------------------------------------------------------------
 
 
-def hang_over(sample: int, fuse: Path | None = None) -> Callable[[Sequence[int]], None]:
-    """A `disturb` that hangs the worker of `sample`: every time, or only while `fuse` exists."""
-
-    def disturb(indices: Sequence[int]) -> None:
-        if sample in indices and (fuse is None or fuse.exists()):
-            if fuse is not None:
-                fuse.unlink()
-            while True:
-                time.sleep(3600)
-
-    return disturb
-
-
 @pytest.mark.slow
 def test_a_hung_workers_shard_is_made_by_another(
     shippable: Any, tmp_path: Path, tree: Callable
@@ -146,7 +144,7 @@ def test_a_hung_workers_shard_is_made_by_another(
     shippable.make(tmp_path / "undisturbed")
     fuse = tmp_path / "fuse"
     fuse.touch()
-    shippable.models.disturb = hang_over(10, fuse)
+    shippable.models.disturb = over(10, hang, fuse)
     shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=5))
     assert not fuse.exists()
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
@@ -162,7 +160,7 @@ def test_the_default_limit_follows_the_slowest_shard(
     shippable.make(tmp_path / "undisturbed")
     fuse = tmp_path / "fuse"
     fuse.touch()
-    shippable.models.disturb = hang_over(10, fuse)  # in the second shard: the first has been timed
+    shippable.models.disturb = over(10, hang, fuse)  # in the second shard: the first has been timed
     shippable.make(tmp_path / "out", executor=RayExecutor(1))
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
@@ -174,7 +172,7 @@ def test_a_shard_that_hangs_each_worker_is_reported(
     from factory.pipeline.executors import pool
 
     monkeypatch.setattr(pool, "LOST_WORKERS", 2)
-    shippable.models.disturb = hang_over(10)
+    shippable.models.disturb = over(10, hang)
     with pytest.raises(ShardsFailed, match="3 of 4 shards are finished") as caught:
         shippable.make(tmp_path / "out", executor=RayExecutor(1, shard_timeout_sec=5))
     (failure,) = caught.value.failures
