@@ -150,7 +150,7 @@ def test_uneven_batches_are_refused_before_ray_starts(labeled, tmp_path):
 
 
 def test_threads_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("factory.pipeline.executors.cluster.available_cpus", lambda: 8)
+    monkeypatch.setattr("factory_core.machine.available_cpus", lambda: 8)
     assert [Crew(n).cpus for n in (1, 3, 20)] == [8, 2, 1]
     assert Crew(2, address="auto").cpus == 1
     assert Crew(2, cpus_per_worker=5).cpus == 5
