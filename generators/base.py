@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import numpy as np
 import torch
 
+from factory_core.segmentation_unet import UNetDescription
+
 
 def sample_seed(run_seed: int, index: int, stream: int = 0) -> int:
     """Seed of sample `index`: a pure function of the run's seed, never of rank, batch or order.
@@ -178,4 +180,16 @@ class Projecting(Protocol):
 
     def features_at(self, latents: torch.Tensor) -> FeatureMaps:
         """The features of one batch of latents that `project` found; `encode` does both."""
+        ...
+
+
+@runtime_checkable
+class Finetunable(Protocol):
+    """A generator whose network can be fine-tuned to segment images."""
+
+    def describe_unet(self) -> UNetDescription:
+        """Its U-Net: config, and copies of the weights on the CPU in float32.
+
+        Raises ValueError if the config alone cannot rebuild the network.
+        """
         ...

@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
+from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
 from generators.base import FeatureMaps, FeatureMapSpec, check_batch, sample_generators
 from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
@@ -53,9 +54,14 @@ def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel
         sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     settings = {k: v for k, v in schedule.config.items() if not k.startswith("_")}
     settings["offset_std"] = noise.offset_std
-    settings["heads"] = [m.heads for m in unet.modules() if isinstance(m, Attention)]
+    settings["heads"] = _heads(unet)
     sha.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return sha.hexdigest()
+
+
+def _heads(unet: UNet2DModel) -> list[int]:
+    """The number of heads of each attention."""
+    return [m.heads for m in unet.modules() if isinstance(m, Attention)]
 
 
 class DDPMGenerator:
@@ -227,6 +233,24 @@ class DDPMGenerator:
             return None
         table = self.network.unet.class_embedding.weight
         return table.mean(0, keepdim=True) if class_id == "random" else table[class_id, None]
+
+    def describe_unet(self) -> UNetDescription:
+        """The U-Net as a start for segmentation networks (see `Finetunable`).
+
+        Raises ValueError if diffusers cannot rebuild the network from its config, which is so for
+        some converted guided-diffusion files.
+        """
+        unet = self.network.unet
+        weights = {k: v.detach().cpu().float().clone() for k, v in unet.state_dict().items()}
+        description = UNetDescription(dict(unet.config), weights)
+        with torch.random.fork_rng(devices=[]):
+            rebuilt = SegmentationUNet(description, classes=2).unet
+        if _heads(rebuilt) != _heads(unet):
+            raise ValueError(
+                f"the attention heads of {self.config.weights} are not those that its config "
+                "gives: this network cannot be fine-tuned; use the ensemble (--kind ensemble)"
+            )
+        return description
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
