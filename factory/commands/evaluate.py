@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
+from factory.terminal.notes import print_notes
 from factory_core.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
     if wanted.plots is not None:
         figure_type()  # reports a missing package before the work starts
     names = [] if wanted.corruptions is None else corruption_names(wanted.corruptions)
-    sets = _test_sets(predictors, wanted.labeled)
+    sets = _test_sets(predictors, wanted.labeled, console)
     images = sum(len(test.images) for test in sets) * (1 + len(names) * len(SEVERITIES))
     with _Scoring(images, console) as scoring:
         evaluations = [
@@ -170,7 +171,9 @@ def _check(predictors: Sequence[Predictor], wanted: Measurement) -> None:
             )
 
 
-def _test_sets(predictors: Sequence[Predictor], labeled: Sequence[Path]) -> list[TestSet]:
+def _test_sets(
+    predictors: Sequence[Predictor], labeled: Sequence[Path], console: Console
+) -> list[TestSet]:
     """The test images of each predictor at its size; each folder is read once per size."""
     classes = predictors[0].classes
     folders: list[Path | None] = list(labeled) or [None]
@@ -184,6 +187,7 @@ def _test_sets(predictors: Sequence[Predictor], labeled: Sequence[Path]) -> list
         from factory_core.annotated.annotations import read_annotations
 
         found = read_annotations(folder, size, classes)
+        print_notes(console, found.notes)
         return TestSet(found.images, found.masks, f"{len(found.images)} images of {folder}")
 
     return [load(folder, p.image_size) for folder, p in zip(folders, predictors, strict=True)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.pipeline.display import run_shown
+from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 from factory.terminal.text import duration
 from factory_core.dataset import read_samples
@@ -22,10 +23,10 @@ FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at mo
 
 def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
     """Make the dataset; with `real` images, measure how far it is from them."""
-    from factory_core.images import list_images
+    from factory_core.annotated.annotations import ImageFolder
 
-    if real is not None:
-        list_images(real)  # checked before hours are spent
+    if real is not None:  # checked before hours are spent
+        print_notes(console, ImageFolder(real).notes)
     run_shown(job, executor, console)
     if real is not None:
         check_fidelity(job, real, console)

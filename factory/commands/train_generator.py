@@ -11,6 +11,7 @@ from rich.console import Console
 
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
+from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     size = config.image_size
     dataset = ImageFolder(job.images, (size, size))
     console.print(f"{len(dataset)} images from {job.images}, resized to {size} x {size}")
+    print_notes(console, dataset.notes)
     train(
         dataset,
         job.out,

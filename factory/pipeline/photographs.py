@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from PIL import Image
 
 SHOWN = 5  # names of unreadable images, at most
 THREADS = 8  # they wait for the disk
@@ -15,7 +13,7 @@ THREADS = 8  # they wait for the disk
 def list_photographs(folder: Path) -> tuple[str, ...]:
     """Absolute paths of the images in `folder`, sorted by name.
 
-    Raises ValueError, with their number and the first names, if some are not images; other errors
+    Raises ValueError, with their number and the first names, if some cannot be read; other errors
     as `list_images`. Only headers (and for PNG the checksums) are read: any other truncated image
     fails its shard later.
     """
@@ -23,26 +21,27 @@ def list_photographs(folder: Path) -> tuple[str, ...]:
 
     paths = list_images(folder)
     with ThreadPoolExecutor(THREADS) as pool:
-        readable = pool.map(_is_image, paths)
-    bad = [path.name for path, good in zip(paths, readable, strict=True) if not good]
+        faults = pool.map(_fault, paths)
+    bad = {path.name: fault for path, fault in zip(paths, faults, strict=True) if fault}
     if bad:
         raise ValueError(_complaint(folder, bad, len(paths)))
     return tuple(str(path.resolve()) for path in paths)
 
 
-def _is_image(path: Path) -> bool:
+def _fault(path: Path) -> str:
+    """Why an image cannot be read, in one line; empty if nothing is wrong with its header."""
+    from factory_core.images import check_image, decode_file
+
     try:
-        with Image.open(path) as image:
-            image.verify()
-    # Pillow raises any of them; SyntaxError for a truncated PNG.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+        decode_file(path, check_image)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
-def _complaint(folder: Path, bad: Sequence[str], total: int) -> str:
-    names = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
+def _complaint(folder: Path, bad: Mapping[str, str], total: int) -> str:
+    names = ", ".join(list(bad)[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
     return (
-        f"{len(bad)} of the {total} images in {folder} cannot be read ({names}): repair them or"
-        " move them elsewhere"
+        f"{len(bad)} of the {total} images in {folder} cannot be used ({names}): fix them or"
+        f" move them elsewhere; the first: {next(iter(bad.values()))}"
     )

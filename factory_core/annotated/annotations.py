@@ -9,15 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from factory_core.annotated.layouts import open_layout
+from factory_core.annotated.layouts import open_layout, split_selections
+from factory_core.annotated.meaning import (
+    MaskFile,
+    check_meaning,
+    ids_of_greys,
+    notes_on_masks,
+)
 from factory_core.images import (
     IGNORE,
     Palette,
     Size,
+    image_notes,
     image_tensor,
+    left_out,
     list_images,
     load_image,
     mask_tensor,
@@ -33,7 +42,8 @@ class Annotations:
     `images` uint8 `[N, 3, H, W]` RGB, `masks` uint8 `[N, H, W]` class ids with 255 = ignore,
     `stems` the N file names without suffix, `classes` the names in id order, `palette` one
     `[r, g, b]` (0-255) per class if `classes.json` gives it. `indices` is set for samples of a
-    generator, whose features are recorded during sampling.
+    generator, whose features are recorded during sampling. `notes` are lines for the user: what was
+    left out, turned, or is to be doubted.
     """
 
     images: torch.Tensor
@@ -42,6 +52,7 @@ class Annotations:
     classes: list[str]
     palette: Palette | None = None
     indices: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -59,6 +70,7 @@ class ImageFolder(Dataset[torch.Tensor]):
     """The images of a folder as uint8 `[3, H, W]`, read on demand and resized to `size`."""
 
     def __init__(self, folder: str | Path, size: Size | None = None):
+        self.folder = folder
         self.paths = list_images(folder)
         self.size = size
 
@@ -67,6 +79,11 @@ class ImageFolder(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index], self.size)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user: what was left out, and how images are read. Reads all headers."""
+        return left_out([self.folder]) + image_notes(self.paths)
 
 
 def annotated_size(folder: str | Path) -> Size:
@@ -88,27 +105,44 @@ def read_annotations(
     with one line naming the file.
     """
     layout = open_layout(folder, classes)
-    names = layout.classes
-    images, masks = [], []
+    images, masks, files = [], [], []
     for item in layout.items:
-        image, ids = layout.read(item)
-        found = ids[ids != IGNORE].max(initial=0)
-        if names is not None and found >= len(names):
-            raise ValueError(
-                f"{item.mask} has class id {found}, but there are {len(names)} classes "
-                f"(0 to {len(names) - 1}): add its name to classes.json or correct the mask; if 0 "
-                'means ignore and ids count from 1, write "reduce_zero_label": true there'
-            )
+        image, mask = layout.read(item)
         images.append(image_tensor(image, size, layout.crop))
-        masks.append(mask_tensor(ids, size, layout.crop))
+        masks.append(mask_tensor(mask.ids, size, layout.crop))
+        counts = _count(mask.ids), _count(masks[-1].numpy())
+        files.append(MaskFile(item.mask, mask.stored, mask.colours, *counts))
         if images[-1].shape != images[0].shape:
             raise ValueError(
-                f"{item.image} is {wxh(ids.shape)} pixels, {layout.items[0].image.name} is "
+                f"{item.image} is {wxh(mask.ids.shape)} pixels, {layout.items[0].image.name} is "
                 f"{wxh(masks[0].shape)}: give one size to resize them to"
             )
     stack = torch.stack(masks)
+    new_ids = ids_of_greys(files, layout.palette)
+    if new_ids is not None:
+        for i, file in enumerate(files):
+            if file.stored:
+                stack[i] = torch.from_numpy(new_ids)[stack[i].long()]
+                files[i] = file.mapped(new_ids)
+    check_meaning(split_selections(folder)[0], files, layout.classes)
+    names = layout.classes
     if names is None:
         known = stack[stack != IGNORE]
         names = [f"class_{i}" for i in range(int(known.max()) + 1 if len(known) else 1)]
-    stems = [item.name for item in layout.items]
-    return Annotations(torch.stack(images), stack, stems, names, layout.palette)
+    return Annotations(
+        torch.stack(images),
+        stack,
+        [item.name for item in layout.items],
+        names,
+        layout.palette,
+        notes=(
+            *layout.notes,
+            *image_notes([item.image for item in layout.items]),
+            *notes_on_masks(files, names, layout.classes is not None, wxh(stack.shape[1:])),
+        ),
+    )
+
+
+def _count(ids: np.ndarray) -> np.ndarray:
+    """Pixels per value, int64 `[256]`."""
+    return np.bincount(ids.ravel(), minlength=IGNORE + 1)

@@ -17,8 +17,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
 from factory_core.dataset import IGNORE
+from factory_core.images import decode_mask, to_rgb
 from train_seg.data.augment import Augment
 
+SPECIAL_CHUNKS = (b"eXIf", b"tRNS")  # of PNG: a turn and transparency, which kornia_rs ignores
 Size = tuple[int, int]
 Pair = tuple[torch.Tensor, torch.Tensor]  # image uint8 [3, H, W], mask uint8 [H, W]
 
@@ -138,9 +140,11 @@ def augmentation_seed(seed: int, epoch: int, key: str) -> int:
 def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
     """Pixels of a PNG or JPEG: uint8 `[H, W, 3]` if `rgb`, else the stored class ids `[H, W]`.
 
-    Raises OSError, ValueError or SyntaxError if the picture is damaged or incomplete.
+    They are read as `factory_core.images` reads files. Raises OSError, ValueError or SyntaxError if
+    the picture is damaged or incomplete, or is refused there.
     """
-    if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
+    is_plain = not any(chunk in encoded for chunk in SPECIAL_CHUNKS)
+    if encoded.startswith(b"\x89PNG") and len(encoded) > 24 and is_plain:
         width, height = struct.unpack(">II", encoded[16:24])
         # Four times as fast as Pillow. It rejects everything that is damaged or not exactly the
         # requested format with eight bits per channel; Pillow then converts, or explains the error.
@@ -152,7 +156,7 @@ def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
             # Checks the checksums: Pillow decodes some damaged pictures without an error.
             Image.open(io.BytesIO(encoded)).verify()
     picture = Image.open(io.BytesIO(encoded))
-    return np.array(picture.convert("RGB") if rgb else picture)
+    return np.array(to_rgb(picture)) if rgb else decode_mask(picture).ids
 
 
 def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,19 +37,26 @@ class SegmenterJob:
     mix: Sequence[float] | None = None
     wandb: bool = False
 
-    def read(self) -> tuple[list[str | LabeledImages], LabeledImages | None]:
-        """Training data (datasets by path or URL) and validation images."""
+    def read(
+        self, report: Callable[[Sequence[str]], None] = lambda _: None
+    ) -> tuple[list[str | LabeledImages], LabeledImages | None]:
+        """Training data (datasets by path or URL) and validation images.
+
+        `report` is called with the notes on every annotated folder.
+        """
         dataset = next((read_manifest(d) for d in self.data if is_dataset(d)), None)
         size, classes = self.config.image_size, None
         if dataset is not None:
             size, classes = size or dataset.image_size, dataset.classes
         data = [
-            labeled_images(d, size, classes)
+            labeled_images(d, size, classes, report)
             if isinstance(d, Path) and not is_dataset(d)
             else str(d)
             for d in self.data
         ]
-        return data, None if self.val is None else labeled_images(self.val, size, classes)
+        if self.val is None:
+            return data, None
+        return data, labeled_images(self.val, size, classes, report)
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,21 @@ def is_dataset(folder: Path | Store) -> bool:
 
 
 def labeled_images(
-    folder: Path, size: tuple[int, int] | None, classes: Sequence[str] | None
+    folder: Path,
+    size: tuple[int, int] | None,
+    classes: Sequence[str] | None,
+    report: Callable[[Sequence[str]], None],
 ) -> LabeledImages:
     """An annotated folder in memory, resized to `size` (None: the size of its first image).
 
-    `classes` are the names expected, in id order; None takes the folder's.
+    `classes` are the names expected, in id order; None takes the folder's. `report` is called with
+    the notes on the folder.
     """
     from factory_core.annotated.annotations import annotated_size, read_annotations
     from train_seg.data.training_data import LabeledImages
 
     annotations = read_annotations(folder, size or annotated_size(folder), classes)
+    report(annotations.notes)
     return LabeledImages(
         annotations.images,
         annotations.masks,

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
 from factory.pipeline.executors.cluster import cluster
+from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import training_status
 from factory_core.machine import available_cpus
@@ -53,7 +55,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     quiet_libraries()
     # Decided here, because which pretrained weights are cached may differ between nodes.
     job = replace(job, config=settle_encoder_weights(job.config))
-    data, val = job.read()
+    data, val = job.read(partial(print_notes, console))
     _check(job, crew, val)
     samples = open_segmenter_data(data, job.config, val, job.mix).source.samples
     total = total_steps(job.config, samples)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
     from train_seg.training.train import train
 
     quiet_libraries()
-    data, val = job.read()
+    data, val = job.read(partial(print_notes, console))
     return train(
         data,
         job.out,

@@ -14,6 +14,7 @@ from factory.annotation.encoding import ENCODE_BATCH
 from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_generator
 from factory.reports.projection import quality
+from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory_core.dataset import canonical_json, default_palette
 from factory_core.machine import GIB, disk_free_bytes
@@ -63,6 +64,7 @@ class Preparation:
         size = self.generator.image_size
         self.annotations: Annotations = read_annotations(job.labeled, size, recipe.classes)
         self.console.print(self._found())
+        print_notes(self.console, self.annotations.notes)
         # Faults in them are reported now, not after hours of encoding.
         check(self.annotations.masks, len(self.annotations.classes), recipe.labeler)
         if self.samples is not None:

@@ -1,0 +1,117 @@
+"""What the ids of masks mean: classes.json beside them, or labelmap.txt of a labelling program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from factory_core.images import IGNORE, Palette
+
+CLASSES_FILE, LABELMAP_FILE = "classes.json", "labelmap.txt"
+
+
+class ClassList(NamedTuple):
+    """Names in id order and one colour per class, None if unknown.
+
+    `new_ids` uint8 `[256]` maps each stored id to the one meant; None keeps them.
+    """
+
+    names: list[str] | None
+    palette: Palette | None = None
+    new_ids: np.ndarray | None = None
+
+
+def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
+    """The classes in `classes.json` of the folder or its parent, else `expected`.
+
+    Raises ValueError for names that differ from `expected` or are in a different order, because the
+    masks' ids would mean something else.
+    """
+    for path in (folder / CLASSES_FILE, folder.resolve().parent / CLASSES_FILE):
+        if not path.is_file():
+            continue
+        content = _read_json(path)
+        names = _check_names(path, content, expected)
+        new_ids = None
+        reduce = content.get("reduce_zero_label", False)  # MMSegmentation's name for it
+        if not isinstance(reduce, bool):
+            raise ValueError(f'{path}: expected "reduce_zero_label" as true or false')
+        if reduce:
+            new_ids = np.array([IGNORE, *range(IGNORE - 1), IGNORE], np.uint8)
+        return ClassList(names, _check_palette(path, content.get("palette"), len(names)), new_ids)
+    return ClassList(None if expected is None else list(expected))
+
+
+def read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
+    """The classes in a labelmap.txt: a line `name:r,g,b:parts:actions` each, in id order.
+
+    The program chose that order, so `expected` may have a different one. Raises ValueError for
+    other lines and for names that differ from `expected`.
+    """
+    names: list[str] = []
+    palette: Palette = []
+    for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        try:
+            colour = [int(v) for v in rest.partition(":")[0].split(",")]
+        except ValueError:
+            colour = []
+        if not (name and len(colour) == 3 and all(0 <= v <= 255 for v in colour)):
+            raise ValueError(f"{path}: found {line!r}, expected 'name:r,g,b::'")
+        names.append(name.strip())
+        palette.append(colour)
+    if not names:
+        raise ValueError(f"{path} names no class: expected lines 'name:r,g,b::'")
+    if expected is None or sorted(names) != sorted(expected):
+        return ClassList(_check_names(path, {"classes": names}, expected), palette)
+    new_ids = np.arange(IGNORE + 1, dtype=np.uint8)
+    new_ids[: len(names)] = [expected.index(name) for name in names]
+    by_name = dict(zip(names, palette, strict=True))
+    return ClassList(list(expected), [by_name[name] for name in expected], new_ids)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())  # of UTF-8 and UTF-16, with or without a BOM
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_names(path: Path, content: dict[str, Any], expected: Sequence[str] | None) -> list[str]:
+    names = content.get("classes")
+    if names is None and expected is not None and "reduce_zero_label" in content:
+        return list(expected)
+    if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
+        raise ValueError(f'{path}: expected {{"classes": ["name", ...]}}, names in id order')
+    if len(names) > IGNORE:
+        raise ValueError(f"{path} has {len(names)} classes, expected at most {IGNORE}")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path} lists the class {twice!r} more than once: give distinct names")
+    if expected is not None and names != list(expected):
+        raise ValueError(
+            f"{path} has the classes {names}, expected {list(expected)}: class ids must have "
+            "the same meaning, so use images annotated with those classes in that order"
+        )
+    return names
+
+
+def _check_palette(path: Path, palette: Any, classes: int) -> Palette | None:
+    if palette is None:
+        return None
+    ok = isinstance(palette, list) and len(palette) == classes
+    if not ok or any(
+        not isinstance(colour, list)
+        or len(colour) != 3
+        or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour)
+        for colour in palette
+    ):
+        raise ValueError(f'{path}: expected "palette" as {classes} colours [r, g, b] of 0 to 255')
+    return palette

@@ -1,0 +1,52 @@
+"""Finding and reading the image and mask files that people have."""
+
+from factory_core.images.decoding import check_image, load_image, read_image, to_rgb
+from factory_core.images.files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    find_images,
+    left_out,
+    list_files,
+    list_images,
+    stem_of,
+)
+from factory_core.images.masks import (
+    IGNORE,
+    Colour,
+    Mask,
+    Palette,
+    decode_mask,
+    load_mask,
+    read_mask,
+)
+from factory_core.images.opening import Traits, decode_file, image_notes, traits
+from factory_core.images.resizing import Size, image_tensor, mask_tensor, wxh
+
+__all__ = [
+    "IGNORE",
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "Colour",
+    "Mask",
+    "Palette",
+    "Size",
+    "Traits",
+    "check_image",
+    "decode_file",
+    "decode_mask",
+    "find_images",
+    "image_notes",
+    "image_tensor",
+    "left_out",
+    "list_files",
+    "list_images",
+    "load_image",
+    "load_mask",
+    "mask_tensor",
+    "read_image",
+    "read_mask",
+    "stem_of",
+    "to_rgb",
+    "traits",
+    "wxh",
+]
