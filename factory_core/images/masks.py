@@ -212,8 +212,8 @@ def _whole_ids(values: np.ndarray) -> np.ndarray:
         parts = values[values != np.floor(values)]
         if parts.size:
             raise ValueError(
-                f"it has the value {parts[0]:g}, expected whole class ids: was it smoothed or resized, "
-                f"or does it hold probabilities? {SAVE_AS}"
+                f"it has the value {parts[0]:g}, expected whole class ids (it was smoothed or "
+                f"resized, or holds probabilities): {SAVE_AS}"
             )
     bad = values[(values < 0) | (values > IGNORE)]
     if bad.size:
