@@ -26,7 +26,7 @@ class ClassList(NamedTuple):
 
 
 def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
-    """The classes in `classes.json` of the folder or its parent, else `expected`.
+    """The classes in `classes.json` of the folder or its parent, in labelmap.txt, else `expected`.
 
     Raises ValueError for names that differ from `expected` or are in a different order, because the
     masks' ids would mean something else.
@@ -43,10 +43,12 @@ def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
         if reduce:
             new_ids = np.array([IGNORE, *range(IGNORE - 1), IGNORE], np.uint8)
         return ClassList(names, _check_palette(path, content.get("palette"), len(names)), new_ids)
+    if (folder / LABELMAP_FILE).is_file():
+        return _read_labelmap(folder / LABELMAP_FILE, expected)
     return ClassList(None if expected is None else list(expected))
 
 
-def read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
+def _read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
     """The classes in a labelmap.txt: a line `name:r,g,b:parts:actions` each, in id order.
 
     The program chose that order, so `expected` may have a different one. Raises ValueError for

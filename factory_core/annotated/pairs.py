@@ -1,21 +1,23 @@
 """Pairing images and masks by name: `images/` and `masks/`, one folder, or Pascal VOC's folders.
 
-Names are compared as people see them: composed (NFC), and without the suffix by which programs
-mark a mask (`x_mask.png` belongs to `x.jpg`).
+Names are compared as people see them: composed (NFC), and without the words by which programs mark
+images and masks (`x_mask.png`, `mask_x.png` and `x.jpg.png` belong to `x.jpg` or `x_img.jpg`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from factory_core.annotated.class_list import LABELMAP_FILE, read_classes, read_labelmap
+from factory_core.annotated.class_list import read_classes
 from factory_core.annotated.items import Item, Layout, read_pair
 from factory_core.images import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
+    counted,
     left_out,
     list_files,
     list_images,
@@ -25,7 +27,7 @@ from factory_core.images import (
 SAMPLES_FILE = "samples.json"  # beside samples of a generator, which may not all be annotated yet
 VOC_IMAGES, VOC_MASKS = "JPEGImages", "SegmentationClass"
 MASK_WORD = r"(?:masks?|labels?|labelids|seg|segmentation|gt|annotation|groundtruth|ground_truth)"
-MASK_NAME = re.compile(rf"(?i)(?P<a>.+?)[ _.-]{MASK_WORD}|{MASK_WORD}[ _.-](?P<b>.+)")
+IMAGE_WORD = r"(?:images?|img|im|photo|raw|input)"
 LABEL_STUDIO_NAME = re.compile(r"task-\d+-annotation-\d+-.*")
 LOSSY = "is in a format that may alter ids: save masks as .png or .npy"
 
@@ -70,16 +72,12 @@ def voc(folder: Path, classes: Sequence[str] | None) -> Layout:
     images, masks = by_stem(list_images(image_dir)), by_stem(_mask_files(mask_dir))
     masks = _named_like(images, masks)
     _check_images(images, masks, mask_dir)
-    labelmap = folder / LABELMAP_FILE
-    if labelmap.is_file():
-        found = read_labelmap(labelmap, classes)
-    else:
-        found = read_classes(folder, classes)
+    names, palette, new_ids = read_classes(folder, classes)
     notes = left_out([image_dir]) + left_out([mask_dir], MASK_SUFFIXES)
     if lacking := len(images) - len(masks):
-        notes += (f"{lacking} of {len(images)} images in {image_dir} have no mask: left out",)
-    read = partial(read_pair, palette=found.palette, new_ids=found.new_ids)
-    return Layout(_items(images, masks), read, found.names, found.palette, notes=notes)
+        notes += (f"{counted(lacking, 'image')} without a mask left out in {image_dir}",)
+    read = partial(read_pair, palette=palette, new_ids=new_ids)
+    return Layout(_items(images, masks), read, names, palette, notes=notes)
 
 
 def by_stem(paths: Iterable[Path]) -> Files:
@@ -99,19 +97,32 @@ def _items(images: Files, masks: Files) -> list[Item]:
     return [Item(stem, images[stem], masks[stem]) for stem in sorted(masks)]
 
 
-def _base(stem: str) -> str | None:
-    """The name without the word that marks a mask, None if it has none."""
-    match = MASK_NAME.fullmatch(stem)
+def _without(word: str, stem: str) -> str | None:
+    """The name without a word of that pattern at its start or end, None if there is none."""
+    match = re.fullmatch(rf"(?i)(?P<a>.+?)[ _.-]{word}|{word}[ _.-](?P<b>.+)", stem)
     return None if match is None else match["a"] or match["b"]
+
+
+def _finder(images: Iterable[str]) -> Callable[[str], str | None]:
+    """A function from a mask's stem to the stem of `images` that it adds a word to, or None."""
+    known = {_without(IMAGE_WORD, stem): stem for stem in images} | {stem: stem for stem in images}
+
+    def image_of(mask: str) -> str | None:
+        base = Path(mask).stem if Path(mask).suffix.lower() in IMAGE_SUFFIXES else None
+        for name in (_without(MASK_WORD, mask), base):
+            if name is not None and known.get(name, mask) != mask:
+                return known[name]
+        return None
+
+    return image_of
 
 
 def _named_like(images: Files, masks: Files) -> Files:
     """Masks by the stems of their images, where a mask's name adds a word to it."""
     found: Files = {}
+    image_of = _finder(images)
     for stem, path in masks.items():
-        base = _base(stem)
-        name = base if stem not in images and base in images else stem
-        assert name is not None
+        name = stem if stem in images else image_of(stem) or stem
         other = found.setdefault(name, path)
         if other is not path:
             raise ValueError(f"{other} and {path.name} are both masks of {name}: expected one")
@@ -135,17 +146,18 @@ def _split_side_by_side(files: Sequence[Path]) -> tuple[Files, Files]:
     """
     images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     masks = [p for p in files if p.suffix.lower() == ".npy"]
-    stems = [stem_of(p) for p in images]
+    stems = Counter(stem_of(p) for p in images)
+    image_of = _finder(stems)
     for path in list(images):
-        if _base(stem_of(path)) in stems:
+        if image_of(stem_of(path)):
             if path.suffix.lower() not in MASK_SUFFIXES:
                 raise ValueError(f"mask {path} {LOSSY}")
             images.remove(path)
             masks.append(path)
-    with_mask = {stem_of(p) for p in masks} | {_base(stem_of(p)) for p in masks}
+    with_mask = {stem_of(p) for p in masks} | {image_of(stem_of(p)) for p in masks}
     for path in list(images):
         stem = stem_of(path)
-        if path.suffix.lower() == ".png" and stem not in with_mask and stems.count(stem) == 2:
+        if path.suffix.lower() == ".png" and stem not in with_mask and stems[stem] == 2:
             images.remove(path)
             masks.append(path)
     return by_stem(images), by_stem(sorted(masks))

@@ -4,6 +4,7 @@ from factory_core.images.decoding import check_image, load_image, read_image, to
 from factory_core.images.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
+    counted,
     find_images,
     left_out,
     list_files,
@@ -32,6 +33,7 @@ __all__ = [
     "Size",
     "Traits",
     "check_image",
+    "counted",
     "decode_file",
     "decode_mask",
     "find_images",

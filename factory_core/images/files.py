@@ -91,17 +91,21 @@ def left_out(
         )
         if others:
             kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(5))
-            number = others.total()
-            files = "file of another kind was" if number == 1 else "files of other kinds were"
-            lines.append(f"{number} {files} left out in {folder} ({kinds})")
+            files = counted(others.total(), "file")
+            lines.append(f"{files} of other kinds left out in {folder} ({kinds})")
         below, first = _images_below(folder)
         if below:
             lines.append(
-                f"the subfolders of {folder} hold {below} image{'s' * (below > 1)} that were left "
-                f"out, such as {first}: move them into one folder (`predict` takes patterns such "
-                f"as '{folder}/**/*')"
+                f"the subfolders of {folder} hold {counted(below, 'image')}, left out, such as "
+                f"{first}: move them into one folder (`predict` takes patterns such as "
+                f"'{folder}/**/*')"
             )
     return tuple(lines)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _images_below(folder: Path) -> tuple[int, Path | None]:

@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from factory_core.images.files import counted
+
 # What the accepted suffixes stand for, and AVIF, which browsers save as .jpg. None of them starts
 # another program, as Pillow's reader of PostScript does.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF")
@@ -96,7 +98,7 @@ def image_notes(paths: Sequence[Path]) -> tuple[str, ...]:
         notes.append(f"{turned} turned upright by their EXIF tag (masks are expected upright)")
     if alpha:
         notes.append(f"{alpha} with an alpha channel (transparent pixels become white)")
-    return (f"{len(found)} images: {', '.join(notes)}",) if notes else ()
+    return (f"{counted(len(found), 'image')}: {', '.join(notes)}",) if notes else ()
 
 
 def _is_page(image: Image.Image, index: int) -> bool:

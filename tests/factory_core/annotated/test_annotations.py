@@ -176,7 +176,7 @@ def test_unpaired_files(tmp_path):
 
 def test_unpaired_side_by_side(tmp_path):
     image(tmp_path / "a.png")
-    refused(tmp_path, r"a\.png has no mask: expected .*a\.png or \.npy")
+    refused(tmp_path, r"a\.png has no mask: expected .*a\.npy or a_mask\.png beside it, or folders")
 
 
 def test_a_lossy_mask(tmp_path):
