@@ -143,18 +143,19 @@ def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
     They are read as `factory_core.images` reads files. Raises OSError, ValueError or SyntaxError if
     the picture is damaged or incomplete, or is refused there.
     """
-    is_plain = not any(chunk in encoded for chunk in SPECIAL_CHUNKS)
-    if encoded.startswith(b"\x89PNG") and len(encoded) > 24 and is_plain:
+    if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
         width, height = struct.unpack(">II", encoded[16:24])
         # Four times as fast as Pillow. It rejects everything that is damaged or not exactly the
         # requested format with eight bits per channel; Pillow then converts, or explains the error.
         try:
-            if rgb:
-                return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "rgb")
-            return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "mono")[..., 0]
+            if not any(chunk in encoded for chunk in SPECIAL_CHUNKS):
+                if rgb:
+                    return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "rgb")
+                return kornia_rs.io.decode_image_png_u8(encoded, (height, width), "mono")[..., 0]
         except Exception:  # kornia_rs raises no narrower type
-            # Checks the checksums: Pillow decodes some damaged pictures without an error.
-            Image.open(io.BytesIO(encoded)).verify()
+            pass
+        # Checks the checksums: Pillow decodes some damaged pictures without an error.
+        Image.open(io.BytesIO(encoded)).verify()
     picture = Image.open(io.BytesIO(encoded))
     return np.array(to_rgb(picture)) if rgb else decode_mask(picture).ids
 

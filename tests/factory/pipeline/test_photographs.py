@@ -29,11 +29,19 @@ def test_unreadable_images_are_counted_and_the_first_named(photos: Path) -> None
     (photos / "0.png").write_bytes(b"")
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
     (photos / "5.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"3 of the 10 images in .* \(0\.png, 3\.png, 5\.jpg\)"):
+    with pytest.raises(
+        ValueError, match=r"3 of the 10 images in .* \(0\.png, 3\.png, 5\.jpg\).*: it is"
+    ):
         list_photographs(photos)
     for i in range(9):
         (photos / f"{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): repair"):
+    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): fix"):
+        list_photographs(photos)
+
+
+def test_a_sound_slide_that_is_too_large(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 16 // 2 - 1)
+    with pytest.raises(ValueError, match=r"9 of the 9 .*/0\.png: it is larger than .* megapixels"):
         list_photographs(photos)
 
 

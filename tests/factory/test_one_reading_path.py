@@ -1,0 +1,171 @@
+"""The same file gives the same pixels in every command."""
+
+from __future__ import annotations
+
+import ast
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from factory.commands.train_deeplab.job import labeled_images
+from factory.pipeline.photographs import list_photographs
+from factory_core.annotated.annotations import ImageFolder, read_annotations
+from factory_core.dataset import read_samples
+from tests.stand_ins import Tiny, TinyModels
+from train_seg.data.samples import decode_picture
+
+ROOT = Path(__file__).parents[2]
+SIZE = (16, 16)
+# These read only what the product wrote itself, and members of shards.
+OTHER_READERS = {
+    "factory/annotation/preview.py",
+    "factory/pipeline/verify.py",
+    "factory/reports/preview.py",
+    "factory_core/dataset/sample.py",
+    "factory_core/images/decoding.py",
+    "factory_core/images/opening.py",
+    "train_seg/data/samples.py",
+}
+
+Picture = tuple[str, dict]  # suffix, arguments of Pillow's save
+
+
+def pictures() -> dict[str, tuple[Image.Image, Picture]]:
+    """Every odd kind of file that is read, of 16 x 16 pixels, without symmetries."""
+    rng = np.random.default_rng(0)
+    grey = Image.fromarray(rng.integers(0, 200, SIZE, np.uint8))
+    rgb = Image.fromarray(rng.integers(0, 256, (*SIZE, 3), np.uint8))
+    rgba = Image.fromarray(rng.integers(0, 256, (*SIZE, 4), np.uint8))
+    wide = Image.fromarray(np.array(grey, np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned: dict = {"exif": exif}
+    return {
+        "grey": (grey, (".png", {})),
+        "one_bit": (grey.convert("1"), (".png", {})),
+        "grey_alpha": (rgba.convert("LA"), (".png", {})),
+        "palette": (rgb.convert("P"), (".png", {})),
+        "palette_hole": (rgb.convert("P"), (".png", {"transparency": 3})),
+        "alpha": (rgba, (".png", {})),
+        "alpha_webp": (rgba, (".webp", {"lossless": True})),
+        "colour_hole": (rgb, (".png", {"transparency": rgb.getpixel((3, 5))})),
+        "single_frame": (grey, (".gif", {})),
+        "turned_jpeg": (rgb, (".jpg", turned)),
+        "turned_jfif": (grey, (".jfif", {"format": "JPEG", **turned})),
+        "turned_png": (rgb, (".png", turned)),
+        "turned_grey": (grey, (".tif", turned)),
+        "turned_lzw": (grey, (".tiff", {"compression": "tiff_lzw", **turned})),
+        "cmyk": (rgb.convert("CMYK"), (".jpe", {"format": "JPEG"})),
+        "small_values": (wide, (".png", {})),
+        "small_floats": (grey.convert("F"), (".tif", {})),
+        "wrong_name": (rgb, (".bmp", {"format": "PNG"})),
+    }
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, (picture, (suffix, how)) in pictures().items():
+        picture.save(folder / f"{name}{suffix}", **how)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/labeler.json").write_text('{"classes": ["dark", "bright"]}')
+    (tmp_path / "tiny.yaml").write_text(
+        f"name: tiny\ngenerator: {{weights: {tmp_path / 'weights'}, batch_size: 3}}\n"
+        f"labeler: {{weights: {tmp_path / 'weights'}}}\n"
+        "dataset: {shard_size: 8, samples_per_shard: 7, drop_fraction: 0}\n"
+    )
+    return Tiny(tmp_path, TinyModels())
+
+
+def test_every_command_reads_the_same_pixels(
+    photos: Path, tiny: Tiny, tiny_segmenter: Callable, factory: Callable
+) -> None:
+    generator = ImageFolder(photos, SIZE)  # train-generator, and generate --real
+    names = [path.stem for path in generator.paths]
+    read = {path.stem: generator[i] for i, path in enumerate(generator.paths)}
+    assert sorted(names) == sorted(pictures())
+
+    def equal(found: dict[str, np.ndarray]) -> None:
+        assert sorted(found) == sorted(read)
+        for name, image in found.items():
+            assert np.array_equal(image, read[name]), name
+
+    # label
+    tiny.label(photos, photos.parent / "data")
+    samples = list(read_samples(photos.parent / "data"))
+    equal({Path(sample.meta["source"]).stem: sample.image for sample in samples})
+    assert len(list_photographs(photos)) == len(names)
+
+    # train-labeler, evaluate, train-deeplab
+    annotated = photos.parent / "annotated"
+    shutil.copytree(photos, annotated / "images")
+    (annotated / "masks").mkdir()
+    for name in names:
+        np.save(annotated / "masks" / f"{name}.npy", np.eye(16, dtype=np.uint8))
+    found = read_annotations(annotated, SIZE)
+    equal({name: image.numpy() for name, image in zip(found.stems, found.images, strict=True)})
+    notes: list[str] = []
+    images = labeled_images(annotated, SIZE, None, notes.extend).images
+    equal({name: image.numpy() for name, image in zip(found.stems, images, strict=True)})
+    assert notes == list(found.notes)
+    assert "5 turned upright by their EXIF tag" in notes[0]
+    assert "5 with an alpha channel" in notes[0]
+
+    # predict: the class of every pixel is black, and black is not drawn over the image
+    segmenter = tiny_segmenter(["dark", "bright"], SIZE)
+    head = segmenter.network.net.segmentation_head[0]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([1.0, 0.0]))
+    segmenter.save(photos.parent / "model")
+    out = photos.parent / "out"
+    result = factory(
+        *("predict", "--model", photos.parent / "model", "--images", photos, "--out", out)
+    )
+    assert result.code == 0, result.err
+    shown = {path.stem: np.asarray(Image.open(path)) for path in (out / "overlays").iterdir()}
+    equal({name: image.transpose(2, 0, 1) for name, image in shown.items()})
+
+    # train-deeplab on shards of other programs
+    files = {path.stem: path.read_bytes() for path in generator.paths}
+    equal({name: decode_picture(data, True).transpose(2, 0, 1) for name, data in files.items()})
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_every_command_refuses_the_same_files(photos: Path, tiny: Tiny, mode: str) -> None:
+    values = np.full(SIZE, 4000, np.uint16 if mode == "I;16" else np.float32)
+    for path in photos.iterdir():
+        path.unlink()
+    Image.fromarray(values).save(photos / "a.tif")
+    buffer = io.BytesIO((photos / "a.tif").read_bytes())
+    for read in (
+        lambda: ImageFolder(photos, SIZE)[0],
+        lambda: tiny.label(photos, photos.parent / "data"),
+        lambda: decode_picture(buffer.getvalue(), rgb=True),
+    ):
+        with pytest.raises(ValueError, match=r"more than 8 bits per channel \(values from 4000"):
+            read()
+
+
+def test_no_other_module_opens_images() -> None:
+    found = set()
+    for package in ("factory", "factory_core", "generators", "labelers", "train_seg"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                    ("Image.open", ".imread", ".read_image", ".decode_image", ".decode_jpeg")
+                ):
+                    found.add(str(path.relative_to(ROOT)))
+    assert found == OTHER_READERS
