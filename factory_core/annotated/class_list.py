@@ -80,10 +80,20 @@ def _read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())  # of UTF-8 and UTF-16, with or without a BOM
+        # UTF-8 or UTF-16, with or without a BOM
+        content = json.loads(path.read_bytes(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     return content if isinstance(content, dict) else {}
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; raises ValueError for a key that occurs twice."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"found {next(k for k in keys if keys.count(k) > 1)!r} twice")
+    return content
 
 
 def _check_names(path: Path, content: dict[str, Any], expected: Sequence[str] | None) -> list[str]:

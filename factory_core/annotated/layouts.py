@@ -12,6 +12,7 @@ Only names are read here, so `folder[:20]`, the first 20 images, is quick in a l
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -73,4 +74,5 @@ def _select(items: list[Item], selection: str) -> list[Item]:
     if match := re.fullmatch(r"(-?\d+)?:(-?\d+)?", selection):
         start, stop = (None if end is None else int(end) for end in match.groups())
         return items[start:stop]
-    return [item for item in items if fnmatchcase(item.name, selection)]
+    pattern = unicodedata.normalize("NFC", selection)  # as the names are
+    return [item for item in items if fnmatchcase(item.name, pattern)]

@@ -14,6 +14,7 @@ import numpy as np
 
 from factory_core.images import IGNORE, Colour, Palette
 
+MANY = 32  # different values in a mask that look like shades, not ids
 SHOWN = 6  # names or ids in a note
 SHRUNK = 0.8  # of its share of pixels: a class that resizing leaves less of is named
 
@@ -72,6 +73,13 @@ def check_meaning(folder: Path, files: Sequence[MaskFile], names: Sequence[str] 
     for file in files:
         found = max((v for v in _values([file]) if v != IGNORE), default=0)
         if names is not None and found >= len(names):
+            values = _values([file])
+            if len(values) > max(MANY, 2 * len(names)):
+                raise ValueError(
+                    f"{file.path} holds {len(values)} different values up to {found}, but there "
+                    f"are {len(names)} classes: was it smoothed, compressed with loss, or is it a "
+                    "photograph? Save class ids losslessly"
+                )
             raise ValueError(
                 f"{file.path} has class id {found}, but there are {len(names)} classes "
                 f"(0 to {len(names) - 1}): add its name to classes.json or correct the mask; if 0 "
@@ -91,11 +99,11 @@ def notes_on_masks(
     notes = []
     if absent and named:
         notes.append(f"no mask has a pixel of {_listed([names[i] for i in absent])}")
-    elif absent:
+    elif absent or len(names) > MANY:
         found = [v for v in _values(files) if v != IGNORE]
         notes.append(
-            f"the ids in the masks have gaps ({_listed(found)}): are they class ids, or grey "
-            "levels? Name the classes in classes.json"
+            f"the masks hold {len(found)} different ids ({_listed(found)}): are they class ids, or "
+            "grey levels? Name the classes in classes.json"
         )
     notes += _contradictions([file for file in files if file.stored])
     binary = [file for file in files if file.stored and _values([file]) == [0, IGNORE]]

@@ -99,7 +99,7 @@ def ade20k(folder: Path, classes: Sequence[str] | None) -> Layout:
 
 def _ade_categories(path: Path) -> list[list[str]]:
     """Synonyms of each category, the usual name first, in order of the masks' ids from 1."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]
     categories = [
         [name.strip() for name in line.split("\t")[-1].split(",")] for line in lines if line.strip()
     ]
@@ -125,7 +125,7 @@ def _ade_items(folder: Path) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: it comes with ADE20K's scene parsing data")
     items = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
         match = re.fullmatch(r"\s*(ADE_(train|val)_\d+)\s+(\S+)\s*", line)
         if match is None:
             raise ValueError(f"{path}: found {line!r}, expected 'ADE_train_00000001 bedroom'")

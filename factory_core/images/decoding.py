@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from factory_core.images.opening import decode_file
+from factory_core.images.opening import decode_file, raw_mode
 from factory_core.images.resizing import Size, image_tensor
 
 BITS_PER_SAMPLE = 0x0102  # TIFF
@@ -87,13 +87,6 @@ def has_wide_channels(image: Image.Image) -> bool:
         return True
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     return max(bits) > 8 or ";16" in raw_mode(image)
-
-
-def raw_mode(image: Image.Image) -> str:
-    """How the file of an opened, not yet decoded image stores a pixel, in Pillow's words."""
-    tiles = getattr(image, "tile", [])
-    args = tiles[0].args if tiles else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _wide_values(image: Image.Image) -> np.ndarray | None:

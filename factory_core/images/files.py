@@ -78,7 +78,7 @@ def left_out(
     """A line about the files of each folder that are not read, and one about its subfolders.
 
     `suffixes` are those that are read. Paths that are no folder are skipped; hidden files and
-    companions of images do not count.
+    companions of images do not count. Links to nothing do.
     """
     lines = []
     for folder in (Path(folder) for folder in folders):
@@ -89,6 +89,8 @@ def left_out(
             for path in list_files(folder)
             if path.suffix.lower() not in suffixes and path.name.lower() not in COMPANIONS
         )
+        others["broken link"] = sum(p.is_symlink() and not p.exists() for p in folder.iterdir())
+        others += Counter()  # without zeros
         if others:
             kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(5))
             files = counted(others.total(), "file")

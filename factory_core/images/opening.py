@@ -6,6 +6,8 @@ and then reads the rows of one that is turned by its orientation tag with the wr
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +22,13 @@ from factory_core.images.files import counted
 # another program, as Pillow's reader of PostScript does.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF")
 ORIENTATION = 0x0112  # EXIF; 1 is upright
-SUBFILE_TYPE = 0x00FE  # TIFF: 1 marks a smaller copy, 4 a transparency mask
+# Tags of TIFF. SUBFILE_TYPE 1 marks a smaller copy, 4 a transparency mask.
+SUBFILE_TYPE, DESCRIPTION, DEPTH = 0x00FE, 0x010E, 0x80E5
 THREADS = 8  # they wait for the disk
+RARE = (
+    "of a rare kind (such as 64-bit floats, colour in floats, or more than four channels): save it "
+    "as 8-bit RGB or grey"
+)
 MAGIC = (
     (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
     (0, b"<!DOCTYPE", "a web page"),
@@ -29,8 +36,8 @@ MAGIC = (
     (0, b"%PDF", "a PDF"),
     (4, b"ftyphei", "HEIC: convert it to JPEG or PNG"),
     (128, b"DICM", "DICOM: convert it to PNG"),
-    (0, b"II*\0", "a TIFF of a rare kind, such as colour in floats: save it as 8-bit RGB"),
-    (0, b"MM\0*", "a TIFF of a rare kind, such as colour in floats: save it as 8-bit RGB"),
+    (0, b"II*\0", f"a TIFF {RARE}"),
+    (0, b"MM\0*", f"a TIFF {RARE}"),
 )
 
 # Sizes are checked below, and metadata that Pillow doubts does not change the pixels.
@@ -43,8 +50,9 @@ T = TypeVar("T")
 class Traits(NamedTuple):
     """What the header of an image file says."""
 
-    turned: bool  # EXIF asks for a turn or a reflection
-    alpha: bool
+    turned: bool = False  # EXIF asks for a turn or a reflection
+    alpha: bool = False
+    spare: bool = False  # a TIFF with a channel beside grey or RGB that is not alpha
 
 
 def decode_file(path: Path, decode: Callable[[Image.Image], T]) -> T:
@@ -67,8 +75,8 @@ def check_one_page(image: Image.Image) -> None:
     pages = 1
     if image.format != "MPO":  # a phone's photograph
         pages = getattr(image, "n_frames", 1)
-    if image.format == "TIFF" and pages > 1:
-        pages = 1 + sum(_is_page(image, i) for i in range(1, pages))
+    if image.format == "TIFF":
+        pages = max(1 + sum(_is_page(image, i) for i in range(1, pages)), _planes(image))
         image.seek(0)
     if pages > 1:
         raise ValueError(f"it holds {pages} pages, expected one image: save each as a file")
@@ -80,9 +88,10 @@ def traits(path: Path) -> Traits:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             # PNG's own getexif decodes the whole image first.
             turned = Image.Image.getexif(image).get(ORIENTATION, 1) in range(2, 9)
-            return Traits(turned, image.has_transparency_data)
+            spare = image.format == "TIFF" and "X" in raw_mode(image)
+            return Traits(turned, image.has_transparency_data, spare)
     except Exception:  # as in `decode_file`
-        return Traits(turned=False, alpha=False)
+        return Traits()
 
 
 def image_notes(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -92,13 +101,22 @@ def image_notes(paths: Sequence[Path]) -> tuple[str, ...]:
     """
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(traits, paths))
-    turned, alpha = sum(t.turned for t in found), sum(t.alpha for t in found)
+    turned, alpha, spare = (sum(column) for column in zip(*found, strict=True))
     notes = []
     if turned:
         notes.append(f"{turned} turned upright by their EXIF tag (masks are expected upright)")
     if alpha:
         notes.append(f"{alpha} with an alpha channel (transparent pixels become white)")
+    if spare:
+        notes.append(f"{spare} with a channel beside grey or RGB, which is left out")
     return (f"{counted(len(found), 'image')}: {', '.join(notes)}",) if notes else ()
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the file of an opened, not yet decoded image stores a pixel, in Pillow's words."""
+    tiles = getattr(image, "tile", [])
+    args = tiles[0].args if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _is_page(image: Image.Image, index: int) -> bool:
@@ -108,6 +126,18 @@ def _is_page(image: Image.Image, index: int) -> bool:
         return True
     kind = image.tag_v2.get(SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
     return not kind & 0b101
+
+
+def _planes(image: Image.Image) -> int:
+    """Planes that a single page of a TIFF announces: a volume, or a stack of ImageJ or tifffile."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    description = str(tags.get(DESCRIPTION, ""))
+    if match := re.match(r"ImageJ=(?s:.*)^images=(\d{1,9})", description, re.MULTILINE):
+        return int(match[1])
+    if match := re.match(r'\{"shape": \[([\d, ]{1,99})\]', description):
+        values = math.prod(int(side) for side in match[1].split(",") if side.strip())
+        return values // (image.width * image.height * len(image.getbands()))
+    return int(tags.get(DEPTH, 1))
 
 
 def _reason(path: Path, error: Exception) -> str:

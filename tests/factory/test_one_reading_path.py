@@ -119,9 +119,9 @@ def test_every_command_reads_the_same_pixels(
     notes: list[str] = []
     images = labeled_images(annotated, SIZE, None, notes.extend).images
     equal({name: image.numpy() for name, image in zip(found.stems, images, strict=True)})
-    assert notes == list(found.notes)
-    assert "5 turned upright by their EXIF tag" in notes[0]
-    assert "5 with an alpha channel" in notes[0]
+    assert notes == [f"{len(names)} annotated images in {annotated}", *found.notes]
+    assert "5 turned upright by their EXIF tag" in notes[1]
+    assert "5 with an alpha channel" in notes[1]
 
     # predict: the class of every pixel is black, and black is not drawn over the image
     segmenter = tiny_segmenter(["dark", "bright"], SIZE)

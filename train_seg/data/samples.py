@@ -169,7 +169,8 @@ def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
         raise sample.damaged("member missing", found)
     try:
         return torch.from_numpy(decode_picture(sample.members[name], rgb))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
+    # Pillow raises all of them.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         found = f"{name} cannot be decoded ({error})"
         raise sample.damaged("picture damaged", found) from None
 

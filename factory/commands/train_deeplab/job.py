@@ -101,10 +101,12 @@ def labeled_images(
     the notes on the folder.
     """
     from factory_core.annotated.annotations import annotated_size, read_annotations
+    from factory_core.images import counted
     from train_seg.data.training_data import LabeledImages
 
     annotations = read_annotations(folder, size or annotated_size(folder), classes)
-    report(annotations.notes)
+    count = counted(len(annotations.stems), "annotated image")
+    report([f"{count} in {folder}", *annotations.notes])
     return LabeledImages(
         annotations.images,
         annotations.masks,

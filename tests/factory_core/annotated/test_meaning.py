@@ -13,6 +13,7 @@ from PIL import Image
 
 from factory_core.annotated.annotations import Annotations, read_annotations
 
+TWICE = b'{"classes": ["a"], "classes": ["b"]}'
 BLACK_AND_WHITE = [[0, 0, 0], [255, 255, 255]]
 NAMES = ["background", "cell", "nucleus"]
 
@@ -100,8 +101,20 @@ def test_a_class_without_pixels_is_named(tmp_path):
 
 def test_gaps_are_doubted(tmp_path):
     found = read_annotations(annotated(tmp_path, row(0, 127, 254)))
-    assert "have gaps (0, 127, 254): are they class ids, or grey levels?" in only_note(found)
+    assert "hold 3 different ids (0, 127, 254): are they class ids, or grey levels?" in only_note(
+        found
+    )
     assert read_annotations(annotated(tmp_path / "b", row(0, 1, 2))).notes == ()
+
+
+def test_shades_are_no_ids(tmp_path):
+    """A mask that was saved with loss, or a photograph in its place."""
+    shades = np.arange(120, dtype=np.uint8)[None]
+    refused(annotated(tmp_path, shades, classes=NAMES), r"m0\.png holds 120 different values up to")
+    (tmp_path / "classes.json").unlink()
+    assert only_note(read_annotations(tmp_path)).startswith(
+        "the masks hold 120 different ids (0, 1"
+    )
 
 
 # --- palette files that contradict each other ------------------------------------------------
@@ -175,7 +188,15 @@ def test_encodings_of_windows(tmp_path, encoding):
     assert read_annotations(folder).classes == ["Grund", "Kern é"]
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe\x00", b'{"classes": [\xe9]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b'{"classes": [\xe9]}',
+        b'{"classes": ["a"], "classes": ["b"]}',
+    ],
+)
 def test_class_lists_that_are_no_json(tmp_path, content):
     folder = annotated(tmp_path, row(0, 1))
     (folder / "classes.json").write_bytes(content)

@@ -168,6 +168,24 @@ def test_one_image_per_file(tmp_path):
     assert np.array_equal(pixels(tmp_path / "one.gif")[..., 0], LEVELS)
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {270: "ImageJ=1.54f\nimages=5\nslices=5\n"},
+        {270: '{"shape": [5, 6, 8]}'},
+        {0x80E5: 5},  # the depth of a volume
+    ],
+)
+def test_stacks_in_one_page(tmp_path, tags):
+    """Large stacks of ImageJ and volumes have a single page, whose first plane would be read."""
+    picture = Image.fromarray(LEVELS)
+    picture.save(tmp_path / "a.tif", tiffinfo=tags)
+    with pytest.raises(ValueError, match="it holds 5 pages"):
+        read_image(tmp_path / "a.tif")
+    picture.save(tmp_path / "a.tif", tiffinfo={270: '{"shape": [6, 8]}'})
+    assert np.array_equal(pixels(tmp_path / "a.tif")[..., 0], LEVELS)
+
+
 def test_previews_are_no_pages(tmp_path):
     """A photograph with a preview, as phones write it, and a TIFF with a smaller copy."""
     photo, small = Image.fromarray(LEVELS).convert("RGB"), Image.new("RGB", (4, 3))

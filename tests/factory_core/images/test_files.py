@@ -61,11 +61,12 @@ def test_jpegs_and_gifs_by_their_other_names() -> None:
 
 @pytest.mark.usefixtures("photos")
 def test_files_of_other_kinds_are_counted() -> None:
-    touch(
-        "day/a.dcm", "day/b.DCM", "day/README", "day/classes.json", "day/.hidden", "day/Thumbs.db"
-    )
+    touch("day/a.dcm", "day/b.DCM", "day/README")
+    touch("day/classes.json", "day/Thumbs.db", "day/.hidden")  # these go with images
+    Path("day/c.png").symlink_to("nowhere.png")
     [line] = left_out(["day", "day/0.png", "lost"])
-    assert line == "4 files of other kinds left out in day (2 .dcm, 1 no suffix, 1 .txt)"
+    kinds = "2 .dcm, 1 no suffix, 1 .txt, 1 broken link"
+    assert line == f"5 files of other kinds left out in day ({kinds})"
 
 
 @pytest.mark.usefixtures("photos")
