@@ -93,12 +93,12 @@ def label(
     from factory.pipeline.job import Job
     from factory.recipe import choose_recipe, resolve
     from factory.terminal.notes import print_notes
-    from factory_core.annotated.annotations import ImageFolder
+    from factory_core.images import folder_notes
 
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
     resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))
     job = Job.labeling(resolved, images, out, device=device, keep_candidates=keep_candidates)
-    print_notes(console, ImageFolder(images).notes)
+    print_notes(console, folder_notes(images))
     run_shown(job, made_by, console)
 
 

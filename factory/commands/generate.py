@@ -23,10 +23,10 @@ FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at mo
 
 def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
     """Make the dataset; with `real` images, measure how far it is from them."""
-    from factory_core.annotated.annotations import ImageFolder
+    from factory_core.images import folder_notes
 
     if real is not None:  # checked before hours are spent
-        print_notes(console, ImageFolder(real).notes)
+        print_notes(console, folder_notes(real))
     run_shown(job, executor, console)
     if real is not None:
         check_fidelity(job, real, console)

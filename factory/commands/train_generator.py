@@ -44,6 +44,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     """
     from factory.terminal.training_progress import TrainingProgress
     from factory_core.annotated.annotations import ImageFolder
+    from factory_core.images import folder_notes
 
     settings, train = _training_of(job.kind)
     quiet_libraries()
@@ -52,7 +53,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     size = config.image_size
     dataset = ImageFolder(job.images, (size, size))
     console.print(f"{len(dataset)} images from {job.images}, resized to {size} x {size}")
-    print_notes(console, dataset.notes)
+    print_notes(console, folder_notes(job.images))
     train(
         dataset,
         job.out,

@@ -26,7 +26,6 @@ from factory_core.images import (
     Size,
     image_notes,
     image_tensor,
-    left_out,
     list_images,
     load_image,
     mask_tensor,
@@ -70,7 +69,6 @@ class ImageFolder(Dataset[torch.Tensor]):
     """The images of a folder as uint8 `[3, H, W]`, read on demand and resized to `size`."""
 
     def __init__(self, folder: str | Path, size: Size | None = None):
-        self.folder = folder
         self.paths = list_images(folder)
         self.size = size
 
@@ -79,11 +77,6 @@ class ImageFolder(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index], self.size)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines for the user: what was left out, and how images are read. Reads all headers."""
-        return left_out([self.folder]) + image_notes(self.paths)
 
 
 def annotated_size(folder: str | Path) -> Size:

@@ -20,7 +20,7 @@ from factory_core.images.masks import (
     load_mask,
     read_mask,
 )
-from factory_core.images.opening import Traits, decode_file, image_notes, traits
+from factory_core.images.opening import Traits, decode_file, folder_notes, image_notes, traits
 from factory_core.images.resizing import Size, image_tensor, mask_tensor, wxh
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "decode_file",
     "decode_mask",
     "find_images",
+    "folder_notes",
     "image_notes",
     "image_tensor",
     "left_out",

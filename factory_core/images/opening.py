@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from factory_core.images.files import counted
+from factory_core.images.files import counted, left_out, list_images
 
 # What the accepted suffixes stand for, and AVIF, which browsers save as .jpg. None of them starts
 # another program, as Pillow's reader of PostScript does.
@@ -110,6 +110,11 @@ def image_notes(paths: Sequence[Path]) -> tuple[str, ...]:
     if spare:
         notes.append(f"{spare} with a channel beside grey or RGB, which is left out")
     return (f"{counted(len(found), 'image')}: {', '.join(notes)}",) if notes else ()
+
+
+def folder_notes(folder: str | Path) -> tuple[str, ...]:
+    """What is left out of a folder, and the `image_notes` on it; raises as `list_images`."""
+    return left_out([folder]) + image_notes(list_images(folder))
 
 
 def raw_mode(image: Image.Image) -> str:
