@@ -102,6 +102,9 @@ def _check_names(path: Path, content: dict[str, Any], expected: Sequence[str] | 
         return list(expected)
     if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
         raise ValueError(f'{path}: expected {{"classes": ["name", ...]}}, names in id order')
+    for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ValueError(f"{path}: the name {name!a} holds half a character")
     if len(names) > IGNORE:
         raise ValueError(f"{path} has {len(names)} classes, expected at most {IGNORE}")
     if len(set(names)) != len(names):

@@ -139,6 +139,7 @@ def test_class_names(tmp_path):
         ('{"classes": ["a"], "palette": [[0, 0, 256]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a"], "palette": [[0], [1, 2]]}', 'expected "palette" as 1 colours'),
         ('{"classes": ["a", "b", "a"]}', "lists the class 'a' more than once"),
+        (r'{"classes": ["a\ud800"]}', "holds half a character"),
         (json.dumps({"classes": ["c"] * 256}), "has 256 classes, expected at most 255"),
     ],
 )
