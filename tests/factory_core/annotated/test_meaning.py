@@ -1,4 +1,4 @@
-"""Numbers that are no class ids: the whole folder shows it, and the user is told."""
+"""Numbers that are no class ids: the whole folder shows it, and the user reads it."""
 
 from __future__ import annotations
 
