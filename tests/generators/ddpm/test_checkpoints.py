@@ -41,7 +41,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def test_flags_are_read_from_the_file() -> None:
-    _, net, settings = load_checkpoint(GOLDEN_FILE, channels_per_head=CHANNELS_PER_HEAD)
+    _, net, settings, _ = load_checkpoint(GOLDEN_FILE, channels_per_head=CHANNELS_PER_HEAD)
     flags = json.loads((GOLDEN / "flags.json").read_text())["flags"]
     assert settings.image_size == flags["image_size"]
     assert net.time_channels == flags["num_channels"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from generators.files.inert import PersistentObject
 from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.pickles import network_config, read_generator
 from generators.stylegan2.resample import fir_filter
-from generators.stylegan2.unpickling import PersistentObject
 
 CONDITIONAL = "net_c_cond3_map2_r32"
 

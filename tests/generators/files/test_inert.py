@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from generators.stylegan2 import unpickling
-from generators.stylegan2.unpickling import StoredTensor, materialise, read_pickle
+from generators.files import inert
+from generators.files.inert import StoredTensor, materialise, read_pickle
 
 
 def storage_blob(tensor: torch.Tensor) -> bytes:
@@ -56,7 +56,7 @@ def stack_global(module: str, name: str) -> bytes:
 
 
 def test_the_list_of_names_is_exactly_what_such_pickles_use() -> None:
-    assert sorted(".".join(name) for name in unpickling.GLOBALS) == [
+    assert sorted(".".join(name) for name in inert.GLOBALS) == [
         "builtins.set",
         "collections.OrderedDict",
         "dnnlib.util.EasyDict",
@@ -111,13 +111,13 @@ def test_opcodes_that_such_pickles_do_not_use(opcode: str, stream: bytes) -> Non
     assert f"the opcode {opcode}," in refused(stream)
 
 
-@pytest.mark.parametrize("name", sorted(unpickling.GLOBALS))
+@pytest.mark.parametrize("name", sorted(inert.GLOBALS))
 def test_the_functions_behind_names_cannot_be_altered(name: tuple[str, str]) -> None:
     for state in ({"function": 1, "__setstate__": 1}, (None, {"function": 1, "__call__": 2})):
         content = proto4(stack_global(*name) + pickle.dumps(state, 4)[2:-1] + b"b")
-        before = dict(vars(type(unpickling.GLOBALS[name])))
+        before = dict(vars(type(inert.GLOBALS[name])))
         refused(content)
-        assert dict(vars(type(unpickling.GLOBALS[name]))) == before
+        assert dict(vars(type(inert.GLOBALS[name]))) == before
 
 
 class TestDeclaredSizes:

@@ -1,0 +1,52 @@
+"""The state dict of a guided-diffusion network, read from a file of any format that holds one."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from generators.ddpm.wrappers import Found, find_state
+from generators.files.modules import plain
+from generators.files.survey import ZIP_HEAD, survey
+from generators.files.torch_file import TorchFile
+from generators.files.unsupported import describe
+
+
+def read_state(path: Path) -> Found:
+    """The network's tensors in a file of PyTorch or safetensors; code in it is never run.
+
+    Tensors of a plain file stay mapped to it.
+
+    Raises ValueError in one line, without the path, if there are none or if the file is damaged or
+    of a known, unsupported kind.
+    """
+    try:
+        found = find_state(_read(path))
+    except ValueError as error:
+        raise ValueError(describe(path) or str(error)) from error
+    if not found.recognised and (what := describe(path)):
+        raise ValueError(what)
+    return found
+
+
+def _read(path: Path) -> object:
+    """The content of the file: nested dictionaries and lists, with tensors."""
+    if survey(path).form == "safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"damaged ({error}): download or copy it again") from error
+    with open(path, "rb") as file:
+        mappable = file.read(len(ZIP_HEAD)) == ZIP_HEAD  # the format since PyTorch 1.6
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of other protocols: read below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except pickle.UnpicklingError:  # it holds objects
+        return plain(TorchFile(path))
+    except Exception as error:  # zip, end-of-file and runtime errors
+        raise ValueError("damaged, or not a PyTorch file: expected a state dict") from error

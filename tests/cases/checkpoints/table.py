@@ -1,0 +1,34 @@
+"""All cases, and the table of them in the documentation.
+
+`python -m tests.cases.checkpoints.table` writes it into `docs/checkpoints.md`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cases.checkpoints import guided_diffusion, stylegan2, unsupported
+
+CASES = (*stylegan2.CASES, *guided_diffusion.CASES, *unsupported.CASES)
+DOCUMENT = Path(__file__).parents[3] / "docs" / "checkpoints.md"
+COMMAND = "python -m tests.cases.checkpoints.table"
+START, END = f"<!-- written by `{COMMAND}` -->\n", "<!-- end of the table -->\n"
+
+
+def table() -> str:
+    """The table of all cases, as Markdown."""
+    rows = ["| checkpoint of | file | loads |", "| --- | --- | --- |"]
+    for case in CASES:
+        loads = f"yes{case.says and f': {case.says}'}" if case.loads else f"no: {case.says}"
+        rows.append(f"| {case.project} | {case.file} | {loads} |")
+    return "\n".join(rows) + "\n"
+
+
+def documented(text: str) -> str:
+    """The documentation `text` with the table between its marks."""
+    before, rest = text.split(START)
+    return f"{before}{START}\n{table()}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(documented(DOCUMENT.read_text()))
