@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from generators.ddpm.wrappers import Found, find_state
 from generators.files.modules import plain
 from generators.files.survey import ZIP_HEAD, survey
 from generators.files.torch_file import TorchFile
-from generators.files.unsupported import describe
+from generators.files.unsupported import PIXELS, describe, describe_parts
 
 
 def read_state(path: Path) -> Found:
@@ -29,9 +31,26 @@ def read_state(path: Path) -> Found:
         found = find_state(_read(path))
     except ValueError as error:
         raise ValueError(describe(path) or str(error)) from error
-    if not found.recognised and (what := describe(path)):
+    what = describe_parts(path) if found.recognised else describe(path)
+    if what := what or _different(found.state):
         raise ValueError(what)
     return found
+
+
+def _different(state: Mapping[str, Tensor]) -> str | None:
+    """What a network is whose tensors have guided-diffusion's names, but not their shapes."""
+    qkv, first = state.get("middle_block.1.qkv.weight"), state.get("input_blocks.0.0.weight")
+    if qkv is not None and qkv.ndim == 4:
+        return (
+            "this is a consistency model, or an EDM of that program, which predict images in a "
+            f"different way: {PIXELS}"
+        )
+    if first is not None and first.ndim == 4 and first.shape[1] == 6:
+        return (
+            "this is an upsampler of guided-diffusion, which enlarges images: give the diffusion "
+            "model that makes the small ones"
+        )
+    return None
 
 
 def _read(path: Path) -> object:

@@ -16,6 +16,7 @@ from torch import Tensor
 LANDMARK = "time_embed.0.weight"  # in every guided-diffusion network
 # Names of averaged weights: ema, model_ema, ema_0.9999, params_ema, AveragedModel's counter, ...
 AVERAGED = re.compile(r"(^|[^a-z])(ema|swa)([^a-z]|$)|averag|shadow", re.IGNORECASE)
+ONLINE = re.compile(r"(^|[^a-z])online([^a-z]|$)")  # ema_pytorch's name of the others
 # What wrappers of single layers put into names.
 INSIDE = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
@@ -94,7 +95,7 @@ def _candidates(place: str, mapping: Mapping[str, object]) -> Iterator[Found]:
         state = {name: tensor for name, tensor in own.items() if not _is_buffer(name, tensor)}
         buffers = {name: t for name, t in (tensors | own).items() if _is_buffer(name, t)}
         where = _place(place, prefix)
-        averaged = counted or AVERAGED.search(where) is not None
+        averaged = counted or bool(AVERAGED.search(where) and not ONLINE.search(prefix))
         yield Found(state, where, averaged, buffers)
         yield from _flattened(place, tensors, state, buffers)
 

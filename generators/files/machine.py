@@ -103,15 +103,16 @@ class Machine:
         names: Names,
         max_opcodes: int,
         external: Callable[[Any], Any] | None = None,
-        any_key: bool = False,
+        lenient: bool = False,
     ):
         """`names` are all that a pickle may refer to.
 
         `external` makes an object stored elsewhere of its description (none: refused). With
-        `any_key`, a key that is not text is replaced by a text.
+        `lenient`, a key that is not text is replaced by a text, and attributes of dictionaries are
+        dropped.
         """
         self.names, self.max_opcodes, self.external = names, max_opcodes, external
-        self.any_key = any_key
+        self.lenient = lenient
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each open mark
         self.memo: dict[int, Any] = {}
@@ -182,7 +183,7 @@ class Machine:
         """The key of an entry; numbers and objects could take forever to hash."""
         if type(key) is str:
             return key
-        if not self.any_key:
+        if not self.lenient:
             raise Refused(f"a key that is a {type(key).__name__}")
         return str(key) if type(key) in (int, float) else f"a {type(key).__name__}"
 
@@ -218,7 +219,8 @@ class Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Buildable):
             target.build(state)
-        elif type(target) is not dict or state:  # old versions of Python write an empty state
+        # Old versions of Python write an empty state; that of a state dict is its version.
+        elif type(target) is not dict or (state and not self.lenient):
             raise Refused(f"attributes of a {type(target).__name__}")
 
 

@@ -47,6 +47,7 @@ COMMON = (
     ("pathlib._local", "PosixPath"),
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("types", "SimpleNamespace"),
     ("torch", "Size"),
     ("torch", "device"),
     ("torch.torch_version", "TorchVersion"),
@@ -108,8 +109,8 @@ class TorchFile:
         return guarded(lambda: view(stored, self._storage(blob)))
 
     def _machine(self) -> Machine:
-        any_key = self.names is OBJECTS
-        return Machine(self.names, MAX_OPCODES, external=_external, any_key=any_key)
+        lenient = self.names is OBJECTS
+        return Machine(self.names, MAX_OPCODES, external=_external, lenient=lenient)
 
     def _read_pickle(self) -> Any:
         with (

@@ -84,6 +84,21 @@ class Mark(NamedTuple):
 STYLEGAN2 = "give a StyleGAN2 snapshot"
 # The first that fits is taken. In keys, `@` is the start of a name or of one of its parts.
 # fmt: off
+# These may hold a U-Net with the names of guided-diffusion's, which is of no use without the rest.
+PARTS = (
+    Mark("", (r"@(control_model\.|input_hint_block\.)",), "a ControlNet", LATENT),
+    Mark("", (r"@(cond_stage_model|conditioner\.embedders|text_encoders?)\.",),
+         "a Stable Diffusion checkpoint", LATENT),
+    Mark("", (r"@transformer_blocks\.\d+\.attn2\.to_k",),
+         "a U-Net of Stable Diffusion", LATENT),
+    Mark("", (r"@first_stage_model\.",), "a latent diffusion checkpoint", LATENT),
+    Mark("", (r"@(xf_proj|transformer\.resblocks)\b", r"@input_blocks\."), "a GLIDE network",
+         "text-conditional networks are not supported: give guided-diffusion's"),
+    Mark("", (r"@input_blocks\.\d", r"@out\.\d+\.(positional_embedding|qkv_proj|c_proj)|"
+              r"@out\.0\.weight$(?![\s\S]*output_blocks)"),
+         "a classifier of guided-diffusion",
+         "give the diffusion model: 256x256_diffusion_uncond.pt or lsun_*.pt"),
+)
 MARKS = (
     Mark(r"^dnnlib\.tflib\.", (), "a TensorFlow pickle of StyleGAN",
          "convert it with legacy.py of stylegan2-ada-pytorch: "
@@ -104,20 +119,12 @@ MARKS = (
          "a StyleGAN2 of rosinality/stylegan2-pytorch",
          "give NVIDIA's snapshot (.pkl) that it was converted from, or train one with "
          "`factory train-generator --kind stylegan2`"),
-    Mark("", (r"@(control_model\.|input_hint_block\.)",), "a ControlNet", LATENT),
-    Mark("", (r"@(cond_stage_model|conditioner\.embedders|text_encoders?)\.",),
-         "a Stable Diffusion checkpoint", LATENT),
-    Mark("", (r"@transformer_blocks\.\d+\.attn2\.to_k",),
-         "a U-Net of Stable Diffusion", LATENT),
-    Mark("", (r"@first_stage_model\.",), "a latent diffusion checkpoint", LATENT),
     Mark("", (r"lora_(up|down|A|B)\b",), "LoRA weights", LATENT),
     Mark("", (r"@(encoder\.down\.\d|decoder\.up\.\d|encoder\.down_blocks|decoder\.up_blocks|"
               r"quantize\.embedding|post_quant_conv)",),
          "an autoencoder (VQModel, VAE)", f"it generates nothing by itself: {PIXELS}"),
     Mark("", (r"@(x_embedder|pos_embed)", r"adaLN_modulation"), "a diffusion transformer (DiT)",
          PIXELS),
-    Mark("", (r"@(xf_proj|transformer\.resblocks)\b", r"@input_blocks\."), "a GLIDE network",
-         "text-conditional networks are not supported: give guided-diffusion's"),
     Mark("", (r"@time_mlp\.\d", r"@(downs|ups|mid_block1)\b"),
          "a U-Net of lucidrains' denoising-diffusion-pytorch",
          "train one with `factory train-generator`, or give guided-diffusion's or a diffusers "
@@ -132,10 +139,6 @@ MARKS = (
     Mark("", (r"@(down_blocks|mid_block)\.", r"@(conv_in|time_embedding)\."),
          "the tensors of a diffusers U-Net without its settings",
          "give the folder that holds it and config.json"),
-    Mark("", (r"@input_blocks\.\d", r"@out\.\d+\.(positional_embedding|qkv_proj|c_proj)|"
-              r"@out\.0\.weight$(?![\s\S]*output_blocks)"),
-         "a classifier of guided-diffusion",
-         "give the diffusion model: 256x256_diffusion_uncond.pt or lsun_*.pt"),
     Mark("", (r"^param_groups$(?![\s\S]*\.(weight|bias)$)",), "the state of an optimizer",
          "give the file of the network, such as ema_0.9999_*.pt or model*.pt beside it"),
     Mark("", (r"@(layer1\.0|features\.0|blocks\.0)\.",), "an image classifier or encoder",
@@ -151,13 +154,19 @@ def describe(path: Path) -> str | None:
     if not head:
         return "the file is empty: download or copy it again"
     found = survey(path)
-    named = _by_content(found) or _by_head(path, head, found)
+    named = _by_content(found, PARTS + MARKS) or _by_head(path, head, found)
     return f"this is {named[0]}: {named[1]}" if named else None
 
 
-def _by_content(found: Survey) -> tuple[str, str] | None:
+def describe_parts(path: Path) -> str | None:
+    """`describe` of a file in which there is a U-Net that is of no use without other parts."""
+    named = _by_content(survey(path), PARTS)
+    return f"this is {named[0]}: {named[1]}" if named else None
+
+
+def _by_content(found: Survey, marks: tuple[Mark, ...]) -> tuple[str, str] | None:
     names, words = "\n".join(sorted(found.names)), "\n".join(sorted(found.words))
-    for mark in MARKS:
+    for mark in marks:
         patterns = (word.replace("@", r"(?:^|[./])") for word in mark.words)
         if _found(mark.names, names) and all(_found(p, words) for p in patterns):
             return mark.what, mark.way_out

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -61,18 +62,16 @@ def as_module(bench: Bench) -> Path:
     root = classes["UNetModel"]()
     for name, tensor in torch.load(FILE, weights_only=True).items():
         *parents, last = name.split(".")
-        module = root
+        module: Any = root
         for parent in parents:
             if parent not in module._modules:
                 module.add_module(parent, classes["Part"]())
             module = module._modules[parent]
         module.register_parameter(last, torch.nn.Parameter(tensor))
     path = bench.folder / "module.pt"
-    sys.modules[program.__name__] = program
-    try:
+    package = types.ModuleType("guided_diffusion")
+    with patch.dict(sys.modules, {module.__name__: module for module in (package, program)}):
         torch.save({"model": root, "args": types.SimpleNamespace(lr=1e-4)}, path)
-    finally:
-        del sys.modules[program.__name__]
     return path
 
 
