@@ -186,7 +186,7 @@ def _by_head(path: Path, head: bytes, found: Survey) -> tuple[str, str] | None:
     for signature in SIGNATURES:
         if re.match(signature.pattern, text, re.IGNORECASE):
             return signature.what, signature.way_out
-    if head.isascii() and b"\0" not in head:
+    if head.isascii() and all(c.isprintable() or c.isspace() for c in text):
         return "a text file", GET_PYTORCH
     return None
 
