@@ -19,7 +19,8 @@ from typing import IO, Literal
 
 ZIP_HEAD = b"PK\x03\x04"
 # torch.save before version 1.6 wrote several pickles, of which the first is this number.
-LEGACY_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+HEAD_BYTES = 32
 LEGACY_CONTENT = 3  # the index of the pickle that holds the content
 PICKLE_HEADS = tuple(bytes((0x80, protocol)) for protocol in (2, 3, 4, 5))
 MAX_OPCODES = 1_000_000
@@ -43,15 +44,20 @@ class Survey:
 def survey(path: Path) -> Survey:
     """The survey of a file; it may be of any kind, damaged or hostile."""
     with path.open("rb") as file:
-        head = file.read(len(LEGACY_HEAD))
+        head = file.read(HEAD_BYTES)
         file.seek(0)
         if head.startswith(ZIP_HEAD):
             return _of_zip(path)
         if head.startswith(PICKLE_HEADS):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                legacy = head == LEGACY_HEAD
+                legacy = is_legacy(head)
                 return _of_pickle(content, "torch" if legacy else "pickle", legacy)
         return _of_safetensors(file)
+
+
+def is_legacy(head: bytes) -> bool:
+    """Whether the first bytes of a file are those that torch.save wrote before version 1.6."""
+    return head.startswith(PICKLE_HEADS) and LEGACY_NUMBER in head[:HEAD_BYTES]
 
 
 def pickle_member(archive: zipfile.ZipFile) -> str:

@@ -31,7 +31,7 @@ from generators.files.inert import (
     view,
 )
 from generators.files.machine import ClassName, Inert, InertObject, Machine, Names, Refused
-from generators.files.survey import LEGACY_HEAD, ZIP_HEAD, pickle_member
+from generators.files.survey import HEAD_BYTES, ZIP_HEAD, is_legacy, pickle_member
 
 # Functions that objects in checkpoints are commonly built with; here they only leave a trace.
 COMMON = (
@@ -93,12 +93,12 @@ class TorchFile:
         self.storages: dict[str, Tensor] = {}
         self.size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(len(LEGACY_HEAD))
+            head = file.read(HEAD_BYTES)
         self.in_zip = head.startswith(ZIP_HEAD)
         if self.in_zip:
             read = self._read_zip
         else:
-            read = self._read_legacy if head == LEGACY_HEAD else self._read_pickle
+            read = self._read_legacy if is_legacy(head) else self._read_pickle
         self.value: Any = guarded(read)
 
     def tensor(self, stored: StoredTensor) -> Tensor:
@@ -141,7 +141,9 @@ class TorchFile:
                 raise Refused("a storage of a different format")
             found: dict[str, External] = {}
 
-            def external(description: Any) -> External:
+            def external(description: Any) -> Any:
+                if description[0] == "module":  # a class, with its program
+                    return description[1]
                 storage = _external(description)
                 return found.setdefault(storage.key, storage)
 

@@ -52,10 +52,10 @@ SIGNATURES = (
     Signature(r"(?s)RIFF.{4}WEBP", "a WebP image", GET_PYTORCH),
     Signature(r"(?s).{4}ftyp(avif|heic|heix|mif1)", "an AVIF or HEIC image", GET_PYTORCH),
     Signature(r"%PDF-", "a PDF document", GET_PYTORCH),
+    Signature(r"\x08\x01\x12[\x80-\xff]", "a TensorFlow SavedModel", GET_PYTORCH),
     # A protobuf whose first fields are the version and the program that wrote it.
     Signature(r"(?s)\x08[\x01-\x20](\x12.[ -~]+|:)", "an ONNX graph",
               "give the PyTorch checkpoint that it was exported from"),
-    Signature(r"\x08\x01\x12[\x80-\xff]", "a TensorFlow SavedModel", GET_PYTORCH),
 )
 # fmt: on
 # Members that distinguish zip archives.
@@ -82,6 +82,7 @@ class Mark(NamedTuple):
 
 
 STYLEGAN2 = "give a StyleGAN2 snapshot"
+OTHER_LAYERS = f"its layers differ from StyleGAN2's: {STYLEGAN2}"
 # The first that fits is taken. In keys, `@` is the start of a name or of one of its parts.
 # fmt: off
 # These may hold a U-Net with the names of guided-diffusion's, which is of no use without the rest.
@@ -100,13 +101,14 @@ PARTS = (
          "give the diffusion model: 256x256_diffusion_uncond.pt or lsun_*.pt"),
 )
 MARKS = (
-    Mark(r"^dnnlib\.tflib\.", (), "a TensorFlow pickle of StyleGAN",
+    Mark(r"^(dnnlib\.tflib|tfutil)\.", (), "a TensorFlow pickle of StyleGAN",
          "convert it with legacy.py of stylegan2-ada-pytorch: "
          "python legacy.py --source=IN.pkl --dest=OUT.pkl"),
-    Mark("", (r"^(SuperresGenerator|head_layers|rand_embedding|embed_proj|path_stem)$",),
-         "a StyleGAN-XL network", f"its layers differ from StyleGAN2's: {STYLEGAN2}"),
+    Mark("", (r"^(SuperresGenerator|head_layers|rand_embedding|embed_proj|path_stem|"
+              r"ProjectedDiscriminator)$",),
+         "a StyleGAN-XL or Projected GAN network", OTHER_LAYERS),
     Mark("", (r"^SynthesisInput$|@synthesis\.input\.|@synthesis\.L\d+_\d+_\d+\.",),
-         "a StyleGAN3 network (-t or -r)", f"its layers differ from StyleGAN2's: {STYLEGAN2}"),
+         "a StyleGAN3 network (-t or -r)", OTHER_LAYERS),
     Mark("", (r"^(EDMPrecond|VPPrecond|VEPrecond|iDDPMPrecond)$|@model\.(enc|dec)\.\d+x\d+_",),
          "an EDM network (Karras et al. 2022)", PIXELS),
     Mark("", (r"^Precond$", r"^logvar_channels$|logvar_fourier"),
@@ -123,6 +125,8 @@ MARKS = (
     Mark("", (r"@(encoder\.down\.\d|decoder\.up\.\d|encoder\.down_blocks|decoder\.up_blocks|"
               r"quantize\.embedding|post_quant_conv)",),
          "an autoencoder (VQModel, VAE)", f"it generates nothing by itself: {PIXELS}"),
+    Mark("", (r"@(double_blocks|joint_blocks)\.\d",),
+         "a Flux or Stable Diffusion 3 network", LATENT),
     Mark("", (r"@(x_embedder|pos_embed)", r"adaLN_modulation"), "a diffusion transformer (DiT)",
          PIXELS),
     Mark("", (r"@time_mlp\.\d", r"@(downs|ups|mid_block1)\b"),
@@ -195,6 +199,6 @@ def _of_zip(path: Path) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = "\n".join(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return None  # cut short
     return next((what, way) for pattern, what, way in ZIPS if _found(pattern, members))

@@ -120,7 +120,12 @@ CASES = (
         content("network.pkl", TENSORFLOW),
     ),
     network("StyleGAN3-t, StyleGAN3-r", "this is a StyleGAN3 network", "SynthesisInput", "freqs"),
-    network("StyleGAN-XL", "this is a StyleGAN-XL network", "SuperresGenerator", "head_layers"),
+    network(
+        "StyleGAN-XL",
+        "this is a StyleGAN-XL or Projected GAN network",
+        "SuperresGenerator",
+        "head_layers",
+    ),
     network("EDM", "this is an EDM network", "EDMPrecond", "sigma_data", entry="ema"),
     network("EDM2", "this is an EDM2 network", "Precond", "logvar_channels", entry="ema"),
     network("EG3D", "this is an EG3D network", "TriPlaneGenerator", "renderer"),
