@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.ddpm.wrappers import Found, find_state
+from generators.files.marks import GIVE
 from generators.files.modules import plain
 from generators.files.survey import ZIP_HEAD, survey
 from generators.files.torch_file import TorchFile
-from generators.files.unsupported import PIXELS, describe, describe_parts
+from generators.files.unsupported import describe, describe_parts
 
 
 def read_state(path: Path) -> Found:
@@ -42,8 +43,8 @@ def _different(state: Mapping[str, Tensor]) -> str | None:
     qkv, first = state.get("middle_block.1.qkv.weight"), state.get("input_blocks.0.0.weight")
     if qkv is not None and qkv.ndim == 4:
         return (
-            "this is a consistency model, or an EDM of that program, which predict images in a "
-            f"different way: {PIXELS}"
+            "this is a consistency model, or an EDM of that program, which predicts images in a "
+            f"different way: {GIVE}"
         )
     if first is not None and first.ndim == 4 and first.shape[1] == 6:
         return (

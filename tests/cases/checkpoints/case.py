@@ -28,8 +28,8 @@ class Case:
     """A checkpoint of a project.
 
     `write` makes one and returns its path; `given` are the settings to read it with. If it loads,
-    `says` is what `convert` prints of where the weights were ("": it prints nothing); if not, it is
-    a part of the error.
+    `says` is what `convert` prints of where the weights were ("": it prints nothing); if not, the
+    error begins with it and contains `instead`, the way out.
     """
 
     project: str
@@ -38,6 +38,7 @@ class Case:
     says: str
     write: Callable[[Bench], Path]
     given: Mapping[str, Any] = field(default_factory=dict)
+    instead: str = ""
 
     def __str__(self) -> str:
         return f"{self.project}: {self.file}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generators.files.marks import GIVE
 from tests.cases.checkpoints import guided_diffusion, stylegan2, unsupported
 
 CASES = (*stylegan2.CASES, *guided_diffusion.CASES, *unsupported.CASES)
@@ -17,10 +18,12 @@ START, END = f"<!-- written by `{COMMAND}` -->\n", "<!-- end of the table -->\n"
 
 def table() -> str:
     """The table of all cases, as Markdown."""
-    rows = ["| checkpoint of | file | loads |", "| --- | --- | --- |"]
+    rows = ["| checkpoint of | file | loads | weights taken, or what to do instead |"]
+    rows.append("| --- | --- | --- | --- |")
     for case in CASES:
-        loads = f"yes{case.says and f': {case.says}'}" if case.loads else f"no: {case.says}"
-        rows.append(f"| {case.project} | {case.file} | {loads} |")
+        loads, note = ("yes", case.says) if case.loads else ("no", case.instead)
+        note = "" if note == GIVE else note  # the sentence above the table says it
+        rows.append(f"| {case.project} | {case.file} | {loads} | {note} |")
     return "\n".join(rows) + "\n"
 
 

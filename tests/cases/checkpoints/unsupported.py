@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from generators.files.marks import GIVE
 from tests.cases.checkpoints.case import Bench, Case
 from tests.cases.checkpoints.guided_diffusion import FILE
 
@@ -96,14 +97,18 @@ def image(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def case(project: str, file: str, says: str, write: Callable[[Bench], Path]) -> Case:
-    return Case(project, file, False, says, write)
+def case(
+    project: str, file: str, says: str, write: Callable[[Bench], Path], instead: str = GIVE
+) -> Case:
+    return Case(project, file, False, says, write, instead=instead)
 
 
-def network(project: str, says: str, name: str, *keys: str, entry: str = "G_ema") -> Case:
+def network(
+    project: str, says: str, name: str, *keys: str, entry: str = "G_ema", instead: str = GIVE
+) -> Case:
     """A case of a network that NVIDIA's programs pickle."""
     data = pickle(**{entry: persistent(name, *keys)})
-    return case(project, "`.pkl`", says, content("network.pkl", data))
+    return case(project, "`.pkl`", says, content("network.pkl", data), instead)
 
 
 TENSORFLOW = b"\x80\x03}cdnnlib.tflib.network\nNetwork\n)\x81h\x00\x87."
@@ -116,42 +121,60 @@ CASES = (
     case(
         "StyleGAN, StyleGAN2, StyleGAN2-ADA in TensorFlow",
         "`.pkl`",
-        "this is a TensorFlow pickle of StyleGAN: convert it with legacy.py",
+        "this is a TensorFlow pickle of StyleGAN",
         content("network.pkl", TENSORFLOW),
+        instead="python legacy.py --source=IN.pkl --dest=OUT.pkl",
     ),
-    network("StyleGAN3-t, StyleGAN3-r", "this is a StyleGAN3 network", "SynthesisInput", "freqs"),
+    network(
+        "StyleGAN3-t, StyleGAN3-r",
+        "this is a StyleGAN3 network",
+        "SynthesisInput",
+        "freqs",
+        instead="give a StyleGAN2 snapshot",
+    ),
     network(
         "StyleGAN-XL",
         "this is a StyleGAN-XL or Projected GAN network",
         "SuperresGenerator",
         "head_layers",
+        instead="give a StyleGAN2 snapshot",
     ),
     network("EDM", "this is an EDM network", "EDMPrecond", "sigma_data", entry="ema"),
     network("EDM2", "this is an EDM2 network", "Precond", "logvar_channels", entry="ema"),
-    network("EG3D", "this is an EG3D network", "TriPlaneGenerator", "renderer"),
+    network(
+        "EG3D",
+        "this is an EG3D network",
+        "TriPlaneGenerator",
+        "renderer",
+        instead="give a StyleGAN2 snapshot",
+    ),
     case(
         "StyleGAN2-ADA",
         "state dict",
-        "this is the tensors of a StyleGAN2 without its settings",
+        "this is the state dict of a StyleGAN2",
         tensors("synthesis.b4.const", "mapping.w_avg"),
+        instead="give the snapshot (.pkl), or the folder that holds generator.json",
     ),
     case(
         "rosinality/stylegan2-pytorch",
         "`.pt`",
         "this is a StyleGAN2 of rosinality/stylegan2-pytorch",
         torch_saved({"g_ema": {"conv1.conv.modulation.weight": torch.zeros(3)}}),
+        instead="give NVIDIA's snapshot (.pkl) that it was converted from",
     ),
     case(
         "lucidrains/denoising-diffusion-pytorch",
         "`.pt`",
         "this is a U-Net of lucidrains' denoising-diffusion-pytorch",
         tensors("model.init_conv.weight", "model.time_mlp.1.weight", "model.downs.0.0.norm.g"),
+        instead="train one with `factory train-generator`",
     ),
     case(
         "score_sde",
         "`.pth`",
         "this is a score_sde network",
         torch_saved({"model": {"module.all_modules.0.weight": torch.zeros(3)}}),
+        instead="give its diffusers conversion",
     ),
     case(
         "k-diffusion",
@@ -165,21 +188,28 @@ CASES = (
         "classifier",
         "this is a classifier of guided-diffusion",
         tensors("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.positional_embedding"),
+        instead="give the diffusion model: 256x256_diffusion_uncond.pt or lsun_*.pt",
     ),
     case(
         "guided-diffusion",
         "classifier that pools over space",
         "this is a classifier of guided-diffusion",
         changed(output_blocks=None),
+        instead="give the diffusion model: 256x256_diffusion_uncond.pt or lsun_*.pt",
     ),
     case(
         "guided-diffusion",
         "upsampler",
         "this is an upsampler of guided-diffusion",
         changed(input_blocks__0__0__weight=torch.zeros(32, 6, 3, 3)),
+        instead="give the diffusion model that makes the small ones",
     ),
     case(
-        "guided-diffusion", "optimizer", "this is the state of an optimizer", torch_saved(OPTIMIZER)
+        "guided-diffusion",
+        "optimizer",
+        "this is the state of an optimizer",
+        torch_saved(OPTIMIZER),
+        instead="give the file of the network, such as ema_0.9999_*.pt or model*.pt beside it",
     ),
     case(
         "GLIDE",
@@ -208,14 +238,16 @@ CASES = (
     case(
         "diffusers",
         "weights of a U-Net without `config.json`",
-        "this is the tensors of a diffusers U-Net without its settings",
+        "this is the state dict of a diffusers U-Net",
         tensors("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"),
+        instead="give the folder that holds it and config.json",
     ),
     case(
         "ermongroup/ddim",
         "`.ckpt`",
         "this is a U-Net of ermongroup/ddim",
         tensors("temb.dense.0.weight", "down.0.block.0.conv1.weight"),
+        instead="give its diffusers conversion, such as google/ddpm-cifar10-32",
     ),
     case(
         "DiT",
@@ -223,25 +255,63 @@ CASES = (
         "this is a diffusion transformer",
         tensors("x_embedder.proj.weight", "blocks.0.adaLN_modulation.1.weight"),
     ),
-    case("any", "web page", "this is a web page", content("n.pkl", b"\n<!DOCTYPE html><html>404")),
-    case("any", "Git LFS pointer", "this is a Git LFS pointer", content("n.pt", LFS)),
-    case("any", "empty file", "the file is empty", content("network.pkl", b"")),
+    case(
+        "any",
+        "web page",
+        "this is a web page",
+        content("n.pkl", b"\n<!DOCTYPE html><html>404"),
+        instead="download the file itself",
+    ),
+    case(
+        "any",
+        "Git LFS pointer",
+        "this is a Git LFS pointer",
+        content("n.pt", LFS),
+        instead="run `git lfs pull` in its repository, or download the file itself",
+    ),
+    case(
+        "any",
+        "empty file",
+        "the file is empty",
+        content("network.pkl", b""),
+        instead="download or copy it again",
+    ),
     case("any", "text", "this is a text file", content("network.pt", b"404: Not Found")),
-    case("any", "`.zip`", "this is a zip archive", content("n.zip", archive("zip"))),
-    case("any", "`.tar`", "this is a tar archive", content("n.tar", archive("tar"))),
-    case("any", "`.gz`", "this is a gzip archive", content("n.pkl.gz", gzip.compress(b"x"))),
+    case(
+        "any",
+        "`.zip`",
+        "this is a zip archive",
+        content("n.zip", archive("zip")),
+        instead="unpack it and give the checkpoint in it",
+    ),
+    case(
+        "any",
+        "`.tar`",
+        "this is a tar archive",
+        content("n.tar", archive("tar")),
+        instead="unpack it and give the checkpoint in it",
+    ),
+    case(
+        "any",
+        "`.gz`",
+        "this is a gzip archive",
+        content("n.pkl.gz", gzip.compress(b"x")),
+        instead="unpack it and give the checkpoint in it",
+    ),
     case("any", "`.npz`", "this is an archive of NumPy arrays", content("n.npz", archive("npz"))),
     case(
         "any",
         "TorchScript",
         "this is a TorchScript program",
         content("n.pt", archive("torchscript")),
+        instead="give the state_dict() that it was made from",
     ),
     case(
         "any",
         "`.onnx`",
         "this is an ONNX graph",
         content("n.onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x10"),
+        instead="give the PyTorch checkpoint that it was exported from",
     ),
     case("any", "`.h5` (Keras)", "this is an HDF5 file", content("n.h5", b"\x89HDF\r\n\x1a\n\0\0")),
     case("any", "PNG", "this is a PNG image", content("n.pt", image("png"))),
