@@ -108,6 +108,12 @@ def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
         architecture = Architecture.read(found.state)
         settings = Settings.choose(architecture, **given)
         unet = guided_diffusion.convert(found.state, architecture, settings)
+        checkpoint = Checkpoint(unet, architecture, settings, found.description)
+        if found.contradicts(checkpoint.schedule.alphas_cumprod):
+            raise ValueError(
+                "it holds a noise schedule (betas) that differs from the assumed or given one: set "
+                "schedule and train_steps to those of its training"
+            )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(unet, architecture, settings, found.description)
+    return checkpoint

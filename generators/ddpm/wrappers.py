@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 LANDMARK = "time_embed.0.weight"  # in every guided-diffusion network
@@ -22,6 +23,7 @@ INSIDE = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_modu
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 SHADOW = "shadow_params"  # of score_sde and torch_ema: averaged weights without names
 MAX_DEPTH = 6
+SCHEDULE_TOLERANCE = 1e-3  # of the share of signal; linear and cosine differ by up to 0.4
 
 
 class Found(NamedTuple):
@@ -43,6 +45,18 @@ class Found(NamedTuple):
     def description(self) -> str:
         """For people: where the weights were, and whether they are averaged."""
         return f"{self.place or 'the whole file'}{' (averaged)' if self.averaged else ''}"
+
+    def contradicts(self, alphas_cumprod: Tensor) -> bool:
+        """Whether the noise schedule beside the network, if any, is not this one, float `[T]`."""
+        stored = self.buffers.get("alphas_cumprod")
+        if stored is None and "betas" in self.buffers:
+            stored = (1 - self.buffers["betas"].double()).cumprod(dim=0)
+        if stored is None:
+            return False
+        same_length = stored.shape == alphas_cumprod.shape
+        return not same_length or not torch.allclose(
+            stored.double(), alphas_cumprod.double(), rtol=0, atol=SCHEDULE_TOLERANCE
+        )
 
 
 def find_state(content: object) -> Found:

@@ -49,7 +49,7 @@ IDLE = ("fp16_channels_last", "fused_modconv_default", "w_avg_beta")
 
 
 class Snapshot(NamedTuple):
-    """A network from a file, and its name there."""
+    """A network from a file, and its name there, with whether it is averaged."""
 
     network: StyleGAN2
     name: str
@@ -88,7 +88,8 @@ def _read(path: Path, size: int) -> Snapshot:
     if 2 * sum(math.prod(t.size) for t in stored.values()) > size:
         raise ValueError(f"its tensors are larger than the file of {size} bytes")
     tensors = {name: file.tensor(t) for name, t in stored.items()}
-    return Snapshot(assemble(config, tensors, name), name)
+    averaged = " (averaged)" if name == NETWORKS[0] else ""
+    return Snapshot(assemble(config, tensors, name), name + averaged)
 
 
 def _find(content: Any) -> tuple[str, PersistentObject]:

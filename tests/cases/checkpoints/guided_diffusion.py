@@ -36,7 +36,8 @@ def flat(state: State) -> State:
     return {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in state.items()}
 
 
-BUFFERS = {name: torch.linspace(1e-4, 0.02, 1000) for name in ("betas", "alphas_cumprod")}
+BETAS = torch.linspace(1e-4, 0.02, 1000)
+BUFFERS = {"betas": BETAS, "alphas_cumprod": (1 - BETAS).cumprod(dim=0)}
 COUNTS = {"initted": torch.tensor(True), "step": torch.tensor(9)}
 
 

@@ -16,6 +16,7 @@ from tests.cases.checkpoints.case import GOLDEN, Bench, Case
 
 NAME = "net_c_cond3_map2_r32"
 ADA = "StyleGAN2-ADA (stylegan2-ada-pytorch)"
+AVERAGED = "G_ema (averaged)"
 NEWER = "StyleGAN2 of the stylegan3 repository"
 
 
@@ -68,21 +69,21 @@ def without_average(bench: Bench) -> Path:
 
 
 CASES = (
-    Case(ADA, "snapshot `.pkl`", True, "G_ema", pickled),
-    Case(ADA, "snapshot, pickle protocol 2", True, "G_ema", partial(pickled, protocol=2)),
+    Case(ADA, "snapshot `.pkl`", True, AVERAGED, pickled),
+    Case(ADA, "snapshot, pickle protocol 2", True, AVERAGED, partial(pickled, protocol=2)),
     Case(
         ADA,
         "snapshot without a suffix, pickle protocol 5",
         True,
-        "G_ema",
+        AVERAGED,
         partial(pickled, name="network", protocol=5),
     ),
-    Case(ADA, "snapshot by `torch.save`", True, "G_ema", torch_saved),
+    Case(ADA, "snapshot by `torch.save`", True, AVERAGED, torch_saved),
     Case(
         ADA,
         "snapshot by `torch.save` before PyTorch 1.6",
         True,
-        "G_ema",
+        AVERAGED,
         partial(torch_saved, _use_new_zipfile_serialization=False),
     ),
     Case(ADA, "network alone", True, "Generator", alone),
@@ -91,10 +92,10 @@ CASES = (
         ADA,
         "snapshot, widths of layers given",
         True,
-        "G_ema",
+        AVERAGED,
         partial(pickled, given=with_equal_widths),
     ),
-    Case(NEWER, "snapshot `.pkl`", True, "G_ema", partial(pickled, given=top_level)),
+    Case(NEWER, "snapshot `.pkl`", True, AVERAGED, partial(pickled, given=top_level)),
     Case(
         NEWER,
         "network alone by `torch.save`",

@@ -5,10 +5,11 @@ import os
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -101,6 +102,22 @@ def test_a_converted_folder_is_the_same_generator(tmp_path: Path) -> None:
     assert images.shape == (1, 3, 32, 32)
     assert torch.equal(images, theirs.sample([3])[0])
     assert [spec.name for spec in maps.spec] == ["t50.b1", "t50.b5"]
+
+
+@pytest.mark.parametrize("name", ["betas", "alphas_cumprod"])
+def test_a_noise_schedule_beside_the_network_must_be_the_one_it_is_used_with(
+    state: dict[str, Tensor], tmp_path: Path, name: str
+) -> None:
+    def read(**settings: Any) -> None:
+        schedule = DDPMScheduler(**settings)
+        buffers = {name: getattr(schedule, name).double(), "step": torch.tensor(3)}
+        torch.save({"state_dict": buffers | state}, tmp_path / "x.pt")
+        load_checkpoint(tmp_path / "x.pt", channels_per_head=CHANNELS_PER_HEAD)
+
+    read()
+    for other in ({"beta_schedule": "squaredcos_cap_v2"}, {"num_train_timesteps": 4000}):
+        with pytest.raises(ValueError, match=r"x\.pt: it holds a noise schedule.*train_steps"):
+            read(**other)
 
 
 def test_half_precision_becomes_single(state: dict[str, Tensor], tmp_path: Path) -> None:
