@@ -56,7 +56,10 @@ def _different(state: Mapping[str, Tensor]) -> str | None:
 
 def _read(path: Path) -> object:
     """The content of the file: nested dictionaries and lists, with tensors."""
-    if survey(path).form == "safetensors":
+    form = survey(path).form
+    if form == "pickle":
+        return plain(TorchFile(path))
+    if form == "safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
