@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,7 +12,7 @@ from torch import Tensor
 from generators.ddpm.wrappers import Found, find_state
 from generators.files.marks import GIVE
 from generators.files.modules import plain
-from generators.files.survey import ZIP_HEAD, survey
+from generators.files.survey import survey
 from generators.files.torch_file import TorchFile
 from generators.files.unsupported import describe, describe_parts
 
@@ -56,20 +53,9 @@ def _different(state: Mapping[str, Tensor]) -> str | None:
 
 def _read(path: Path) -> object:
     """The content of the file: nested dictionaries and lists, with tensors."""
-    form = survey(path).form
-    if form == "pickle":
+    if survey(path).form != "safetensors":
         return plain(TorchFile(path))
-    if form == "safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"damaged ({error}): download or copy it again") from error
-    with open(path, "rb") as file:
-        mappable = file.read(len(ZIP_HEAD)) == ZIP_HEAD  # the format since PyTorch 1.6
     try:
-        with warnings.catch_warnings(action="ignore"):  # of other protocols: read below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except pickle.UnpicklingError:  # it holds objects
-        return plain(TorchFile(path))
-    except Exception as error:  # zip, end-of-file and runtime errors
-        raise ValueError("damaged, or not a PyTorch file: expected a state dict") from error
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"it is damaged ({error}): download or copy it again") from error

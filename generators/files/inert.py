@@ -21,7 +21,7 @@ from generators.files.machine import Buildable, Inert, Machine, Refused
 # Three networks of 1024² take about 100 000 opcodes, the description of a storage 60. More would
 # only exhaust the memory, of which an opcode of 1 byte takes up to 100.
 MAX_OPCODES, MAX_STORAGE_OPCODES = 1_000_000, 200
-MAX_DIMENSIONS = 4  # of a tensor: the weights of a convolution
+MAX_DIMENSIONS = 8  # of a tensor
 
 
 class PersistentObject(NamedTuple):
@@ -45,8 +45,13 @@ class External(NamedTuple):
     """A storage beside the pickle, in a file of `torch.save`."""
 
     key: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None  # None: bytes, or a type that no network has
     numel: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self.dtype.itemsize if self.dtype else 1
 
 
 class StoredTensor(NamedTuple):
@@ -139,6 +144,9 @@ STORAGE_TYPES: Mapping[tuple[str, str], torch.dtype] = {
     ("torch", "BFloat16Storage"): torch.bfloat16,
     ("torch", "LongStorage"): torch.int64,
     ("torch", "IntStorage"): torch.int32,
+    ("torch", "ShortStorage"): torch.int16,
+    ("torch", "CharStorage"): torch.int8,
+    ("torch", "ByteStorage"): torch.uint8,
     ("torch", "BoolStorage"): torch.bool,
 }
 
@@ -154,7 +162,9 @@ def guarded(read: Callable[[], Any]) -> Any:
     except Exception as error:  # of a dozen unrelated types
         reason = ascii(" ".join(str(error).split())[:120])[1:-1]
         kind = type(error).__name__
-        raise ValueError(f"it is damaged or not a pickle ({reason or kind})") from None
+        raise ValueError(
+            f"it is damaged or not a checkpoint ({reason or kind}): download or copy it again"
+        ) from None
 
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format of torch.save

@@ -1,7 +1,7 @@
 """Files of `torch.save`, in both of its formats, and plain pickles, read as data.
 
-`torch.load(weights_only=True)` reads plain state dicts. This reader is for what it refuses: modules
-and other objects, and all protocols. See `inert` for what makes it harmless.
+Tensors stay mapped to the file. `torch.load(weights_only=True)` reads less, namely neither modules
+nor other objects, and can be kept busy for years by keys of nested tuples; see `machine`.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ from generators.files.inert import (
 from generators.files.machine import ClassName, Inert, InertObject, Machine, Names, Refused
 from generators.files.survey import HEAD_BYTES, ZIP_HEAD, is_legacy, pickle_member
 
-# Functions that objects in checkpoints are commonly built with; here they only leave a trace.
-COMMON = (
-    ("collections", "defaultdict"),
-    ("collections", "deque"),
-    ("collections", "Counter"),
-    ("datetime", "datetime"),
-    ("datetime", "timedelta"),
-    ("functools", "partial"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "WindowsPath"),
-    ("pathlib", "PurePosixPath"),
-    ("pathlib._local", "PosixPath"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("types", "SimpleNamespace"),
-    ("torch", "Size"),
-    ("torch", "device"),
-    ("torch.torch_version", "TorchVersion"),
-)
+# Functions that objects in checkpoints are commonly built with, by module. Here they only leave a
+# trace: their results are not needed.
+COMMON = {
+    "collections": ("Counter", "defaultdict", "deque"),
+    "datetime": ("datetime", "timedelta"),
+    "functools": ("partial",),
+    "pathlib": ("PosixPath", "PurePosixPath", "WindowsPath"),
+    "pathlib._local": ("PosixPath", "WindowsPath"),
+    "types": ("SimpleNamespace",),
+    "builtins": ("bytearray", "complex"),
+    "__builtin__": ("bytearray", "complex"),
+    "numpy.core.multiarray": ("_reconstruct",),
+    "numpy._core.multiarray": ("_reconstruct",),
+    "torch": ("Size", "device"),
+    "torch.serialization": ("_get_layout",),
+    "torch.torch_version": ("TorchVersion",),
+    "torch._utils": ("_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_tensor_v3"),
+}
+LOCAL_HEADER = 30  # bytes before the name of a member of a zip archive
 
 
 class Objects(Mapping[tuple[str, str], Any]):
     """`GLOBALS` and storages; every other name is that of a class whose objects are only data."""
 
     def __init__(self) -> None:
-        inert = {key: Inert(lambda *_, key=key: InertObject(".".join(key))) for key in COMMON}
+        keys = [(module, name) for module, names in COMMON.items() for name in names]
+        inert = {key: Inert(lambda *_, key=key: InertObject(".".join(key))) for key in keys}
         self.known: Names = {**inert, **GLOBALS, **STORAGE_TYPES}
 
     def __contains__(self, name: object) -> bool:
@@ -90,12 +91,12 @@ class TorchFile:
 
     def __init__(self, path: Path, names: Names = OBJECTS):
         self.path, self.names = path, names
-        self.storages: dict[str, Tensor] = {}
-        self.size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        self.in_zip = head.startswith(ZIP_HEAD)
-        if self.in_zip:
+            # Private: who writes to a tensor does not write to the file.
+            self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.storages: dict[str, tuple[int, int]] = {}  # position and length in bytes, by key
+        head = self.content[:HEAD_BYTES]
+        if head.startswith(ZIP_HEAD):
             read = self._read_zip
         else:
             read = self._read_legacy if is_legacy(head) else self._read_pickle
@@ -113,72 +114,81 @@ class TorchFile:
         return Machine(self.names, MAX_OPCODES, external=_external, lenient=lenient)
 
     def _read_pickle(self) -> Any:
-        with (
-            self.path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            return self._machine().run(content)
+        return self._machine().run(self.content)
 
     def _read_zip(self) -> Any:
         with zipfile.ZipFile(self.path) as archive:
-            self.folder = pickle_member(archive).removesuffix("data.pkl")
-            if f"{self.folder}byteorder" in archive.namelist():
-                order = archive.read(f"{self.folder}byteorder")
-                if order != b"little":
+            pickled = pickle_member(archive)
+            folder = pickled.removesuffix("data.pkl")
+            for member in archive.infolist():
+                if member.compress_type:
+                    raise Refused("compressed members")
+                place = self._place(member)
+                if member.filename == pickled:
+                    content = self._bytes(place)
+                elif member.filename == f"{folder}byteorder" and self._bytes(place) != b"little":
                     raise Refused("numbers of a different byte order")
-            return self._machine().run(io.BytesIO(archive.read(f"{self.folder}data.pkl")))
+                elif member.filename.startswith(f"{folder}data/"):
+                    self.storages[member.filename.removeprefix(f"{folder}data/")] = place
+        return self._machine().run(io.BytesIO(content))
+
+    def _place(self, member: zipfile.ZipInfo) -> tuple[int, int]:
+        """Position and length of the data of a member."""
+        start = member.header_offset
+        name, extra = struct.unpack_from("<HH", self.content, start + LOCAL_HEADER - 4)
+        return start + LOCAL_HEADER + name + extra, member.file_size
+
+    def _bytes(self, place: tuple[int, int]) -> bytes:
+        start, length = place
+        return self.content[start : start + length]
 
     def _read_legacy(self) -> Any:
         """Five pickles (magic number, protocol, system, content, keys), then the storages."""
-        with (
-            self.path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            magic, protocol, system = (
-                Machine({}, MAX_STORAGE_OPCODES).run(content) for _ in range(3)
-            )
-            if (magic, protocol) != (MAGIC, PROTOCOL) or system["little_endian"] is not True:
-                raise Refused("a storage of a different format")
-            found: dict[str, External] = {}
+        content = self.content
+        magic, protocol, system = (Machine({}, MAX_STORAGE_OPCODES).run(content) for _ in range(3))
+        if (magic, protocol) != (MAGIC, PROTOCOL) or system["little_endian"] is not True:
+            raise Refused("a storage of a different format")
+        found: dict[str, External] = {}
 
-            def external(description: Any) -> Any:
-                if description[0] == "module":  # a class, with its program
-                    return description[1]
-                storage = _external(description)
-                return found.setdefault(storage.key, storage)
+        def external(description: Any) -> Any:
+            if description[0] == "module":  # a class, with its program
+                return description[1]
+            storage = _external(description)
+            return found.setdefault(storage.key, storage)
 
-            machine = self._machine()
-            machine.external = external
-            value = machine.run(content)
-            for key in Machine({}, MAX_OPCODES).run(content):
-                storage = found[key]
-                (numel,) = struct.unpack("<q", content.read(8))
-                data = bytearray(content.read(max(0, numel) * storage.dtype.itemsize))
-                self.storages[key] = _vector(data, storage)
-            return value
+        machine = self._machine()
+        machine.external = external
+        value = machine.run(content)
+        for key in Machine({}, MAX_OPCODES).run(content):
+            (numel,) = struct.unpack("<q", content.read(8))
+            length = max(0, numel) * found[key].itemsize
+            self.storages[key] = content.tell(), length
+            content.seek(length, io.SEEK_CUR)  # raises ValueError beyond the end
+        return value
 
     def _storage(self, storage: External) -> Tensor:
-        if storage.key not in self.storages and self.in_zip:
-            with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(f"{self.folder}data/{storage.key}")
-                read = sum(t.nbytes for t in self.storages.values())
-                if member.compress_type or read + member.file_size > self.size:
-                    raise Refused("storages larger than the file")
-                self.storages[storage.key] = _vector(bytearray(archive.read(member)), storage)
-        return self.storages[storage.key]
-
-
-def _vector(data: bytearray, storage: External) -> Tensor:
-    if len(data) != storage.numel * storage.dtype.itemsize:
-        raise Refused(f"a storage of {storage.numel} elements in {len(data)} bytes")
-    return torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0)
+        """The storage as a vector."""
+        start, length = self.storages[storage.key]
+        dtype, itemsize = storage.dtype, storage.itemsize
+        if (
+            dtype is None
+            or length != storage.numel * itemsize
+            or start + length > len(self.content)
+        ):
+            raise Refused(f"a storage of {storage.numel} elements in {length} bytes")
+        if not length:
+            return torch.empty(0, dtype=dtype)
+        if start % itemsize:  # the older format does not align them
+            return torch.frombuffer(bytearray(self._bytes((start, length))), dtype=dtype)
+        return torch.frombuffer(self.content, dtype=dtype, count=storage.numel, offset=start)
 
 
 def _external(description: Any) -> External:
     """A storage by its description: the word storage, its type, key, place, number of elements."""
-    kind, dtype, key, _, numel, *_ = description
-    if kind != "storage" or not isinstance(dtype, torch.dtype):
+    kind, dtype, key, _, numel, *views = description
+    plain = kind == "storage" and all(view is None for view in views)
+    if not plain or not isinstance(dtype, torch.dtype | ClassName):
         raise Refused("a storage of a different kind")
     if type(key) is not str or type(numel) is not int:
         raise Refused("a storage without key or size")
-    return External(key, dtype, numel)
+    return External(key, dtype if isinstance(dtype, torch.dtype) else None, numel)

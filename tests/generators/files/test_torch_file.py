@@ -97,6 +97,29 @@ def test_values_in_many_places_are_converted_once(tmp_path: Path) -> None:
     assert found[2] is None
 
 
+def test_tensors_that_networks_do_not_have_are_passed_over(tmp_path: Path) -> None:
+    content = {
+        "w": torch.arange(3.0),
+        "rng": torch.get_rng_state(),
+        "wide": torch.zeros(3, dtype=torch.uint16),
+        "sparse": torch.zeros(2, 2).to_sparse(),
+    }
+    found = plain(TorchFile(saved(tmp_path / "x.pt", content)))
+    assert torch.equal(found["w"], content["w"])
+    assert torch.equal(found["rng"], content["rng"])
+    assert not isinstance(found["wide"], torch.Tensor)
+    assert not isinstance(found["sparse"], torch.Tensor)
+
+
+def test_keys_are_never_hashed(tmp_path: Path) -> None:
+    """A tuple of a pair of pairs of pairs ... has 2^60 parts: torch.load would not end."""
+    pairs = b")\x94" + b"".join(b"h" + bytes([i]) + b"\x86\x94" for i in range(60))
+    path = saved(tmp_path / "x.pt", {"w": torch.zeros(3)})
+    hostile = b"\x80\x04}" + pairs + b"Ns."
+    rewritten(path, lambda name, content: hostile if name == "data.pkl" else content)
+    assert plain(TorchFile(path)) == {"a tuple": None}
+
+
 class TestDamage:
     def test_a_storage_that_is_not_as_long_as_declared(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "x.pt", {"w": torch.zeros(3)})
