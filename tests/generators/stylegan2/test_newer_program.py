@@ -13,8 +13,7 @@ from torch import Tensor
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.pickles import network_config, read_snapshot
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "stylegan2"
-FILE = GOLDEN / "sg3repo_default_clamp.pkl"
+FILE = Path(__file__).parents[2] / "cases" / "checkpoints" / "sg3repo_default_clamp.pkl"
 
 
 @pytest.fixture(scope="module")
