@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from generators.files.marks import GIVE
-from tests.cases.checkpoints import guided_diffusion, stylegan2, unsupported
+from tests.cases.checkpoints import diffusers_folders, guided_diffusion, stylegan2, unsupported
 
-CASES = (*stylegan2.CASES, *guided_diffusion.CASES, *unsupported.CASES)
+SUPPORTED = (*stylegan2.CASES, *guided_diffusion.CASES, *diffusers_folders.CASES)
+CASES = (*SUPPORTED, *unsupported.CASES)
 DOCUMENT = Path(__file__).parents[3] / "docs" / "checkpoints.md"
 COMMAND = "python -m tests.cases.checkpoints.table"
 START, END = f"<!-- written by `{COMMAND}` -->\n", "<!-- end of the table -->\n"
