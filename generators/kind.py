@@ -5,26 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from generators.files.survey import survey
 from generators.stylegan2.config import INFO_FILE as STYLEGAN2_INFO
 
 Kind = Literal["ddpm", "stylegan2"]
 
 PICKLE_SUFFIX = ".pkl"
-# StyleGAN2-ADA snapshots are pickles of these protocols; torch.save writes a zip archive, or wrote,
-# in old versions, a pickle of protocol 2.
-PICKLE_HEADS = (b"\x80\x03", b"\x80\x04")
+# Names in networks of NVIDIA's programs, StyleGAN2 among them.
+STYLEGAN_NAMES = ("torch_utils.persistence.", "dnnlib.")
+UNET_KEY = "time_embed"  # of guided-diffusion
 DIFFUSERS_FILES = ("model_index.json", "config.json")
 
 
 def kind_of(weights: Path) -> Kind | None:
-    """The kind of generator at `weights`, by its content or its name; None if it is unknown."""
+    """The kind of generator at `weights`, by its content or its name; None if it is unknown.
+
+    A file that is not supported has the kind whose reader says so.
+    """
     if weights.is_dir():
         if (weights / STYLEGAN2_INFO).is_file():
             return "stylegan2"
         return "ddpm" if any((weights / name).is_file() for name in DIFFUSERS_FILES) else None
-    if weights.suffix.lower() == PICKLE_SUFFIX:
-        return "stylegan2"
     if not weights.is_file():
-        return None
-    with weights.open("rb") as file:
-        return "stylegan2" if file.read(2) in PICKLE_HEADS else "ddpm"
+        return "stylegan2" if weights.suffix.lower() == PICKLE_SUFFIX else None
+    found = survey(weights)
+    if any(name.startswith(STYLEGAN_NAMES) for name in found.names):
+        return "stylegan2"
+    if found.form in ("torch", "safetensors"):
+        return "ddpm"
+    if any(word.split(".")[0] == UNET_KEY for word in found.words):
+        return "ddpm"
+    is_pickle = found.form == "pickle" or weights.suffix.lower() == PICKLE_SUFFIX
+    return "stylegan2" if is_pickle else "ddpm"

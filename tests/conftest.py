@@ -162,7 +162,11 @@ AdaPickle = Callable[..., bytes]
 
 @pytest.fixture
 def ada_pickle(monkeypatch: pytest.MonkeyPatch) -> AdaPickle:
-    """`(network, arguments, protocol, source, **extra entries)` -> a snapshot's bytes."""
+    """`(network, arguments, protocol, source, ..., **extra entries)` -> a snapshot's bytes.
+
+    The network is at `entry`, or `alone`; `torch_save` are settings of torch.save, which then
+    writes it.
+    """
     persistence = types.ModuleType("torch_utils.persistence")
     persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore
     util = types.ModuleType("dnnlib.util")
@@ -178,17 +182,28 @@ def ada_pickle(monkeypatch: pytest.MonkeyPatch) -> AdaPickle:
         arguments: dict[str, Any],
         protocol: int = 4,
         source: str = "",
+        entry: str = "G_ema",
+        alone: bool = False,
+        torch_save: dict[str, Any] | None = None,
         **entries: Any,
     ) -> bytes:
         arguments = {k: EasyDict(v) if isinstance(v, dict) else v for k, v in arguments.items()}
-        g_ema = _persistent(network, source, _init_args=(), _init_kwargs=EasyDict(arguments))
+        module = _persistent(network, source, _init_args=(), _init_kwargs=EasyDict(arguments))
+        module.meta["class_name"] = "Generator"
         snapshot = {
             "training_set_kwargs": EasyDict(path="images.zip", max_size=8),
             "G": None,
             "D": None,
-            "G_ema": g_ema,
+            "G_ema": None,
             "augment_pipe": None,
         }
-        return pickle.dumps(snapshot | entries, protocol)
+        content = module if alone else snapshot | {entry: module} | entries
+        if torch_save is None:
+            return pickle.dumps(content, protocol)
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(content, buffer, **torch_save)
+        return buffer.getvalue()
 
     return build

@@ -22,7 +22,7 @@ from generators.kind import kind_of
 
 if TYPE_CHECKING:
     from generators.ddpm.checkpoints import Checkpoint
-    from generators.stylegan2.network import StyleGAN2
+    from generators.stylegan2.pickles import Snapshot
 
 
 def convert(source: Path, out: Path, given: dict[str, Any], console: Console) -> None:
@@ -67,14 +67,14 @@ def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
 
 def _convert_stylegan2(source: Path, out: Path, given: dict[str, Any]) -> Table:
     from generators.stylegan2 import storage
-    from generators.stylegan2.pickles import read_generator
+    from generators.stylegan2.pickles import read_snapshot
 
     if needless := [name for name, value in given.items() if value is not None]:
         option = needless[0].replace("_", "-")
         raise ValueError(f"--{option} is for diffusion models; {source} contains its settings")
-    network = read_generator(source)
-    _write(partial(storage.save, network), out)
-    return stylegan2_summary(network)
+    snapshot = read_snapshot(source)
+    _write(partial(storage.save, snapshot.network), out)
+    return stylegan2_summary(snapshot)
 
 
 def _write(save: Callable[[Path], object], out: Path) -> None:
@@ -91,8 +91,9 @@ def _write(save: Callable[[Path], object], out: Path) -> None:
 
 def summary(checkpoint: Checkpoint) -> Table:
     """A table for the terminal: what was read from the file, then what was given or assumed."""
-    unet, net, settings = checkpoint
+    unet, net, settings, weights = checkpoint
     table = Table("", "", show_header=False)
+    table.add_row("weights", weights)
     unit = net.time_channels
     table.add_row("channels", ", ".join(map(str, net.channels)))
     table.add_row("multipliers", ", ".join(f"{width / unit:g}" for width in net.channels))
@@ -111,16 +112,18 @@ def summary(checkpoint: Checkpoint) -> Table:
     return table
 
 
-def stylegan2_summary(network: StyleGAN2) -> Table:
+def stylegan2_summary(snapshot: Snapshot) -> Table:
     """A table for the terminal: the network's shape, feature layers and digest."""
     from generators.stylegan2.model import weights_digest
 
+    network, name = snapshot
     config, layers = network.config, network.synthesis.layers
     widths = [config.channels(resolution) for resolution in config.block_resolutions]
     # Two convolutions per block, one in the first; each gives a feature map of the block's width.
     features = 2 * sum(widths) - widths[0]
     parameters = sum(p.numel() for p in network.parameters())
     table = Table("", "", show_header=False)
+    table.add_row("weights", name)
     table.add_row("resolution", f"{config.resolution} px")
     table.add_row("architecture", config.architecture)
     table.add_row("classes", str(config.c_dim or "none"))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
-import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from torch import Tensor
 
 from generators.ddpm import guided_diffusion
 from generators.ddpm.guided_diffusion import Architecture, AttentionOrder, Settings
 from generators.ddpm.noise import NoiseModel
-
-ZIP_MAGIC = b"PK\x03\x04"
-# Keys under which trainers save a state dict, averaged weights first, and prefixes of its names.
-WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "model.")
+from generators.ddpm.state import read_state
 
 
 class GivenSettings(TypedDict, total=False):
@@ -41,6 +32,7 @@ class Checkpoint(NamedTuple):
     unet: UNet2DModel
     architecture: Architecture
     settings: Settings
+    weights: str  # where they were in the file, and whether they are averaged
 
     @property
     def schedule(self) -> DDPMScheduler:
@@ -104,7 +96,7 @@ def _load_directory(weights: str) -> tuple[UNet2DModel, DDPMScheduler, NoiseMode
 
 
 def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
-    """Read a guided-diffusion `.pt` file, in float32.
+    """Read a file of a guided-diffusion network, in float32; see `read_state` for its formats.
 
     Tensors that need no conversion stay mapped to the file: the LSUN network (2.2 GB) is in memory
     once, not three times.
@@ -112,37 +104,16 @@ def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
     Raises ValueError in one line if it cannot be read as such a network.
     """
     try:
-        state = _unwrap(_read(path))
-        architecture = Architecture.read(state)
+        found = read_state(path)
+        architecture = Architecture.read(found.state)
         settings = Settings.choose(architecture, **given)
-        unet = guided_diffusion.convert(state, architecture, settings)
+        unet = guided_diffusion.convert(found.state, architecture, settings)
+        checkpoint = Checkpoint(unet, architecture, settings, found.description)
+        if found.contradicts(checkpoint.schedule.alphas_cumprod):
+            raise ValueError(
+                "it holds a noise schedule (betas) that differs from the assumed or given one: set "
+                "schedule and train_steps to those of its training"
+            )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(unet, architecture, settings)
-
-
-def _read(path: Path) -> object:
-    """The content of a PyTorch file; code in it is never run."""
-    with open(path, "rb") as file:
-        mappable = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # the format since PyTorch 1.6
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except Exception as error:  # zip, pickle, end-of-file and runtime errors
-        program = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and program:
-            raise ValueError(
-                f"refused: holds program objects ({program[1]}), expected a plain state dict"
-            ) from error
-        raise ValueError("damaged, or not a PyTorch file: expected a state dict") from error
-
-
-def _unwrap(content: object) -> Mapping[str, Tensor]:
-    """The state dict itself, without the wrappers of trainers."""
-    while isinstance(content, Mapping):
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            for prefix in PREFIXES:
-                if all(name.startswith(prefix) for name in content):
-                    content = {k.removeprefix(prefix): tensor for k, tensor in content.items()}
-            return content
-        content = next((content[key] for key in WRAPPERS if key in content), None)
-    raise ValueError("found no tensors by name, expected a state dict")
+    return checkpoint

@@ -161,7 +161,7 @@ class StyleGAN2Config(BaseModel):
 
     kind: Literal["stylegan2"] = "stylegan2"
     weights: str = Field(
-        description="folder written by train-generator or convert, or a StyleGAN2-ADA pickle (.pkl)"
+        description="folder written by train-generator or convert, or a StyleGAN2 snapshot (.pkl)"
     )
     truncation: float = Field(
         default=0.7, ge=0, le=1, description="psi: 0 is the average image, 1 the full variety"

@@ -1,5 +1,6 @@
-"""A tiny untrained diffusion model, and trainings that are interrupted."""
+"""A tiny untrained diffusion model, interrupted trainings, and the payload of a hostile pickle."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,19 @@ class StopAfter(Callback):
 def stop_after() -> Callable[[int], Callback]:
     """`stop_after(step)` -> a callback that interrupts the training after that step."""
     return StopAfter
+
+
+class Evil:
+    """Runs a shell command if it is unpickled."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Evil:
+    """An object that writes the file `ran` into `tmp_path` if it is unpickled."""
+    return Evil(tmp_path / "ran")

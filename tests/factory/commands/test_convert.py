@@ -46,6 +46,7 @@ def rows(output: str) -> dict[str, str]:
 def test_convert_prints_what_it_found(factory: Callable) -> None:
     options = ("--channels-per-head", 8, "--image-size", 64, "--attention-order", "new")
     assert rows(factory("convert", GOLDEN_FILE, "out", *options).out) == {
+        "weights": "the whole file",
         "channels": "32, 32, 64",
         "multipliers": "1, 1, 2",
         "residual blocks per level": "2",
@@ -88,7 +89,7 @@ def test_mistakes_are_one_line_and_leave_nothing(factory: Callable) -> None:
     expected = "expected a guided-diffusion .pt or StyleGAN2 .pkl file"
     refused("nowhere.pt", "out", f"nowhere.pt: found nothing, {expected}")
     refused("folder", "out", f"folder: found a folder, {expected}")
-    refused("file", "out", "file: damaged, or not a PyTorch file")
+    refused("file", "out", "file: this is a text file: give a checkpoint of")
     refused(GOLDEN_FILE, "file", "out file: found a file")
     refused(GOLDEN_FILE, "out", "multiples of 64", "channels_per_head")
 
@@ -126,6 +127,7 @@ def test_a_pickle_becomes_the_same_generator(factory: Callable, snapshot: Path) 
     assert torch.equal(before, after)
     assert digest == digest_after
     assert rows(result.out) == {
+        "weights": "G_ema (averaged)",
         "resolution": "16 px",
         "architecture": "skip",
         "classes": "none",

@@ -4,12 +4,12 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def test_flags_are_read_from_the_file() -> None:
-    _, net, settings = load_checkpoint(GOLDEN_FILE, channels_per_head=CHANNELS_PER_HEAD)
+    _, net, settings, _ = load_checkpoint(GOLDEN_FILE, channels_per_head=CHANNELS_PER_HEAD)
     flags = json.loads((GOLDEN / "flags.json").read_text())["flags"]
     assert settings.image_size == flags["image_size"]
     assert net.time_channels == flags["num_channels"]
@@ -104,31 +104,20 @@ def test_a_converted_folder_is_the_same_generator(tmp_path: Path) -> None:
     assert [spec.name for spec in maps.spec] == ["t50.b1", "t50.b5"]
 
 
-def _wrapped(state: dict[str, Tensor]) -> object:
-    raw = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
-    return {"model": raw, "ema": state, "step": 7}
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        _wrapped,
-        lambda state: {"state_dict": {f"module.{k}": tensor for k, tensor in state.items()}},
-        lambda state: {f"model.{k}": tensor for k, tensor in state.items()},
-    ],
-)
-def test_wrapped_state_dicts(
-    state: dict[str, Tensor], tmp_path: Path, wrap: Callable[[dict], object]
+@pytest.mark.parametrize("name", ["betas", "alphas_cumprod"])
+def test_a_noise_schedule_beside_the_network_must_be_the_one_it_is_used_with(
+    state: dict[str, Tensor], tmp_path: Path, name: str
 ) -> None:
-    torch.save(wrap(state), tmp_path / "wrapped.pt")
-    unet = load_checkpoint(tmp_path / "wrapped.pt", channels_per_head=CHANNELS_PER_HEAD).unet
-    assert torch.equal(unet.conv_in.weight, state["input_blocks.0.0.weight"])
+    def read(**settings: Any) -> None:
+        schedule = DDPMScheduler(**settings)
+        buffers = {name: getattr(schedule, name).double(), "step": torch.tensor(3)}
+        torch.save({"state_dict": buffers | state}, tmp_path / "x.pt")
+        load_checkpoint(tmp_path / "x.pt", channels_per_head=CHANNELS_PER_HEAD)
 
-
-def test_files_from_before_pytorch_1_6(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    unet = load_checkpoint(tmp_path / "old.pt", channels_per_head=CHANNELS_PER_HEAD).unet
-    assert torch.equal(unet.conv_in.weight, state["input_blocks.0.0.weight"])
+    read()
+    for other in ({"beta_schedule": "squaredcos_cap_v2"}, {"num_train_timesteps": 4000}):
+        with pytest.raises(ValueError, match=r"x\.pt: it holds a noise schedule.*train_steps"):
+            read(**other)
 
 
 def test_half_precision_becomes_single(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -173,33 +162,31 @@ def refused(path: Path, *words: str) -> None:
 def test_programs_are_refused_and_not_run(tmp_path: Path, as_zip: bool) -> None:
     content = {"weight": torch.zeros(1), "extra": Program(tmp_path / "made")}
     torch.save(content, tmp_path / "evil.pt", _use_new_zipfile_serialization=as_zip)
-    refused(tmp_path / "evil.pt", "refused: holds program objects (posix.mkdir)")
+    refused(tmp_path / "evil.pt", "refused, and nothing was run", "a call of 'posix.mkdir'")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(content["extra"], protocol=2))
-    refused(tmp_path / "evil.pkl", "refused: holds program objects (posix.mkdir)")
+    refused(tmp_path / "evil.pkl", "refused, and nothing was run", "a call of 'posix.mkdir'")
     assert not (tmp_path / "made").exists()
 
 
-def test_whole_modules_are_refused(tmp_path: Path) -> None:
+def test_other_modules_are_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
-    refused(tmp_path / "module.pt", "refused: holds program objects (torch.nn.modules.linear")
+    refused(tmp_path / "module.pt", "not a guided-diffusion U-Net: found weight, bias, but no")
 
 
-@pytest.mark.parametrize("length", [0, 3, 1000, -10])
+@pytest.mark.parametrize("length", [3, 1000, -10])
 def test_truncated_files_are_refused(tmp_path: Path, length: int) -> None:
     (tmp_path / "cut.pt").write_bytes(GOLDEN_FILE.read_bytes()[:length])
-    refused(tmp_path / "cut.pt", "damaged, or not a PyTorch file")
+    refused(tmp_path / "cut.pt", "damaged")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
-    path.write_text("<html>404</html>")
-    refused(path, "damaged, or not a PyTorch file")
     torch.save(torch.zeros(3), path)
     refused(path, "found no tensors by name")
     torch.save({"step": 3}, path)
     refused(path, "found no tensors by name")
-    torch.save({"synthesis.b4.const": torch.zeros(3), "mapping.w_avg": torch.zeros(3)}, path)
-    refused(path, "found synthesis.b4.const, mapping.w_avg, but no time_embed.0.weight")
+    torch.save({"a.weight": torch.zeros(3), "b.weight": torch.zeros(3)}, path)
+    refused(path, "found a.weight, b.weight, but no time_embed.0.weight")
 
 
 def test_settings_for_pt_files_are_refused_for_folders(tiny_weights: Path) -> None:

@@ -1,7 +1,6 @@
-"""Golden networks, and the payload of a hostile pickle."""
+"""Golden networks."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,6 @@ def golden_network(golden_arguments: Callable) -> Callable[[str], StyleGAN2]:
         return assemble(network_config(golden_arguments(name)), tensors, name)
 
     return build
-
-
-class Evil:
-    """Runs a shell command if it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.fixture
-def evil(tmp_path: Path) -> Evil:
-    """An object that writes the file `ran` into `tmp_path` if it is unpickled."""
-    return Evil(tmp_path / "ran")
 
 
 @pytest.fixture

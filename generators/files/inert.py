@@ -1,11 +1,8 @@
-"""Layer 2 of 3 of the `.pkl` reader: a StyleGAN2-ADA pickle as data.
-
-Nothing in it is executed, imported or opened. Layer 1 (`pickle_machine`) runs the opcodes, layer 3
-(`pickles`) makes a network of the data.
+"""Pickled checkpoints as data. Nothing in them is executed, imported or opened.
 
 A pickle is a program. Two barriers make it harmless: `Machine` runs only opcodes that build plain
-values, each in a short time; and the few names that a pickle of this kind refers to (`GLOBALS`)
-stand for inert constructors defined here, whatever they mean elsewhere. Everything else is refused.
+values, each in a short time; and the few names that a checkpoint refers to (`GLOBALS`) stand for
+inert constructors defined here, whatever they mean elsewhere. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -19,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from generators.stylegan2.pickle_machine import Buildable, Inert, Machine, Refused
+from generators.files.machine import Buildable, Inert, Machine, Refused
 
 # Three networks of 1024² take about 100 000 opcodes, the description of a storage 60. More would
 # only exhaust the memory, of which an opcode of 1 byte takes up to 100.
 MAX_OPCODES, MAX_STORAGE_OPCODES = 1_000_000, 200
-MAX_DIMENSIONS = 4  # of a tensor: the weights of a convolution
+MAX_DIMENSIONS = 8  # of a tensor
 
 
 class PersistentObject(NamedTuple):
@@ -34,10 +31,33 @@ class PersistentObject(NamedTuple):
     state: dict[str, Any]
 
 
+class Latin1(NamedTuple):
+    """Bytes as protocol 2 writes them: as text. Encoded where they are used, as calls copy."""
+
+    text: str
+
+    def encode(self) -> bytes:
+        """The bytes; raises UnicodeEncodeError if the text has none."""
+        return self.text.encode("latin1")
+
+
+class External(NamedTuple):
+    """A storage beside the pickle, in a file of `torch.save`."""
+
+    key: str
+    dtype: torch.dtype | None  # None: bytes, or a type that no network has
+    numel: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self.dtype.itemsize if self.dtype else 1
+
+
 class StoredTensor(NamedTuple):
     """A tensor as a view of a storage, still in the bytes that `torch.save` made of it."""
 
-    blob: bytes
+    blob: bytes | Latin1 | External
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -82,14 +102,22 @@ def _tensor(
         if type(numbers) is not tuple or len(numbers) > MAX_DIMENSIONS:
             raise Refused("a tensor without a proper size or stride")
     numbers = (offset, *size, *stride)
-    if type(blob) is not bytes or any(type(n) is not int or n < 0 for n in numbers):
+    stored = type(blob) in (bytes, Latin1, External)
+    if not stored or any(type(n) is not int or n < 0 for n in numbers):
         raise Refused("a tensor without a proper storage, offset, size or stride")
     return StoredTensor(blob, offset, size, stride)
+
+
+def _encode(text: Any, encoding: Any) -> Latin1:
+    if type(text) is not str or encoding != "latin1":
+        raise Refused("bytes in an unknown encoding")
+    return Latin1(text)
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> float | int | bool:
     formats = {"f2": "e", "f4": "f", "f8": "d", "i4": "i", "i8": "q", "u1": "B", "b1": "?"}
     code = dtype.code if isinstance(dtype, NumpyType) and dtype.order != ">" else None
+    data = data.encode() if isinstance(data, Latin1) else data
     if type(code) is not str or code not in formats:
         raise Refused("a numpy scalar of an unknown type")
     return struct.unpack(f"<{formats[code]}", data)[0]
@@ -106,6 +134,8 @@ GLOBALS: Mapping[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "scalar"): Inert(_numpy_scalar),
     ("numpy.core.multiarray", "scalar"): Inert(_numpy_scalar),
     ("builtins", "set"): Inert(lambda members: members),
+    ("__builtin__", "set"): Inert(lambda members: members),  # its name in protocol 2
+    ("_codecs", "encode"): Inert(_encode),  # of bytes in protocol 2
 }
 STORAGE_TYPES: Mapping[tuple[str, str], torch.dtype] = {
     ("torch", "FloatStorage"): torch.float32,
@@ -114,28 +144,27 @@ STORAGE_TYPES: Mapping[tuple[str, str], torch.dtype] = {
     ("torch", "BFloat16Storage"): torch.bfloat16,
     ("torch", "LongStorage"): torch.int64,
     ("torch", "IntStorage"): torch.int32,
+    ("torch", "ShortStorage"): torch.int16,
+    ("torch", "CharStorage"): torch.int8,
+    ("torch", "ByteStorage"): torch.uint8,
     ("torch", "BoolStorage"): torch.bool,
 }
 
 
-def read_pickle(content: bytes) -> Any:
-    """The values in a StyleGAN2-ADA pickle; modules and tensors as inert descriptions.
-
-    Raises ValueError, in one line, for anything that such a pickle does not contain.
-    """
-    return _guarded(lambda: Machine(GLOBALS, MAX_OPCODES).run(io.BytesIO(content)))
-
-
-def _guarded(read: Callable[[], Any]) -> Any:
+def guarded(read: Callable[[], Any]) -> Any:
     """`read()`, with any error of a damaged pickle turned into ValueError."""
     try:
         return read()
     except Refused as error:
-        raise ValueError(f"refused: it contains {error}, which no StyleGAN2-ADA file has") from None
+        raise ValueError(
+            f"refused, and nothing was run: it contains {error}, which no supported file has"
+        ) from None
     except Exception as error:  # of a dozen unrelated types
         reason = ascii(" ".join(str(error).split())[:120])[1:-1]
         kind = type(error).__name__
-        raise ValueError(f"it is damaged or not a pickle ({reason or kind})") from None
+        raise ValueError(
+            f"it is damaged or not a checkpoint ({reason or kind}): download or copy it again"
+        ) from None
 
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format of torch.save
@@ -150,7 +179,7 @@ def _read_storage(blob: bytes) -> Tensor:
     """
     stream = io.BytesIO(blob)
     magic, protocol, system, description, keys = (
-        Machine(names, MAX_STORAGE_OPCODES, persistent_ids=True).run(stream)
+        Machine(names, MAX_STORAGE_OPCODES, external=lambda description: description).run(stream)
         for names in ({}, {}, {}, STORAGE_TYPES, {})
     )
     if (magic, protocol) != (MAGIC, PROTOCOL) or system["little_endian"] is not True:
@@ -175,11 +204,17 @@ def materialise(stored: StoredTensor) -> Tensor:
     """
 
     def read() -> Tensor:
-        storage = _read_storage(stored.blob)
-        reach = stored.offset + 1
-        reach += sum((n - 1) * step for n, step in zip(stored.size, stored.stride, strict=True))
-        if math.prod(stored.size) and max(reach, math.prod(stored.size)) > len(storage):
-            raise Refused(f"a tensor of {reach} elements in a storage of {len(storage)}")
-        return storage.as_strided(stored.size, stored.stride, stored.offset).clone()
+        blob = stored.blob.encode() if isinstance(stored.blob, Latin1) else stored.blob
+        assert isinstance(blob, bytes), "the file of the storage reads an External one"
+        return view(stored, _read_storage(blob)).clone()
 
-    return _guarded(read)
+    return guarded(read)
+
+
+def view(stored: StoredTensor, storage: Tensor) -> Tensor:
+    """The part of `storage` that `stored` describes; raises Refused if it reaches beyond."""
+    reach = stored.offset + 1
+    reach += sum((n - 1) * step for n, step in zip(stored.size, stored.stride, strict=True))
+    if math.prod(stored.size) and max(reach, math.prod(stored.size)) > len(storage):
+        raise Refused(f"a tensor of {reach} elements in a storage of {len(storage)}")
+    return storage.as_strided(stored.size, stored.stride, stored.offset)

@@ -1,7 +1,7 @@
-"""Layer 1 of 3 of the `.pkl` reader: a machine that runs harmless pickle opcodes only.
+"""A machine that runs harmless pickle opcodes only.
 
-It builds plain values, and calls nothing but functions from a given table of names, which layer 2
-(`unpickling`) supplies; layer 3 (`pickles`) makes a network of the result.
+It builds plain values, and calls nothing but functions from a given table of names, which `inert`
+supplies. Nothing in a pickle is executed or imported.
 
 Python's own unpickler, restricted to harmless names, executes nothing either. But a file of 200
 bytes can keep it busy for years (a dictionary key made of tuples of tuples, each twice as large as
@@ -12,10 +12,9 @@ and no object decides what an opcode does.
 
 from __future__ import annotations
 
-import io
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Names = Mapping[tuple[str, str], Any]
 
@@ -39,8 +38,24 @@ FRESH: Mapping[str, Callable[[], Any]] = {
 WITHOUT_EFFECT = frozenset({"PROTO", "FRAME"})
 
 
+class Stream(Protocol):
+    """Bytes to read: a `BytesIO`, or an `mmap`."""
+
+    def read(self, n: int = ..., /) -> bytes:
+        """Up to `n` bytes."""
+        ...
+
+    def readline(self) -> bytes:
+        """One line."""
+        ...
+
+    def tell(self) -> int:
+        """The position."""
+        ...
+
+
 class Refused(ValueError):
-    """What a pickle contains that a StyleGAN2-ADA pickle does not."""
+    """What a pickle contains that no checkpoint needs."""
 
 
 class Inert(NamedTuple):
@@ -59,27 +74,58 @@ class Buildable:
         raise NotImplementedError
 
 
+class ClassName(NamedTuple):
+    """The name of a class. Its objects are read as data; nothing is called."""
+
+    name: str
+
+
+class InertObject(Buildable):
+    """An object of a class that is not known: its `__dict__`, and what it contains."""
+
+    __slots__ = ("class_name", "entries", "items", "state")
+
+    def __init__(self, class_name: str):
+        self.class_name = class_name
+        self.state: Any = None
+        self.entries: dict[str, Any] = {}
+        self.items: list[Any] = []
+
+    def build(self, state: Any) -> None:
+        self.state = state
+
+
 class Machine:
     """Runs one pickle."""
 
-    def __init__(self, names: Names, max_opcodes: int, persistent_ids: bool = False):
+    def __init__(
+        self,
+        names: Names,
+        max_opcodes: int,
+        external: Callable[[Any], Any] | None = None,
+        lenient: bool = False,
+    ):
         """`names` are all that a pickle may refer to.
 
-        With `persistent_ids`, the description of an external object stands for the object.
+        `external` makes an object stored elsewhere of its description (none: refused). With
+        `lenient`, a key that is not text is replaced by a text, and attributes of dictionaries are
+        dropped.
         """
-        self.names, self.max_opcodes, self.persistent_ids = names, max_opcodes, persistent_ids
+        self.names, self.max_opcodes, self.external = names, max_opcodes, external
+        self.lenient = lenient
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each open mark
         self.memo: dict[int, Any] = {}
 
-    def run(self, stream: io.BytesIO) -> Any:
+    def run(self, stream: Stream) -> Any:
         """The value of the pickle at the position of `stream`, which then points past it.
 
         Raises:
             Refused: an opcode, name, call or key that no such pickle has, or too many opcodes.
             Exception: of many types, for damaged files.
         """
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        opcodes = pickletools.genops(stream)  # type: ignore[arg-type]  # needs no seek
+        for count, (opcode, argument, _) in enumerate(opcodes):
             name = opcode.name
             if count >= self.max_opcodes:
                 raise Refused(f"more than {self.max_opcodes} opcodes")
@@ -89,8 +135,8 @@ class Machine:
                 self.stack.append(FRESH[name]())
             elif name in STEPS:
                 STEPS[name](self, argument)
-            elif name == "BINPERSID" and self.persistent_ids:
-                pass  # the description stays in place of the object
+            elif name == "BINPERSID" and self.external:
+                self.stack.append(self.external(self.stack.pop()))
             elif name not in WITHOUT_EFFECT and name != "STOP":
                 raise Refused(f"the opcode {name}")
         return self.stack.pop()  # after STOP, where the walk ends
@@ -118,18 +164,28 @@ class Machine:
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, InertObject):
+            target = target.items
         if type(target) is not list:
             raise Refused(f"items for a {type(target).__name__}")
         target += items
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, InertObject):
+            target = target.entries
         if type(target) is not dict or len(items) % 2:
             raise Refused(f"entries for a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str:
-                raise Refused(f"a key that is a {type(key).__name__}")
-            target[key] = value
+            target[self.key(key)] = value
+
+    def key(self, key: Any) -> str:
+        """The key of an entry; numbers and objects could take forever to hash."""
+        if type(key) is str:
+            return key
+        if not self.lenient:
+            raise Refused(f"a key that is a {type(key).__name__}")
+        return str(key) if type(key) in (int, float) else f"a {type(key).__name__}"
 
     def get(self, index: int) -> None:
         self.stack.append(self.memo[index])
@@ -147,15 +203,24 @@ class Machine:
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if isinstance(function, ClassName):
+            raise Refused(f"a call of {function.name[:80]!a}")
         if not isinstance(function, Inert) or type(arguments) is not tuple:
             raise Refused(f"a call of a {type(function).__name__}")
         self.stack.append(function.function(*arguments))
+
+    def make_object(self, _: Any) -> None:
+        if len(self.stack) > 1 and isinstance(name := self.stack[-2], ClassName):
+            self.stack[-2:] = [InertObject(name.name)]
+        else:
+            self.call(None)
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Buildable):
             target.build(state)
-        elif type(target) is not dict or state:  # old versions of Python write an empty state
+        # Old versions of Python write an empty state; that of a state dict is its version.
+        elif type(target) is not dict or (state and not self.lenient):
             raise Refused(f"attributes of a {type(target).__name__}")
 
 
@@ -193,6 +258,6 @@ STEPS: Mapping[str, Callable[[Machine, Any], None]] = {
     "GLOBAL": _push_global,
     "STACK_GLOBAL": _push_stack_global,
     "REDUCE": Machine.call,
-    "NEWOBJ": Machine.call,
+    "NEWOBJ": Machine.make_object,
     "BUILD": Machine.build,
 }

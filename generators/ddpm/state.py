@@ -1,0 +1,61 @@
+"""The state dict of a guided-diffusion network, read from a file of any format that holds one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from generators.ddpm.wrappers import Found, find_state
+from generators.files.marks import GIVE
+from generators.files.modules import plain
+from generators.files.survey import survey
+from generators.files.torch_file import TorchFile
+from generators.files.unsupported import describe, describe_parts
+
+
+def read_state(path: Path) -> Found:
+    """The network's tensors in a file of PyTorch or safetensors; code in it is never run.
+
+    Tensors of a plain file stay mapped to it.
+
+    Raises ValueError in one line, without the path, if there are none or if the file is damaged or
+    of a known, unsupported kind.
+    """
+    try:
+        found = find_state(_read(path))
+    except ValueError as error:
+        raise ValueError(describe(path) or str(error)) from error
+    what = describe_parts(path) if found.recognised else describe(path)
+    if what := what or _different(found.state):
+        raise ValueError(what)
+    return found
+
+
+def _different(state: Mapping[str, Tensor]) -> str | None:
+    """What a network is whose tensors have guided-diffusion's names, but not their shapes."""
+    qkv, first = state.get("middle_block.1.qkv.weight"), state.get("input_blocks.0.0.weight")
+    if qkv is not None and qkv.ndim == 4:
+        return (
+            "this is a consistency model, or an EDM of that program, which predicts images in a "
+            f"different way: {GIVE}"
+        )
+    if first is not None and first.ndim == 4 and first.shape[1] == 6:
+        return (
+            "this is an upsampler of guided-diffusion, which enlarges images: give the diffusion "
+            "model that makes the small ones"
+        )
+    return None
+
+
+def _read(path: Path) -> object:
+    """The content of the file: nested dictionaries and lists, with tensors."""
+    if survey(path).form != "safetensors":
+        return plain(TorchFile(path))
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"it is damaged ({error}): download or copy it again") from error

@@ -1,0 +1,1 @@
+"""Files of weights: what they contain, found without running anything in them."""
