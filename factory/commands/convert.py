@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from generators.kind import kind_of
 
 if TYPE_CHECKING:
     from generators.ddpm.checkpoints import Checkpoint
+    from generators.ddpm.guided_settings import Settings
     from generators.stylegan2.network import StyleGAN2
 
 
@@ -104,11 +105,22 @@ def summary(checkpoint: Checkpoint) -> Table:
     table.add_row("learned sigma", "yes" if net.learns_sigma else "no")
     table.add_row("classes", str(net.num_classes or "none"))
     table.add_row("parameters", f"{unet.num_parameters() / 1e6:.1f} M", end_section=True)
-    table.add_row("image size", f"{settings.image_size} px")
-    table.add_row("channels per head", str(settings.channels_per_head))
-    table.add_row("attention order", settings.attention_order)
-    table.add_row("noise schedule", settings.beta_schedule)
+    for label, value, keys in _unread(settings):
+        table.add_row(label, f"{value} (assumed)" if settings.assumed & keys else value)
     return table
+
+
+def _unread(settings: Settings) -> Iterator[tuple[str, str, set[str]]]:
+    """What the file does not say: label, value, and the settings that it comes from."""
+    yield "image size", f"{settings.image_size} px", {"image_size"}
+    yield "channels per head", str(settings.channels_per_head), {"channels_per_head", "heads"}
+    yield "attention order", settings.attention_order, {"attention_order"}
+    yield "noise schedule", settings.schedule, {"schedule"}
+    yield "training steps", str(settings.train_steps), {"train_steps"}
+    if settings.train_steps != 1000:
+        rescaled = "yes" if settings.rescale_timesteps else "no"
+        yield "rescaled timesteps", rescaled, {"rescale_timesteps"}
+    yield "predicts", settings.predicts, {"predicts"}
 
 
 def stylegan2_summary(network: StyleGAN2) -> Table:

@@ -74,7 +74,7 @@ class Network:
         refuses to normalise a single one where a group is a single value.
         """
         x = torch.zeros(2, 3, *image_size, dtype=self.dtype, device=self.device)
-        emb = embed(self.unet, torch.zeros(2, device=self.device))
+        emb = embed(self.unet, torch.zeros(2, dtype=torch.long, device=self.device))
         _, recorded = walk(self.unet, x, emb, tuple(blocks), False)
         return {block: h.shape[1:] for block, h in recorded.items()}
 
