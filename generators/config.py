@@ -88,7 +88,7 @@ class DDPMConfig(BaseModel):
     )
     schedule: Literal["linear", "cosine"] | None = Field(
         default=None,
-        description="of training's noise; none: as in the published network, or linear",
+        description="of the noise; none: as in the published network, or linear",
     )
     train_steps: int | None = Field(
         default=None, ge=2, description="of the schedule (diffusion_steps); none: 1000"

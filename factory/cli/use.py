@@ -147,7 +147,7 @@ def convert(
     ] = None,
     num_heads_upsample: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads in the decoder; by default `--heads`."),
+        typer.Option(min=1, help="Attention heads in the decoder, if different."),
     ] = None,
     attention_order: Annotated[
         Literal["legacy", "new"] | None, typer.Option(help="Order of q, k and v.")
@@ -174,8 +174,8 @@ def convert(
 ) -> None:
     """Turn a published checkpoint into safetensors and JSON. No program in the file is run.
 
-    The options are for diffusion models: they give what cannot be read from the file. What is not
-    given is assumed, as in the published network of the same shape or by guided-diffusion's default.
+    The options are for diffusion models: they give what cannot be read from the file. Without them
+    it is assumed to be as in the published network of this shape, or guided-diffusion's default.
 
     `factory convert lsun_horse.pt horse`
     """

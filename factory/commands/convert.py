@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from generators.stylegan2.network import StyleGAN2
 
 
-def convert(source: Path, out: Path, given: dict[str, Any], console: Console) -> None:
+def convert(source: Path, out: Path, given: dict[str, Any], check: bool, console: Console) -> None:
     """Write the network in file `source` to the new folder `out`, and print a description.
 
     `given` holds settings that a diffusion model's file lacks (None: not given), see
-    `generators.ddpm.checkpoints.GivenSettings`.
+    `generators.ddpm.guided_settings.GivenSettings`. With `check`, a diffusion model is tried, and a
+    warning names the settings to doubt if it does not denoise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,14 +49,15 @@ def convert(source: Path, out: Path, given: dict[str, Any], console: Console) ->
         raise FileExistsError(f"{out} is not empty: expected a new folder")
     quiet_libraries()
     if kind_of(source) == "stylegan2":
-        table = _convert_stylegan2(source, out, given)
+        console.print(_convert_stylegan2(source, out, given))
     else:
-        table = _convert_ddpm(source, out, given)
-    console.print(table)
+        _convert_ddpm(source, out, given, check, console)
     console.print(f"network in {out}; use it as --generator {out}")
 
 
-def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
+def _convert_ddpm(
+    source: Path, out: Path, given: dict[str, Any], check: bool, console: Console
+) -> None:
     from generators.ddpm.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(source, **given)
@@ -63,7 +65,39 @@ def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
         if not tensor.isfinite().all():
             raise ValueError(f"{source}: {name} holds values that are not finite: it is damaged")
     _write(checkpoint.save, out)
-    return summary(checkpoint)
+    console.print(summary(checkpoint))
+    if check:
+        with console.status("trying the network on noisy images; --no-check leaves this out"):
+            doubt = _doubt(checkpoint)
+        if doubt:
+            console.print(f"warning: {doubt}", soft_wrap=True)
+
+
+def _doubt(checkpoint: Checkpoint) -> str | None:
+    """Why the settings, or the network, may be wrong; None if it denoises. Takes over its U-Net."""
+    from generators.ddpm.self_check import TRAINED, SelfCheck
+
+    trial = SelfCheck.of(checkpoint.unet)
+    error = trial.error(checkpoint.schedule)
+    if error < TRAINED:
+        return None
+    found = (
+        f"the network does not denoise its own samples (error {error:.2f}, of trained networks "
+        f"below {TRAINED})"
+    )
+    net, settings = checkpoint.architecture, checkpoint.settings
+    if better := trial.better(net, settings):
+        other, error = better
+        options = [
+            f"--{key} {getattr(other, key)}"
+            for key in ("schedule", "predicts")
+            if getattr(other, key) != getattr(settings, key)
+        ]
+        return f"{found}, but with {' '.join(options)} it does ({error:.2f}): convert it with that"
+    assumed = sorted(f"--{key.replace('_', '-')}" for key in settings.assumed)
+    if assumed:
+        return f"{found}: it is untrained, or what was assumed is wrong: {', '.join(assumed)}"
+    return f"{found}: it is untrained, or one of the given settings is wrong"
 
 
 def _convert_stylegan2(source: Path, out: Path, given: dict[str, Any]) -> Table:

@@ -31,14 +31,9 @@ from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.guided_settings import GivenSettings
-from generators.ddpm.network import Network
+from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
-
-# From this many activations at the finest level (128 x 128 pixels, 64 channels), a CPU is busy with
-# one sample: measured in bfloat16, 16 at a time cost as much each (at 256 x 256 a sixth more), and
-# their memory grows with their number.
-LARGE_NETWORK = 2**20
 
 # Feature noise and class of image i have their own random streams, independent of sampling.
 FEATURE_STREAM = 1
@@ -124,10 +119,8 @@ class DDPMGenerator:
         depend on how many samples were asked for. Large networks on a CPU run one by one, because
         a request for one sample should not cost `batch_size` of them.
         """
-        height, width = self.image_size
-        activations = height * width * self.network.unet.config.block_out_channels[0]
-        alone = self.device.type == "cpu" and activations >= LARGE_NETWORK
-        return 1 if alone else self.batch_size
+        large = activations(self.network.unet, self.image_size) >= LARGE_NETWORK
+        return 1 if large and self.device.type == "cpu" else self.batch_size
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`.
