@@ -50,7 +50,7 @@ DECODERS = ("vae", "vqvae", "movq", "first_stage", "autoencoder")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 # Names of weight files, the best first: as trained, half precision or another variant, pickled.
 WEIGHTS = (
-    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index*.json"),
     *("model.safetensors", "diffusion_pytorch_model.*.safetensors", "model.*.safetensors"),
     *("diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
     *("pytorch_model.bin", "diffusion_pytorch_model.*.bin"),
@@ -69,12 +69,14 @@ def load_folder(path: Path) -> tuple[UNet2DModel, DDPMScheduler | None]:
     """
     index = _read_json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
     _check_pipeline(path, index)
-    at = path / "unet" if (path / "unet" / "config.json").is_file() else path
-    if not (at / "config.json").is_file():
+    # Checkpoints of diffusers' training script hold averaged weights, too.
+    places = ("unet", ".") if index else ("unet_ema", "unet", ".")
+    at = next((path / p for p in places if (path / p / "config.json").is_file()), None)
+    if at is None:
         raise FileNotFoundError(f"no generator at {path}: {_without_config(path)}")
     unet = _load_unet(at)
-    places = (path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json")
-    file = next((place for place in places if place.is_file()), None)
+    files = (path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json")
+    file = next((file for file in files if file.is_file()), None)
     return unet, None if file is None else _load_schedule(file)
 
 
@@ -108,9 +110,10 @@ def _refuse_other(file: Path, name: str, expected: str) -> None:
 def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
     """Raise ValueError if the table of contents lists parts of another kind of model."""
     file, pipeline = path / "model_index.json", str(index.get("_class_name", ""))
-    if decoders := [part for part in DECODERS if index.get(part)]:
+    decoders = [p for p in DECODERS if index.get(p) or (path / p / "config.json").is_file()]
+    if decoders:
         raise ValueError(
-            f"{file}: found {pipeline or 'a pipeline'} with a {decoders[0]}, a latent diffusion "
+            f"{path}: found {pipeline or 'a pipeline'} with a {decoders[0]}, a latent diffusion "
             f"model: expected a diffusion model of pixels, such as DDPMPipeline"
         )
     classes = {
@@ -184,7 +187,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{file} does not exist: download it again") from None
     except Exception as error:  # of safetensors, zip and pickle
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"cannot read the weights in {file}: {reason}") from None
+        raise ValueError(f"cannot read the U-Net weights in {file}: {reason}") from None
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise ValueError(f"{file}: expected tensors by name, and nothing else; download it again")
     return content

@@ -98,6 +98,8 @@ class DDPMGenerator:
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size
         self.image_size = (height, width)
+        large = activations(unet, self.image_size) >= LARGE_NETWORK
+        self._alone = large and self.device.type == "cpu"
 
     @classmethod
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:
@@ -119,8 +121,7 @@ class DDPMGenerator:
         depend on how many samples were asked for. Large networks on a CPU run one by one, because
         a request for one sample should not cost `batch_size` of them.
         """
-        large = activations(self.network.unet, self.image_size) >= LARGE_NETWORK
-        return 1 if large and self.device.type == "cpu" else self.batch_size
+        return 1 if self._alone else self.batch_size
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`.
