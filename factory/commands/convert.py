@@ -21,6 +21,9 @@ from factory.terminal.progress import quiet_libraries
 from generators.kind import kind_of
 
 if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+    from generators.ddpm.architecture import Architecture
     from generators.ddpm.checkpoints import Checkpoint
     from generators.ddpm.guided_settings import Settings
     from generators.stylegan2.network import StyleGAN2
@@ -68,24 +71,24 @@ def _convert_ddpm(
     console.print(summary(checkpoint))
     if check:
         with console.status("trying the network on noisy images; --no-check leaves this out"):
-            doubt = _doubt(checkpoint)
-        if doubt:
-            console.print(f"warning: {doubt}", soft_wrap=True)
+            found = doubt(checkpoint.unet, checkpoint.architecture, checkpoint.settings)
+        if found:
+            console.print(f"warning: {found}", soft_wrap=True)
 
 
-def _doubt(checkpoint: Checkpoint) -> str | None:
-    """Why the settings, or the network, may be wrong; None if it denoises. Takes over its U-Net."""
+def doubt(unet: UNet2DModel, net: Architecture, settings: Settings) -> str | None:
+    """Why the settings, or the network, may be wrong; None if it denoises. Takes over `unet`."""
+    from generators.ddpm.guided_settings import noise_schedule
     from generators.ddpm.self_check import TRAINED, SelfCheck
 
-    trial = SelfCheck.of(checkpoint.unet)
-    error = trial.error(checkpoint.schedule)
+    trial = SelfCheck.of(unet)
+    error = trial.error(noise_schedule(net, settings))
     if error < TRAINED:
         return None
     found = (
         f"the network does not denoise its own samples (error {error:.2f}, of trained networks "
         f"below {TRAINED})"
     )
-    net, settings = checkpoint.architecture, checkpoint.settings
     if better := trial.better(net, settings):
         other, error = better
         options = [

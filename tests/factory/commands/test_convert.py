@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+from factory import demo
+from factory.commands.convert import doubt
+from generators.ddpm.architecture import Architecture
+from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.guided_settings import Settings
 from generators.stylegan2.config import StyleGAN2Config
 from generators.stylegan2.model import StyleGAN2Generator
 from generators.stylegan2.storage import load
@@ -101,15 +107,21 @@ def test_a_network_that_does_not_denoise_is_warned_about(factory: Callable) -> N
     assert warning.endswith(f"it is untrained, or what was assumed is wrong: {doubted}")
 
 
-def test_a_converted_network_denoises_if_the_file_does(
-    factory: Callable, trained_file: Path
-) -> None:
-    """Trained with x_start and 4 heads; the self-check finds the former."""
-    assert "warning" not in factory("convert", trained_file, "a", "--predicts", "x_start").out
-    wrong = factory("convert", trained_file, "b").out
-    assert "but with --predicts x_start it does (0." in wrong
-    heads = factory("convert", trained_file, "c", "--predicts", "x_start", "--heads", 1).out
-    assert "warning: the network does not denoise" in heads
+def test_a_trained_network_is_doubted_with_wrong_settings_only() -> None:
+    """The embedded generator, whose training was linear and predicted v."""
+
+    def doubt_of(**settings: Any) -> str | None:
+        net = Architecture(time_channels=16, channels=(16,), resnets_per_level=1, attends=(True,))
+        unet = load_unet(str(Path(demo.__file__).parent / "generator"))[0]
+        return doubt(unet, net, Settings(64, **settings))
+
+    assert doubt_of(predicts="v") is None
+    found = doubt_of(schedule="cosine", assumed=frozenset({"schedule", "predicts"}))
+    assert found is not None
+    assert "but with --schedule linear --predicts v it does (0.1" in found
+    found = doubt_of(train_steps=4000, predicts="v")
+    assert found is not None
+    assert found.endswith("it is untrained, or one of the given settings is wrong")
 
 
 def test_an_empty_folder_is_filled_and_a_full_one_left_unchanged(factory: Callable) -> None:
