@@ -6,7 +6,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -69,7 +69,9 @@ def load_unet(
         checkpoint = load_checkpoint(path, **given)
         return checkpoint.unet, checkpoint.schedule, NoiseModel()
     unet, schedule = load_folder(path)
-    of_schedule = {k: v for k, v in given.items() if k in SCHEDULE_KEYS and v is not None}
+    of_schedule: dict[str, Any] = {
+        k: v for k, v in given.items() if k in SCHEDULE_KEYS and v is not None
+    }
     if schedule is None:
         schedule = schedule_of(**of_schedule)
     elif of_schedule:
