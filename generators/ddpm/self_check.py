@@ -28,7 +28,7 @@ from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
 
 # Measured on the embedded network, made to answer as one trained for each schedule, prediction and
-# number of steps would: 0.13 to 0.15 with its settings, 0.38 to 5.8 with others. Micrographs half-way
+# number of steps would: 0.13 to 0.15 with its settings, 0.38 to 5.8 with others. Micrographs midway
 # through a training: 0.29. Random weights: 0.77 and more.
 TRAINED = 0.35
 STEPS = 10  # of DDIM
