@@ -83,7 +83,9 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
 
     @staticmethod
     def concat(batches: Sequence[FeatureMaps]) -> FeatureMaps:
-        """Join batches of the same spec along N."""
+        """Join batches of the same spec along N; a single one is returned without a copy."""
+        if len(batches) == 1:
+            return batches[0]
         return FeatureMaps({n: torch.cat([b[n] for b in batches]) for n in batches[0]})
 
 

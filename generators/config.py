@@ -34,7 +34,8 @@ class FeatureConfig(BaseModel):
         "(5, 6, 7, 8, 12 of 18), scaled to the depth of the network",
     )
     timesteps: tuple[int, ...] = Field(
-        default=(50, 150, 250), description="noise levels on the 1000-step schedule"
+        default=(50, 150, 250),
+        description="noise levels, as steps of the schedule of training, which has 1000 as a rule",
     )
     noise: Literal["shared", "per_timestep", "fresh"] = Field(
         default="shared",
@@ -65,19 +66,38 @@ class DDPMConfig(BaseModel):
     kind: Literal["ddpm"] = "ddpm"
     weights: str = Field(
         description="diffusers directory (local, or a hub id such as org/name) or guided-diffusion "
-        ".pt file; the next four settings are for what cannot be read from the latter"
+        ".pt file; the next nine settings are for what cannot be read from the latter"
     )
     image_size: int | None = Field(
         default=None, ge=8, description="pixels; none: such that the coarsest level is 8 x 8"
     )
     channels_per_head: int | None = Field(
-        default=None, ge=1, description="of attention; none: as in the published networks"
+        default=None, ge=1, description="of attention; none: see heads"
     )
     heads: int | None = Field(
-        default=None, ge=1, description="of attention, if their number is the same at all levels"
+        default=None,
+        ge=1,
+        description="of attention, if their number is the same at all levels; none: as in the "
+        "published network of this shape, or else 4",
+    )
+    num_heads_upsample: int | None = Field(
+        default=None, ge=1, description="heads in the decoder; none: as many as elsewhere"
     )
     attention_order: Literal["legacy", "new"] | None = Field(
-        default=None, description="of q, k and v; none: as in the published networks"
+        default=None, description="of q, k and v; none: as in the published network, or legacy"
+    )
+    schedule: Literal["linear", "cosine"] | None = Field(
+        default=None,
+        description="of the noise; none: as in the published network, or linear",
+    )
+    train_steps: int | None = Field(
+        default=None, ge=2, description="of the schedule (diffusion_steps); none: 1000"
+    )
+    rescale_timesteps: bool | None = Field(
+        default=None, description="the network was given t * 1000 / train_steps; none: false"
+    )
+    predicts: Literal["epsilon", "x_start", "v"] | None = Field(
+        default=None, description="what the network was trained to predict; none: epsilon"
     )
     class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
         default=None,
@@ -87,7 +107,9 @@ class DDPMConfig(BaseModel):
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = Field(
         default="dpmsolver++", description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC"
     )
-    steps: int = Field(default=25, ge=1, le=1000, description="network passes per sample")
+    steps: int = Field(
+        default=25, ge=1, description="network passes per sample, at most the schedule's steps"
+    )
     spacing: Literal["trailing", "leading", "linspace"] = Field(
         default="trailing",
         # Lin et al. 2024

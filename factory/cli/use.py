@@ -139,18 +139,43 @@ def convert(
     image_size: Annotated[
         int | None, typer.Option(min=8, help="In pixels; by default the coarsest level is 8 x 8.")
     ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Attention heads, if the same at all levels.")
+    ] = None,
     channels_per_head: Annotated[
+        int | None, typer.Option(min=1, help="Channels per attention head, instead of `--heads`.")
+    ] = None,
+    num_heads_upsample: Annotated[
         int | None,
-        typer.Option(min=1, help="Channels per attention head; by default guided-diffusion's."),
+        typer.Option(min=1, help="Attention heads in the decoder, if different."),
     ] = None,
     attention_order: Annotated[
-        Literal["legacy", "new"] | None,
-        typer.Option(help="Order of q, k and v; by default guided-diffusion's."),
+        Literal["legacy", "new"] | None, typer.Option(help="Order of q, k and v.")
     ] = None,
+    schedule: Annotated[
+        Literal["linear", "cosine"] | None, typer.Option(help="Noise schedule of the training.")
+    ] = None,
+    train_steps: Annotated[
+        int | None, typer.Option(min=2, help="Steps of that schedule (`diffusion_steps`).")
+    ] = None,
+    rescale_timesteps: Annotated[
+        bool | None,
+        typer.Option(
+            "--rescale-timesteps/--no-rescale-timesteps",
+            help="Whether the network was given timesteps on a scale of 1000.",
+        ),
+    ] = None,
+    predicts: Annotated[
+        Literal["epsilon", "x_start", "v"] | None, typer.Option(help="What the network predicts.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Whether to try the network on noisy images.")
+    ] = True,
 ) -> None:
     """Turn a published checkpoint into safetensors and JSON. No program in the file is run.
 
-    The options are for diffusion models: they give what cannot be read from the file.
+    The options are for diffusion models: they give what cannot be read from the file. Without them
+    it is assumed to be as in the published network of this shape, or guided-diffusion's default.
 
     `factory convert lsun_horse.pt horse`
     """
@@ -159,9 +184,15 @@ def convert(
     given = {
         "image_size": image_size,
         "channels_per_head": channels_per_head,
+        "heads": heads,
+        "num_heads_upsample": num_heads_upsample,
         "attention_order": attention_order,
+        "schedule": schedule,
+        "train_steps": train_steps,
+        "rescale_timesteps": rescale_timesteps,
+        "predicts": predicts,
     }
-    run(source, out, given, console)
+    run(source, out, given, check, console)
 
 
 @app.command(rich_help_panel=USING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,20 @@ from factory.terminal.progress import quiet_libraries
 from generators.kind import kind_of
 
 if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+    from generators.ddpm.architecture import Architecture
     from generators.ddpm.checkpoints import Checkpoint
+    from generators.ddpm.guided_settings import Settings
     from generators.stylegan2.pickles import Snapshot
 
 
-def convert(source: Path, out: Path, given: dict[str, Any], console: Console) -> None:
+def convert(source: Path, out: Path, given: dict[str, Any], check: bool, console: Console) -> None:
     """Write the network in file `source` to the new folder `out`, and print a description.
 
     `given` holds settings that a diffusion model's file lacks (None: not given), see
-    `generators.ddpm.checkpoints.GivenSettings`.
+    `generators.ddpm.guided_settings.GivenSettings`. With `check`, a diffusion model is tried, and a
+    warning names the settings to doubt if it does not denoise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -47,14 +52,15 @@ def convert(source: Path, out: Path, given: dict[str, Any], console: Console) ->
         raise FileExistsError(f"{out} is not empty: expected a new folder")
     quiet_libraries()
     if kind_of(source) == "stylegan2":
-        table = _convert_stylegan2(source, out, given)
+        console.print(_convert_stylegan2(source, out, given))
     else:
-        table = _convert_ddpm(source, out, given)
-    console.print(table)
+        _convert_ddpm(source, out, given, check, console)
     console.print(f"network in {out}; use it as --generator {out}")
 
 
-def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
+def _convert_ddpm(
+    source: Path, out: Path, given: dict[str, Any], check: bool, console: Console
+) -> None:
     from generators.ddpm.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(source, **given)
@@ -62,7 +68,39 @@ def _convert_ddpm(source: Path, out: Path, given: dict[str, Any]) -> Table:
         if not tensor.isfinite().all():
             raise ValueError(f"{source}: {name} holds values that are not finite: it is damaged")
     _write(checkpoint.save, out)
-    return summary(checkpoint)
+    console.print(summary(checkpoint))
+    if check:
+        with console.status("trying the network on noisy images; --no-check leaves this out"):
+            found = doubt(checkpoint.unet, checkpoint.architecture, checkpoint.settings)
+        if found:
+            console.print(f"warning: {found}", soft_wrap=True)
+
+
+def doubt(unet: UNet2DModel, net: Architecture, settings: Settings) -> str | None:
+    """Why the settings, or the network, may be wrong; None if it denoises. Takes over `unet`."""
+    from generators.ddpm.guided_settings import noise_schedule
+    from generators.ddpm.self_check import TRAINED, SelfCheck
+
+    trial = SelfCheck.of(unet)
+    error = trial.error(noise_schedule(net, settings))
+    if error < TRAINED:
+        return None
+    found = (
+        f"the network does not denoise its own samples (error {error:.2f}, of trained networks "
+        f"below {TRAINED})"
+    )
+    if better := trial.better(net, settings):
+        other, error = better
+        options = [
+            f"--{key} {getattr(other, key)}"
+            for key in ("schedule", "predicts")
+            if getattr(other, key) != getattr(settings, key)
+        ]
+        return f"{found}, but with {' '.join(options)} it does ({error:.2f}): convert it with that"
+    assumed = sorted(f"--{key.replace('_', '-')}" for key in settings.assumed)
+    if assumed:
+        return f"{found}: it is untrained, or what was assumed is wrong: {', '.join(assumed)}"
+    return f"{found}: it is untrained, or one of the given settings is wrong"
 
 
 def _convert_stylegan2(source: Path, out: Path, given: dict[str, Any]) -> Table:
@@ -105,11 +143,22 @@ def summary(checkpoint: Checkpoint) -> Table:
     table.add_row("learned sigma", "yes" if net.learns_sigma else "no")
     table.add_row("classes", str(net.num_classes or "none"))
     table.add_row("parameters", f"{unet.num_parameters() / 1e6:.1f} M", end_section=True)
-    table.add_row("image size", f"{settings.image_size} px")
-    table.add_row("channels per head", str(settings.channels_per_head))
-    table.add_row("attention order", settings.attention_order)
-    table.add_row("noise schedule", settings.beta_schedule)
+    for label, value, keys in _unread(settings):
+        table.add_row(label, f"{value} (assumed)" if settings.assumed & keys else value)
     return table
+
+
+def _unread(settings: Settings) -> Iterator[tuple[str, str, set[str]]]:
+    """What the file does not say: label, value, and the settings that it comes from."""
+    yield "image size", f"{settings.image_size} px", {"image_size"}
+    yield "channels per head", str(settings.channels_per_head), {"channels_per_head", "heads"}
+    yield "attention order", settings.attention_order, {"attention_order"}
+    yield "noise schedule", settings.schedule, {"schedule"}
+    yield "training steps", str(settings.train_steps), {"train_steps"}
+    if settings.train_steps != 1000:
+        rescaled = "yes" if settings.rescale_timesteps else "no"
+        yield "rescaled timesteps", rescaled, {"rescale_timesteps"}
+    yield "predicts", settings.predicts, {"predicts"}
 
 
 def stylegan2_summary(snapshot: Snapshot) -> Table:

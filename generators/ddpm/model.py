@@ -20,11 +20,18 @@ from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
-from generators.base import FeatureMaps, FeatureMapSpec, check_batch, sample_generators
+from generators.base import (
+    FeatureMaps,
+    FeatureMapSpec,
+    batches,
+    check_batch,
+    sample_generators,
+)
 from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
-from generators.ddpm.network import Network
+from generators.ddpm.guided_settings import GivenSettings
+from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import check_blocks, default_blocks
 
@@ -91,26 +98,47 @@ class DDPMGenerator:
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size
         self.image_size = (height, width)
+        large = activations(unet, self.image_size) >= LARGE_NETWORK
+        self._alone = large and self.device.type == "cpu"
 
     @classmethod
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:
         """Read the weights that `config` names (see `load_unet` for formats and errors)."""
-        network = config.model_dump(
-            include={"image_size", "channels_per_head", "heads", "attention_order"}
-        )
-        return cls(*load_unet(config.weights, **network), config, device)
+        given = config.model_dump(include=set(GivenSettings.__annotations__))
+        return cls(*load_unet(config.weights, **given), config, device)
 
     @property
     def batch_size(self) -> int:
         """The largest number of images in a call."""
         return self.config.batch_size
 
+    @property
+    def pass_size(self) -> int:
+        """Samples per network pass: `batch_size`, or one where a single sample fills the device.
+
+        A function of network and device alone. Kernels are chosen by the shape of a pass, and those
+        of bfloat16 differ, measured by up to two grey levels in a sample; so the shape must not
+        depend on how many samples were asked for. Large networks on a CPU run one by one, because
+        a request for one sample should not cost `batch_size` of them.
+        """
+        return 1 if self._alone else self.batch_size
+
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and features of one batch of sample `indices`.
 
         Renoised features are those of the quantised image, so that training on saved images and
-        labelling new ones see the same thing. Raises ValueError for more than `batch_size` indices.
+        labelling new ones see the same thing. The bytes of a sample depend on its index, weights,
+        settings and `pass_size`, never on the other samples.
+
+        Raises ValueError for more than `batch_size` indices.
         """
+        check_batch(len(indices), self.batch_size)
+        passes = [self._sample_pass(part) for part in batches(indices, self.pass_size)]
+        images, maps = zip(*passes, strict=True)
+        return torch.cat(images), FeatureMaps.concat(maps)
+
+    def _sample_pass(self, indices: Sequence[int]) -> tuple[Tensor, FeatureMaps]:
+        """`sample` for at most `pass_size` indices."""
         filled, count = self._filled(indices), len(indices)
         if self.config.features.record == "renoise":
             images, _ = self._sample(filled)
@@ -121,7 +149,9 @@ class DDPMGenerator:
 
     def sample_images(self, indices: Sequence[int]) -> Tensor:
         """The images of `sample`, without features."""
-        return self._sample(self._filled(indices))[0][: len(indices)]
+        check_batch(len(indices), self.batch_size)
+        parts = batches(indices, self.pass_size)
+        return torch.cat([self._sample(self._filled(part))[0][: len(part)] for part in parts])
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
@@ -137,16 +167,14 @@ class DDPMGenerator:
                 f"images are {tuple(images.shape[-2:])}, the generator works at {self.image_size}"
             )
         check_batch(len(images), self.batch_size)
-        return self._encode(images, range(len(images)) if indices is None else indices)
+        numbered = list(range(len(images)) if indices is None else indices)
+        rows = batches(range(len(images)), self.pass_size)
+        parts = [self._encode(images[r.start : r.stop], numbered[r.start : r.stop]) for r in rows]
+        return FeatureMaps.concat(parts)
 
     def _filled(self, indices: Sequence[int]) -> list[int]:
-        """One batch of sample indices; in low precision, padded to `batch_size` with the last.
-
-        Kernels are chosen by shape, and those of bfloat16 differ, measured by up to two grey levels
-        in a sample: the shape must not depend on how many samples are left.
-        """
-        check_batch(len(indices), self.batch_size)
-        missing = 0 if self.dtype is torch.float32 else self.batch_size - len(indices)
+        """The samples of one pass; in low precision, padded to `pass_size` with the last."""
+        missing = 0 if self.dtype is torch.float32 else self.pass_size - len(indices)
         return [*indices, *[indices[-1]] * missing]
 
     @torch.inference_mode()

@@ -12,6 +12,17 @@ from torch import Tensor
 from factory_core.device import send
 from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
 
+# From this many activations at the finest level (128 x 128 pixels, 64 channels), a CPU is busy with
+# one sample: measured in bfloat16, 16 at a time cost as much each (at 256 x 256 a sixth more), and
+# their memory grows with their number.
+LARGE_NETWORK = 2**20
+
+
+def activations(unet: UNet2DModel, image_size: tuple[int, int]) -> int:
+    """Activations of one sample `image_size` = (height, width) at the finest level."""
+    height, width = image_size
+    return height * width * unet.config.block_out_channels[0]
+
 
 class Network:
     """One U-Net on one device, evaluated by `walk`.
@@ -74,7 +85,7 @@ class Network:
         refuses to normalise a single one where a group is a single value.
         """
         x = torch.zeros(2, 3, *image_size, dtype=self.dtype, device=self.device)
-        emb = embed(self.unet, torch.zeros(2, device=self.device))
+        emb = embed(self.unet, torch.zeros(2, dtype=torch.long, device=self.device))
         _, recorded = walk(self.unet, x, emb, tuple(blocks), False)
         return {block: h.shape[1:] for block, h in recorded.items()}
 

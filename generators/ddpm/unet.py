@@ -85,7 +85,7 @@ def cast_weights(unet: UNet2DModel, dtype: torch.dtype) -> None:
     Those run on one row per timestep, so their full precision costs nothing.
     """
     for name, module in unet.named_modules():
-        if "_emb" not in name:
+        if "_emb" not in name and name != "time_proj":
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
 

@@ -2,16 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+from factory import demo
+from factory.commands.convert import doubt
+from generators.ddpm.architecture import Architecture
+from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.guided_settings import Settings
 from generators.stylegan2.config import StyleGAN2Config
 from generators.stylegan2.model import StyleGAN2Generator
 from generators.stylegan2.storage import load
 
-GOLDEN_FILE = Path(__file__).parents[2] / "golden" / "guided_diffusion" / "tiny_lsun_style.pt"
+GOLDEN = Path(__file__).parents[2] / "golden" / "guided_diffusion"
+GOLDEN_FILE = GOLDEN / "tiny_lsun_style.pt"
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +66,63 @@ def test_convert_prints_what_it_found(factory: Callable) -> None:
         "image size": "64 px",
         "channels per head": "8",
         "attention order": "new",
-        "noise schedule": "linear",
+        "noise schedule": "linear (assumed)",
+        "training steps": "1000 (assumed)",
+        "predicts": "epsilon (assumed)",
     }
+
+
+def test_what_was_assumed_is_marked(factory: Callable) -> None:
+    file = GOLDEN / "default_heads.pt"
+    assumed = {
+        "image size": "16 px (assumed)",
+        "channels per head": "16 (assumed)",
+        "attention order": "legacy (assumed)",
+        "noise schedule": "linear (assumed)",
+        "training steps": "1000 (assumed)",
+        "predicts": "epsilon (assumed)",
+    }
+    result = factory("convert", file, "a", "--no-check")
+    found = rows(result.out)
+    assert {key: found[key] for key in assumed} == assumed
+    assert "warning" not in result.out
+    given = ("--image-size", 32, "--heads", 2, "--attention-order", "legacy", "--schedule")
+    more = ("cosine", "--train-steps", 4000, "--rescale-timesteps", "--predicts", "x_start")
+    result = factory("convert", file, "b", "--no-check", *given, *more)
+    assert "assumed" not in result.out
+    assert rows(result.out)["channels per head"] == "32"
+    assert rows(result.out)["rescaled timesteps"] == "yes"
+    schedule = DDPMScheduler.from_pretrained("b", subfolder="scheduler")
+    assert schedule.config.num_train_timesteps == 4000
+    assert schedule.config.prediction_type == "sample"
+    assert schedule.config.beta_schedule == "squaredcos_cap_v2"
+
+
+def test_a_network_that_does_not_denoise_is_warned_about(factory: Callable) -> None:
+    """The golden networks are untrained."""
+    result = factory("convert", GOLDEN / "default_heads.pt", "a", "--image-size", 32)
+    assert result.code == 0
+    [warning] = [line for line in result.out.splitlines() if line.startswith("warning: ")]
+    assert "does not denoise its own samples (error 0." in warning
+    doubted = "--attention-order, --heads, --predicts, --schedule, --train-steps"
+    assert warning.endswith(f"it is untrained, or what was assumed is wrong: {doubted}")
+
+
+def test_a_trained_network_is_doubted_with_wrong_settings_only() -> None:
+    """The embedded generator, whose training was linear and predicted v."""
+
+    def doubt_of(**settings: Any) -> str | None:
+        net = Architecture(time_channels=16, channels=(16,), resnets_per_level=1, attends=(True,))
+        unet = load_unet(str(Path(demo.__file__).parent / "generator"))[0]
+        return doubt(unet, net, Settings(64, **settings))
+
+    assert doubt_of(predicts="v") is None
+    found = doubt_of(schedule="cosine", assumed=frozenset({"schedule", "predicts"}))
+    assert found is not None
+    assert "but with --schedule linear --predicts v it does (0.1" in found
+    found = doubt_of(train_steps=4000, predicts="v")
+    assert found is not None
+    assert found.endswith("it is untrained, or one of the given settings is wrong")
 
 
 def test_an_empty_folder_is_filled_and_a_full_one_left_unchanged(factory: Callable) -> None:
@@ -91,7 +153,7 @@ def test_mistakes_are_one_line_and_leave_nothing(factory: Callable) -> None:
     refused("folder", "out", f"folder: found a folder, {expected}")
     refused("file", "out", "file: this is a text file: give a checkpoint of")
     refused(GOLDEN_FILE, "file", "out file: found a file")
-    refused(GOLDEN_FILE, "out", "multiples of 64", "channels_per_head")
+    refused(GOLDEN_FILE, "out", "4 heads (assumed) of [8, 16] channels", "use the file itself")
 
 
 # --- StyleGAN2 -------------------------------------------------------------------------------

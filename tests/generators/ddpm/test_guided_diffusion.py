@@ -2,38 +2,28 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.ddpm.guided_diffusion import (
+from generators.ddpm.architecture import Architecture
+from generators.ddpm.guided_diffusion import build_unet, check_saveable, convert
+from generators.ddpm.guided_settings import (
     IMAGENET_64,
     IMAGENET_128,
-    Architecture,
+    IMAGENET_512,
+    LSUN,
     Settings,
-    build_unet,
-    check_saveable,
-    convert,
     noise_schedule,
 )
-from generators.ddpm.unet import embed, walk
+from generators.ddpm.unet import cast_weights, embed, walk
 
 TINY = Architecture(time_channels=32, channels=(32, 64), resnets_per_level=1, attends=(False, True))
-LSUN = Architecture(
-    time_channels=256,
-    channels=(256, 256, 512, 512, 1024, 1024),
-    resnets_per_level=2,
-    attends=(False, False, False, True, True, True),
-)
 IMAGENET_256 = replace(LSUN, num_classes=1000)
-IMAGENET_512 = replace(
-    IMAGENET_256,
-    channels=(128, 256, 256, 512, 512, 1024, 1024),
-    attends=(False, False, False, False, True, True, True),
-)
 
 
 def random_state(net: Architecture) -> dict[str, Tensor]:
@@ -107,7 +97,11 @@ class ReferenceUNet:
     """The forward pass of ADM, directly on the tensors of a state dict."""
 
     def __init__(
-        self, state: dict[str, Tensor], net: Architecture, heads: Callable[[int], int], order: str
+        self,
+        state: dict[str, Tensor],
+        net: Architecture,
+        heads: Callable[[str, int], int],  # of an attention layer and its width
+        order: str,
     ):
         self.state, self.net, self.heads, self.order = state, net, heads, order
 
@@ -180,7 +174,7 @@ class ReferenceUNet:
 
     def attention(self, name: str, x: Tensor) -> Tensor:
         n, c, *size = x.shape
-        heads = self.heads(c)
+        heads = self.heads(name, c)
         h = self.affine(self.group_norm, f"{name}.norm", x).flatten(2)
         h = self.affine(F.conv1d, f"{name}.qkv", h)
         if self.order == "legacy":
@@ -203,6 +197,10 @@ VARIANTS = {
     "heads by number": (
         replace(TINY, attends=(True, True)),
         {"channels_per_head": None, "heads": 4},
+    ),
+    "fewer heads in the decoder": (
+        replace(TINY, attends=(True, True)),
+        {"channels_per_head": None, "heads": 4, "num_heads_upsample": 2},
     ),
     "attention in the middle alone": (replace(TINY, attends=(False, False)), {}),
     "half width at the finest level": (replace(TINY, time_channels=64), {}),
@@ -227,8 +225,9 @@ def test_converted_network_equals_the_reference(name: str) -> None:
     settings = Settings.choose(net, **({"image_size": 16, "channels_per_head": 8} | given))
     unet = convert(state, net, settings)
 
-    def heads(width: int) -> int:
-        return given.get("heads") or width // 8
+    def heads(name: str, width: int) -> int:
+        upsample = given.get("num_heads_upsample") if name.startswith("output") else None
+        return upsample or given.get("heads") or width // 8
 
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
     y = torch.tensor([5, 1]) if net.num_classes else None
@@ -243,10 +242,10 @@ def test_converted_network_equals_the_reference(name: str) -> None:
     ("net", "millions"),
     [
         (LSUN, 552.814086),
-        (IMAGENET_64, 296),  # Dhariwal & Nichol 2021, Table 4
-        (IMAGENET_128, 422),
+        (replace(IMAGENET_64, num_classes=1000), 296),  # Dhariwal & Nichol 2021, Table 4
+        (replace(IMAGENET_128, num_classes=1000), 422),
         (IMAGENET_256, 554),
-        (IMAGENET_512, 559),
+        (replace(IMAGENET_512, num_classes=1000), 559),
     ],
 )
 def test_published_networks_have_their_published_number_of_parameters(
@@ -257,19 +256,39 @@ def test_published_networks_have_their_published_number_of_parameters(
 
 
 def test_settings_of_published_networks() -> None:
-    assert Settings.choose(LSUN) == Settings(256, 64, None, "legacy", "linear")
-    assert Settings.choose(IMAGENET_64) == Settings(64, 64, None, "new", "squaredcos_cap_v2")
-    assert Settings.choose(IMAGENET_128) == Settings(128, None, 4, "legacy", "linear")
-    assert Settings.choose(IMAGENET_256) == Settings(256, 64, None, "legacy", "linear")
-    assert Settings.choose(IMAGENET_512) == Settings(512, 64, None, "legacy", "linear")
+    at_64_a_head = Settings(256, channels_per_head=64, heads=None)
+    assert Settings.choose(LSUN) == Settings.choose(IMAGENET_256) == at_64_a_head
+    assert Settings.choose(IMAGENET_512) == replace(at_64_a_head, image_size=512)
+    assert Settings.choose(IMAGENET_64) == replace(
+        at_64_a_head, image_size=64, attention_order="new", schedule="cosine"
+    )
+    assert Settings.choose(IMAGENET_128) == Settings(128, heads=4)
+    fine_tuned = replace(LSUN, num_classes=7, learns_sigma=False)
+    assert Settings.choose(fine_tuned) == at_64_a_head
     given = Settings.choose(IMAGENET_64, image_size=96, heads=4, attention_order="legacy")
-    assert asdict(given) == {
-        "image_size": 96,
-        "channels_per_head": None,
-        "heads": 4,
-        "attention_order": "legacy",
-        "beta_schedule": "squaredcos_cap_v2",
-    }
+    assert given == Settings(96, heads=4, schedule="cosine")
+    assert given.assumed == {"schedule", "train_steps", "predicts", "num_heads_upsample"}
+
+
+def test_settings_of_other_networks_are_the_programs_defaults() -> None:
+    net = replace(TINY, attends=(True, True))
+    found = Settings.choose(net)
+    assert found == Settings(16, channels_per_head=None, heads=4)
+    unread = {"image_size", "heads", "attention_order", "schedule", "train_steps", "predicts"}
+    assert found.assumed == unread
+    given = Settings.choose(
+        net,
+        image_size=32,
+        channels_per_head=8,
+        attention_order="new",
+        schedule="cosine",
+        train_steps=4000,
+        rescale_timesteps=True,
+        predicts="v",
+    )
+    assert given.assumed == set()
+    assert (given.channels_per_head, given.heads) == (8, None)
+    assert "rescale_timesteps" in Settings.choose(net, train_steps=4000).assumed
 
 
 def test_a_number_of_heads_at_a_single_width_becomes_channels_per_head() -> None:
@@ -283,28 +302,71 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         Settings.choose(TINY, image_size=31)
     with pytest.raises(ValueError, match="both channels_per_head and heads"):
         Settings.choose(TINY, channels_per_head=16, heads=2)
+    with pytest.raises(ValueError, match="both channels_per_head and num_heads_upsample"):
+        Settings.choose(TINY, channels_per_head=16, num_heads_upsample=2)
     with pytest.raises(
         ValueError, match=r"over \[64\] channels.*multiples of 24.*channels_per_head"
     ):
         Settings.choose(TINY, channels_per_head=24)
     with pytest.raises(ValueError, match=r"over \[64\] channels.*multiples of 3: set heads"):
         Settings.choose(TINY, heads=3)
+    with pytest.raises(ValueError, match=r"multiples of 3: set num_heads_upsample"):
+        Settings.choose(TINY, num_heads_upsample=3)
+    with pytest.raises(ValueError, match="train_steps is 20, expected more than 20"):
+        noise_schedule(TINY, Settings.choose(TINY, train_steps=20))
 
 
 def test_what_diffusers_cannot_express_is_not_saved() -> None:
     check_saveable(LSUN, Settings.choose(LSUN))
-    with pytest.raises(ValueError, match=r"4 heads of \[128, 192, 256\] channels"):
+    with pytest.raises(ValueError, match=r"4 heads \(assumed\) of \[128, 192, 256\] channels"):
         check_saveable(IMAGENET_128, Settings.choose(IMAGENET_128))
     with pytest.raises(ValueError, match="time embedding of 256 channels over 128"):
         check_saveable(IMAGENET_512, Settings.choose(IMAGENET_512))
+    with pytest.raises(ValueError, match="4 heads, and 2 in the decoder"):
+        check_saveable(TINY, Settings.choose(TINY, num_heads_upsample=2))
 
 
-def test_the_network_decides_the_schedule() -> None:
+def test_the_network_decides_the_variance_and_the_settings_the_schedule() -> None:
     cosine = noise_schedule(IMAGENET_64, Settings.choose(IMAGENET_64))
     # Nichol & Dhariwal 2021, Eq. 17: the share of signal left half way is cos²(π/4 + s) or so.
     assert float(cosine.alphas_cumprod[500]) == pytest.approx(0.49, abs=0.01)
+    assert cosine.config.variance_type == "learned_range"
     fixed = replace(TINY, learns_sigma=False)
     assert noise_schedule(fixed, Settings.choose(fixed)).config.variance_type == "fixed_large"
+
+
+@pytest.mark.parametrize(
+    ("predicts", "theirs"), [("epsilon", "epsilon"), ("x_start", "sample"), ("v", "v_prediction")]
+)
+def test_more_training_steps_are_finer_steps(predicts: Any, theirs: str) -> None:
+    for schedule in ("linear", "cosine"):
+        given = {"schedule": schedule, "predicts": predicts}
+        coarse, fine = (
+            noise_schedule(TINY, Settings.choose(TINY, train_steps=steps, **given))
+            for steps in (1000, 4000)
+        )
+        assert fine.config.prediction_type == theirs
+        assert fine.config.num_train_timesteps == len(fine.alphas_cumprod) == 4000
+        # The noise after a share of the steps is about the same.
+        at = fine.alphas_cumprod[4 * torch.tensor([100, 500, 900])]
+        assert torch.allclose(at, coarse.alphas_cumprod[[100, 500, 900]], atol=0.01)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("net", [TINY, replace(TINY, time_channels=64)])
+def test_rescaled_timesteps(net: Architecture) -> None:
+    """The network sees t * 1000 / train_steps."""
+    state, given = random_state(net), {"channels_per_head": 8, "train_steps": 4000}
+    settings = Settings.choose(net, rescale_timesteps=True, **given)
+    unet = convert(state, net, settings)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 3900])
+    expected = ReferenceUNet(state, net, lambda _, width: width // 8, "legacy")(x, t / 4)
+    output = walk(unet, x, embed(unet, t))[0]
+    assert float((output - expected).abs().max() / expected.abs().max()) < 1e-5
+    plain = convert(state, net, Settings.choose(net, **given))
+    assert torch.allclose(walk(plain, x, embed(plain, t / 4))[0], output, atol=1e-4)
+    cast_weights(unet, torch.bfloat16)
+    assert torch.allclose(embed(unet, t), embed(plain, t / 4), atol=1e-4)
 
 
 def test_a_damaged_state_dict_names_the_tensors() -> None:
@@ -336,5 +398,7 @@ def test_a_damaged_state_dict_names_the_tensors() -> None:
     refused(without("input_blocks.3"), "found no input_blocks.3.0.out_layers.3.weight")
     refused(state | {"out.2.weight": torch.zeros(())}, "found no out.2.weight")
     refused(without("output_blocks"), "not a guided-diffusion U-Net.* but no output_blocks.0.0")
-    refused(state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}, "found 6 channels in")
+    refused(state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}, "enlarges images")
+    refused(state | {"input_blocks.0.0.weight": torch.zeros(32, 1, 3, 3)}, "grey networks are not")
+    refused(state | {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)}, "work on latents")
     refused(state | {"input_blocks.1.0.out_layers.3.weight": torch.zeros(8)}, "multiples of 32")

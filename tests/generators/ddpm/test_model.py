@@ -18,6 +18,7 @@ from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.training import noise_schedule
 
+PACKAGED = Path(__file__).parents[3] / "factory" / "demo" / "generator"
 FEATURES = FeatureConfig(blocks=(0, 2), timesteps=(50, 250))
 
 
@@ -49,6 +50,24 @@ def test_sample_depends_on_its_index_alone(
             # An image one level apart has slightly different features.
             error = (other_maps[name][row] - maps[name][1]).abs().mean()
             assert error < 0.02 * maps[name][1].abs().mean()
+
+
+def test_large_networks_run_one_by_one_on_a_cpu(tmp_path: Path) -> None:
+    """Not filled to `batch_size`, and with the same bytes in any batch, bfloat16 included."""
+    unet = build_unet(256, (16, 16), resnets_per_level=1, attention_levels=0)
+    unet.save_pretrained(tmp_path)
+    generator = load(tmp_path, precision="bfloat16", batch_size=3, steps=1)
+    assert generator.pass_size == 1
+    images, maps = generator.sample([4, 5])
+    alone, own_maps = generator.sample([5])
+    assert torch.equal(images[1], alone[0])
+    assert torch.equal(generator.sample_images([4, 5]), images)
+    encoded = generator.encode(images, [4, 5])
+    for name, h in maps.items():
+        assert torch.equal(h[1], own_maps[name][0])
+        assert torch.equal(h, encoded[name])
+    small = load(PACKAGED, batch_size=3)
+    assert small.pass_size == small.batch_size == 3
 
 
 def test_bfloat16_changes_images_by_a_few_grey_levels(tiny_weights: Path) -> None:

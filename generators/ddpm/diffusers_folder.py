@@ -1,0 +1,220 @@
+"""Folders of diffusers: a pipeline, its old layout, or a U-Net alone.
+
+    model_index.json              the pipeline's parts
+    unet/config.json, weights     the network; in the old layout of google/ddpm-*, or
+                                  alone, at the top
+    scheduler/scheduler_config.json    the noise schedule; in the old layout, at the top
+
+The library would fill missing tensors with random values, ignore unknown ones, and sample other
+kinds of model as if they were diffusion models of pixels. So everything is checked here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from generators.ddpm.tensors import check_tensors, not_rgb
+
+UNET = "UNet2DModel"
+# The schedules of these are those of training DDPMs; they differ in how they sample.
+SCHEDULERS = re.compile(
+    r"(DDPM|DDIM|PNDM|DEISMultistep|DPMSolver(Multistep|Singlestep|SDE)|UniPCMultistep|SASolver|"
+    r"Euler(Ancestral)?Discrete|HeunDiscrete|KDPM2(Ancestral)?Discrete|LMSDiscrete|RePaint)"
+    r"(Inverse|Parallel)?Scheduler"
+)
+# What else folders hold, by the class names in their files: name in them -> what it is.
+OTHER_KINDS = {
+    r"FlowMatch|FlowMap": "a flow-matching model",
+    r"EDM|KarrasVe|CosineDPM": "an EDM model, whose network sees noise levels (sigma)",
+    r"SdeVe|SdeVp": "a score-SDE model, with continuous noise levels",
+    r"CMStochastic|LCM|TCD|Consistency": "a consistency model",
+    r"VQDiffusion": "a VQ diffusion model, of discrete latents",
+    r"^VQ|VQModel": "a VQ autoencoder",
+    r"Autoencoder|^VAE": "an autoencoder",
+    r"Condition": "a network that needs a text or other condition, such as Stable Diffusion's",
+    r"Transformer|DiT": "a transformer",
+    r"Latent|LDM": "a latent diffusion model",
+}
+# Parts of a pipeline that decode latents.
+DECODERS = ("vae", "vqvae", "movq", "first_stage", "autoencoder")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+# Names of weight files, the best first: as trained, half precision or another variant, pickled.
+WEIGHTS = (
+    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index*.json"),
+    *("model.safetensors", "diffusion_pytorch_model.*.safetensors", "model.*.safetensors"),
+    *("diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
+    *("pytorch_model.bin", "diffusion_pytorch_model.*.bin"),
+)
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+# Attention layers before diffusers 0.15 -> today.
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+OLD_ATTENTION_NAME = re.compile(r"(attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)")
+
+
+def load_folder(path: Path) -> tuple[UNet2DModel, DDPMScheduler | None]:
+    """The U-Net, in float32, and the schedule of training, None if the folder has none.
+
+    Raises FileNotFoundError if it holds no network, and ValueError, in one line, for other kinds of
+    model, missing or unknown tensors, and damaged files.
+    """
+    index = _read_json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
+    _check_pipeline(path, index)
+    # Checkpoints of diffusers' training script hold averaged weights, too.
+    places = ("unet", ".") if index else ("unet_ema", "unet", ".")
+    at = next((path / p for p in places if (path / p / "config.json").is_file()), None)
+    if at is None:
+        raise FileNotFoundError(f"no generator at {path}: {_without_config(path)}")
+    unet = _load_unet(at)
+    files = (path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json")
+    file = next((file for file in files if file.is_file()), None)
+    return unet, None if file is None else _load_schedule(file)
+
+
+def _without_config(path: Path) -> str:
+    """Why a folder without a network's configuration cannot be used."""
+    if path.is_dir() and any(path.glob("*.safetensors")):
+        return "found weights without their config.json: copy the network's config.json beside them"
+    return (
+        "expected a diffusers folder with unet/config.json or config.json, or a guided-diffusion "
+        ".pt file; train one with `factory train-generator`, or give a hub id"
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:  # also of its encoding
+        raise ValueError(f"{file} is damaged ({error}): copy or download it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged: expected a JSON object; copy or download it again")
+    return content
+
+
+def _refuse_other(file: Path, name: str, expected: str) -> None:
+    """Raise ValueError for a class that is not `expected`, saying what it belongs to."""
+    kind = next((what for key, what in OTHER_KINDS.items() if re.search(key, name)), None)
+    what = f"{name}, {kind}" if kind else name
+    raise ValueError(f"{file}: found {what}: expected {expected}, of a diffusion model of pixels")
+
+
+def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
+    """Raise ValueError if the table of contents lists parts of another kind of model."""
+    file, pipeline = path / "model_index.json", str(index.get("_class_name", ""))
+    decoders = [p for p in DECODERS if index.get(p) or (path / p / "config.json").is_file()]
+    if decoders:
+        raise ValueError(
+            f"{path}: found {pipeline or 'a pipeline'} with a {decoders[0]}, a latent diffusion "
+            f"model: expected a diffusion model of pixels, such as DDPMPipeline"
+        )
+    classes = {
+        part: str(names[1])
+        for part, names in index.items()
+        if isinstance(names, list) and len(names) == 2 and names[1]
+    }
+    if (name := classes.get("unet", UNET)) != UNET:
+        _refuse_other(file, name, UNET)
+    name = classes.get("scheduler", "DDPMScheduler")
+    if not SCHEDULERS.fullmatch(name):
+        _refuse_other(file, name, "DDPMScheduler or the like")
+
+
+def _load_unet(folder: Path) -> UNet2DModel:
+    file = folder / "config.json"
+    config = _read_json(file)
+    if (name := str(config.get("_class_name", "nothing"))) != UNET:
+        _refuse_other(file, name, f"_class_name {UNET}")
+    known = inspect.signature(UNet2DModel).parameters
+    try:
+        with torch.device("meta"):
+            unet = UNet2DModel(**{key: value for key, value in config.items() if key in known})
+    except Exception as error:  # the library does not check its settings: TypeError, KeyError, ...
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} describes no U-Net ({reason}): download it again") from None
+    channels = unet.config.in_channels, unet.config.out_channels
+    if channels not in ((3, 3), (3, 6)):
+        raise ValueError(f"{file}: {not_rgb(*channels)}")
+    state = _read_weights(folder)
+    try:
+        check_tensors(state, {name: t.shape for name, t in unet.state_dict().items()})
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}; download the weights again") from None
+    shaped = {n: state[n].reshape(t.shape).float() for n, t in unet.state_dict().items()}
+    unet.load_state_dict(shaped, assign=True)
+    return unet.eval()
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the best weight file, or of its parts, by their names of today."""
+    found = (f for pattern in WEIGHTS for f in sorted(folder.glob(pattern)))
+    file = next((f for f in found if not SHARD.search(f.name)), None)
+    if file is None:
+        raise FileNotFoundError(
+            f"found no weights in {folder}: expected {WEIGHTS[0]}, download it again"
+        )
+    files: Iterable[Path] = [file]
+    if file.suffix == ".json":
+        parts = _read_json(file).get("weight_map")
+        if not isinstance(parts, dict):
+            raise ValueError(f"{file} is damaged: expected a weight_map; download it again")
+        files = [folder / Path(str(name)).name for name in sorted(set(map(str, parts.values())))]
+    state: dict[str, Tensor] = {}
+    for part in files:
+        state |= _read_tensors(part)
+    return {OLD_ATTENTION_NAME.sub(_renamed, name): tensor for name, tensor in state.items()}
+
+
+def _renamed(name: re.Match[str]) -> str:
+    return name[1] + OLD_ATTENTION[name[2]]
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors in a file; programs in a pickled one are never run."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist: download it again") from None
+    except Exception as error:  # of safetensors, zip and pickle
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"cannot read the U-Net weights in {file}: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise ValueError(f"{file}: expected tensors by name, and nothing else; download it again")
+    return content
+
+
+def _load_schedule(file: Path) -> DDPMScheduler:
+    """The schedule of training in a scheduler's configuration, whatever it samples with."""
+    config = _read_json(file)
+    if not SCHEDULERS.fullmatch(name := str(config.get("_class_name", "DDPMScheduler"))):
+        _refuse_other(file, name, "DDPMScheduler or the like")
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        _refuse_other(file, f"{name} with flow sigmas (FlowMatch)", "DDPMScheduler or the like")
+    if config.get("timestep_type") == "continuous":
+        _refuse_other(file, f"{name} with continuous timesteps (EDM)", "DDPMScheduler or the like")
+    if config.get("predict_epsilon") is False:  # of diffusers before 0.10
+        config.setdefault("prediction_type", "sample")
+    if (found := config.get("prediction_type", PREDICTIONS[0])) not in PREDICTIONS:
+        raise ValueError(
+            f"{file}: found prediction_type {found}, expected {', '.join(PREDICTIONS)}"
+        )
+    known = inspect.signature(DDPMScheduler).parameters
+    try:
+        schedule = DDPMScheduler(**{key: value for key, value in config.items() if key in known})
+        abar = schedule.alphas_cumprod
+        if not (abar[:-1] > 0).all() or not (abar.diff() <= 0).all() or not 0 <= abar[-1] <= 1:
+            raise ValueError("its noise does not grow from step to step")
+    except Exception as error:  # the library does not check its settings: TypeError, ...
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} describes no noise schedule ({reason}): copy it again") from None
+    return schedule
