@@ -11,10 +11,12 @@ from rich.console import Console
 
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
-from factory.terminal.progress import quiet_libraries
+from factory.terminal.progress import ProgressLine, quiet_libraries
+from factory.terminal.text import listing
 
 if TYPE_CHECKING:
     from generators.training.config import TrainingConfig
+    from generators.training.images import TrainingImages
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,50 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
-    from factory_core.annotated.annotations import ImageFolder
 
     settings, train = _training_of(job.kind)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
     config = build_settings(settings, content, job.overrides, "training settings")
-    size = config.image_size
-    dataset = ImageFolder(job.images, (size, size))
-    console.print(f"{len(dataset)} images from {job.images}, resized to {size} x {size}")
+    init = None if job.init is None else str(find_weights("--init", job.init))
     train(
-        dataset,
+        _read(job, config, console),
         job.out,
         config,
-        init=None if job.init is None else str(find_weights("--init", job.init)),
+        init=init,
         device=job.device,
-        provenance={"images": len(dataset)},
         progress=[TrainingProgress("training", console)],
     )
     console.print(f"generator in {job.out}; see {job.out / 'samples'}")
+
+
+def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> TrainingImages:
+    """Decode the images and report on them.
+
+    Raises ValueError if some cannot be read and `skip_damaged` is not set, or none can.
+    """
+    from generators.training.images import read_training_images
+
+    size = config.image_size
+    with ProgressLine("reading", "images", 0, console) as line:
+        images = read_training_images(
+            job.images, size, job.out, lambda done, total: line.update(done, total=total)
+        )
+    damaged = images.damaged
+    for reason in listing(list(damaged.values())):
+        console.print(reason)
+    if damaged and not config.skip_damaged:
+        raise ValueError(
+            f"{len(damaged)} of {len(images) + len(damaged)} images in {job.images} cannot be "
+            "read: repair or delete them, or leave them out with --set skip_damaged=true"
+        )
+    if not len(images):
+        raise ValueError(f"none of the {len(damaged)} images in {job.images} can be read")
+    skipped = f"; {len(damaged)} damaged left out" if damaged else ""
+    console.print(f"{len(images)} images from {job.images}, resized to {size} x {size}{skipped}")
+    if images.is_grey:
+        console.print("all of them are grey (R = G = B): samples will be grey too")
+    return images
 
 
 def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
