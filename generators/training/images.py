@@ -66,7 +66,8 @@ def read_training_images(
     """
     paths = list_images(folder)
     shape = (len(paths), 3, size, size)
-    pixels, file = None, None
+    pixels: np.ndarray | None = None
+    file = None
     if np.prod(shape, dtype=np.int64) <= MEMORY_SHARE * memory_bytes():
         pixels = np.empty(shape, np.uint8)
     else:
@@ -89,7 +90,9 @@ def read_training_images(
     found = (len(digests), *shape[1:])
     if file is not None:
         file.flush()
-        pixels = np.memmap(file, np.uint8, "r", shape=found) if digests else np.empty(found)
+        pixels = (
+            np.memmap(file, np.uint8, "r", shape=found) if digests else np.empty(found, np.uint8)
+        )
     assert pixels is not None
     return TrainingImages(pixels[: len(digests)], digests, damaged, is_grey)
 
@@ -111,7 +114,7 @@ def _read(path: Path, size: int) -> np.ndarray | str:
 
 
 def _digest(image: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:DIGEST_DIGITS]
+    return hashlib.sha256(image.tobytes()).hexdigest()[:DIGEST_DIGITS]
 
 
 def _is_grey(image: np.ndarray) -> bool:
