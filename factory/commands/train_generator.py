@@ -44,20 +44,22 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
+    from factory_core.storage import naming_full_disk
 
     settings, train = _training_of(job.kind)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
     config = build_settings(settings, content, job.overrides, "training settings")
     init = None if job.init is None else str(find_weights("--init", job.init))
-    train(
-        _read(job, config, console),
-        job.out,
-        config,
-        init=init,
-        device=job.device,
-        progress=[TrainingProgress("training", console)],
-    )
+    with naming_full_disk(job.out):
+        train(
+            _read(job, config, console),
+            job.out,
+            config,
+            init=init,
+            device=job.device,
+            progress=[TrainingProgress("training", console)],
+        )
     console.print(f"generator in {job.out}; see {job.out / 'samples'}")
 
 

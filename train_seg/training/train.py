@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from factory_core.dataset import default_palette
 from factory_core.device import pick_device
+from factory_core.storage import naming_full_disk
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
@@ -84,7 +85,7 @@ def train(
     config = settle_encoder_weights(config)
     num_workers = pick_num_workers(config, pick_device(device))
     training_data = open_segmenter_data(data, config, val, mix, num_workers)
-    with _quiet(), torch.random.fork_rng():
+    with _quiet(), torch.random.fork_rng(), naming_full_disk(Path(out)):
         job = _Job(training_data, Path(out), config, val, mix, device)
         return job.run(_loggers(Path(out), wandb), callbacks, together)
 
