@@ -46,7 +46,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     from factory.terminal.training_progress import TrainingProgress
     from factory_core.storage import naming_full_disk
 
-    settings, train = _training_of(job.kind)
+    settings, train = training_of(job.kind)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
     config = build_settings(settings, content, job.overrides, "training settings")
@@ -92,7 +92,7 @@ def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> Traini
     return images
 
 
-def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
+def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
     """The settings and the training function of a kind of generator."""
     if kind == "ddpm":
         from generators.config import DDPMTrainingConfig

@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,36 +66,49 @@ def read_training_images(
     Raises FileNotFoundError, NotADirectoryError or ValueError as `list_images`.
     """
     paths = list_images(folder)
-    shape = (len(paths), 3, size, size)
-    pixels: np.ndarray | None = None
-    file = None
-    if np.prod(shape, dtype=np.int64) <= MEMORY_SHARE * memory_bytes():
-        pixels = np.empty(shape, np.uint8)
-    else:
-        scratch.mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - the map keeps it open
+    store = _Store((len(paths), 3, size, size), scratch)
     digests: dict[str, str] = {}
     damaged: dict[str, str] = {}
     is_grey = True
-    for number, (path, image) in enumerate(zip(paths, _read_all(paths, size), strict=True), 1):
-        if isinstance(image, str):
-            damaged[path.name] = image
+    with closing(_read_all(paths, size)) as images:  # after Ctrl-C, no more are decoded
+        for number, (path, image) in enumerate(zip(paths, images, strict=True), 1):
+            if isinstance(image, str):
+                damaged[path.name] = image
+            else:
+                store.add(image)
+                digests[path.name] = _digest(image)
+                is_grey = is_grey and _is_grey(image)
+            on_progress(number, len(paths))
+    return TrainingImages(store.pixels(), digests, damaged, is_grey)
+
+
+class _Store:
+    """Room for images of a `shape` `[N, 3, H, W]`, in memory or in a file without a name."""
+
+    def __init__(self, shape: tuple[int, ...], scratch: Path):
+        self._shape, self._count = shape, 0
+        self._array: np.ndarray | None = None
+        if np.prod(shape, dtype=np.int64) <= MEMORY_SHARE * memory_bytes():
+            self._array = np.empty(shape, np.uint8)
         else:
-            if pixels is not None:
-                pixels[len(digests)] = image
-            if file is not None:
-                file.write(image.tobytes())  # a full disk is an error here, and a crash in a map
-            digests[path.name] = _digest(image)
-            is_grey = is_grey and _is_grey(image)
-        on_progress(number, len(paths))
-    found = (len(digests), *shape[1:])
-    if file is not None:
-        file.flush()
-        pixels = (
-            np.memmap(file, np.uint8, "r", shape=found) if digests else np.empty(found, np.uint8)
-        )
-    assert pixels is not None
-    return TrainingImages(pixels[: len(digests)], digests, damaged, is_grey)
+            scratch.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - the map keeps it open
+
+    def add(self, image: np.ndarray) -> None:
+        """Append an image uint8 `[3, H, W]`."""
+        if self._array is not None:
+            self._array[self._count] = image
+        else:
+            self._file.write(image.tobytes())  # a full disk is an error here, a crash in a map
+        self._count += 1
+
+    def pixels(self) -> np.ndarray:
+        """The images that were added, uint8 `[n, 3, H, W]`."""
+        if self._array is not None:
+            return self._array[: self._count]
+        self._file.flush()
+        shape = (self._count, *self._shape[1:])
+        return np.memmap(self._file, np.uint8, "r", shape=shape) if self._count else np.empty(shape)
 
 
 def _read_all(paths: Sequence[Path], size: int) -> Iterator[np.ndarray | str]:
