@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -111,7 +111,7 @@ class _Store:
         return np.memmap(self._file, np.uint8, "r", shape=shape) if self._count else np.empty(shape)
 
 
-def _read_all(paths: Sequence[Path], size: int) -> Iterator[np.ndarray | str]:
+def _read_all(paths: Sequence[Path], size: int) -> Generator[np.ndarray | str, None, None]:
     """Each image uint8 `[3, size, size]`, or why it cannot be read; in order, on all cores."""
     with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow decodes and resizes in parallel
         try:

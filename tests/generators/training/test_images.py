@@ -1,5 +1,6 @@
 """Decoding the images of a training once."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,24 @@ def test_grey_photographs_are_noticed_however_they_are_stored(photos: Path, mode
     assert read(photos).is_grey
     Image.new("RGB", (60, 40), (90, 90, 92)).save(photos / "5.png")
     assert not read(photos).is_grey
+
+
+def test_ctrl_c_does_not_wait_for_the_other_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    decoded = []
+
+    def slowly(path: Path, size: tuple[int, int]) -> torch.Tensor:
+        decoded.append(path)
+        time.sleep(0.01)
+        return read_image(path, size)
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "read_image", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        read_training_images(tmp_path, SIZE, tmp_path / "out", interrupt)
+    assert len(decoded) < 100
