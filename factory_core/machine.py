@@ -22,6 +22,13 @@ def disk_free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def memory_bytes() -> int:
+    """Memory of this machine; 0 if unknown (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_memory_bytes() -> int:
     """Largest resident memory of this process so far; 0 if unknown (Windows)."""
     try:

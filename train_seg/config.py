@@ -94,7 +94,9 @@ class SegmenterConfig(BaseModel):
         default=None, ge=0, lt=1, description="in the decoder; none: the architecture's own"
     )
     image_size: tuple[int, int] | None = Field(
-        default=None, description="(height, width) of the training images; none: that of the data"
+        default=None,
+        description="(height, width) of the training images, or one number for squares; none: that "
+        "of the data",
     )
     input_scale: float = Field(
         default=1.0, gt=0, le=8, description="the network sees images enlarged by this factor"
@@ -174,6 +176,12 @@ class SegmenterConfig(BaseModel):
         if min(rates) < 1:
             raise ValueError(f"expected dilations >= 1, found {list(rates)}")
         return rates
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        is_number = isinstance(size, int) and not isinstance(size, bool)
+        return (size, size) if is_number else size
 
     @field_validator("image_size")
     @classmethod

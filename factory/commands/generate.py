@@ -10,8 +10,9 @@ from rich.console import Console
 from factory.pipeline.display import run_shown
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
-from factory.terminal.text import duration
+from factory.terminal.text import byte_size, duration
 from factory_core.dataset import read_samples
+from factory_core.machine import GIB
 
 if TYPE_CHECKING:
     from factory.pipeline.executors import Executor
@@ -44,11 +45,12 @@ def dry_run(job: Job, executor: Executor, console: Console) -> None:
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None).strip()
     console.print(text, markup=False, soft_wrap=True)
     console.print(f"recipe digest {job.recipe.digest}")
-    free = "" if cost.disk_free_gib is None else f", {cost.disk_free_gib:.0f} free"
+    free = "" if cost.disk_free_gib is None else f", {byte_size(cost.disk_free_gib * GIB)} free"
     console.print(
         f"{job.n} samples on {cost.workers} worker(s): about {duration(cost.total_sec)} "
-        f"({cost.samples_per_sec:.1f} samples/s), {cost.ram_gib:.1f} GiB of memory, "
-        f"{cost.disk_gib:.2f} GiB on disk (at most {cost.disk_peak_gib:.2f} while it runs{free})"
+        f"({cost.samples_per_sec:.1f} samples/s), {byte_size(cost.ram_gib * GIB)} of memory, "
+        f"{byte_size(cost.disk_gib * GIB)} on disk "
+        f"(at most {byte_size(cost.disk_peak_gib * GIB)} while it runs{free})"
     )
 
 

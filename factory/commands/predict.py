@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from factory.terminal.text import listing
+
 if TYPE_CHECKING:
     import torch
 
+    from train_seg.inference.predict import PredictionCounts
     from train_seg.network.segmenter import Segmenter
 
 LARGE = 4  # times the training size: shrinking a whole image by more than that loses detail
@@ -36,8 +40,9 @@ class Prediction:
 def predict(job: Prediction, images: Sequence[str], out: Path, console: Console) -> None:
     """Segment images (files, folders, patterns) at their own size: index PNGs and overlays.
 
-    Raises FileNotFoundError or ValueError as `find_images`, `Segmenter.load` and
-    `train_seg.inference.predict.predict`.
+    Raises FileNotFoundError, FileExistsError or ValueError as `find_images`, `Segmenter.load` and
+    `train_seg.inference.predict.predict`; ValueError, after segmenting the others, if some images
+    cannot be read.
     """
     from PIL import Image
 
@@ -54,24 +59,18 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
     large: list[str] = []
     with ProgressLine("predicting", "images", len(paths), console) as line:
 
-        def read() -> Iterator[tuple[str, torch.Tensor]]:
-            for number, (name, path) in enumerate(paths.items(), 1):
-                image = read_image(path)
-                if min(image.shape[1:]) > LARGE * max(segmenter.image_size):
-                    large.append(f"{path} ({image.shape[2]} x {image.shape[1]})")
-                yield name, image
-                line.update(number)
+        def read(number: int, path: Path) -> torch.Tensor:
+            line.update(number)
+            image = read_image(path)
+            if min(image.shape[1:]) > LARGE * max(segmenter.image_size):
+                large.append(f"{path} ({image.shape[2]} x {image.shape[1]})")
+            return image
 
+        readers = {name: partial(read, i, path) for i, (name, path) in enumerate(paths.items(), 1)}
         counts = write_predictions(
-            run, read(), out, segmenter.palette, job.batch_size, job.overlays
+            run, readers, out, segmenter.palette, job.batch_size, job.overlays
         )
-    total = sum(counts.class_pixels)
-    shares = ", ".join(
-        f"{name} {100 * pixels / total:.1f} %"
-        for name, pixels in zip(segmenter.classes, counts.class_pixels, strict=True)
-    )
-    what = "masks and overlays" if job.overlays else "masks"
-    console.print(f"{counts.images} images: {what} in {out} ({shares})")
+    _report(job, counts, segmenter.classes, out, console)
     if large and job.tile is None:
         height, width = segmenter.image_size
         console.print(
@@ -79,6 +78,26 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
             f"{width} x {height}: if objects had full size in the training images, use "
             f"--tile {height}"
         )
+    if counts.failed:
+        raise ValueError(
+            f"{len(counts.failed)} of {len(paths)} images cannot be read: repair them and rerun "
+            "the command"
+        )
+
+
+def _report(
+    job: Prediction, counts: PredictionCounts, classes: Sequence[str], out: Path, console: Console
+) -> None:
+    """Print what could not be read, and what was written where."""
+    for reason in listing(list(counts.failed.values())):
+        console.print(reason)
+    total = sum(counts.class_pixels) or 1
+    shares = ", ".join(
+        f"{name} {100 * pixels / total:.1f} %"
+        for name, pixels in zip(classes, counts.class_pixels, strict=True)
+    )
+    what = "masks and overlays" if job.overlays else "masks"
+    console.print(f"{counts.images} images: {what} in {out} ({shares})")
 
 
 def _runner(segmenter: Segmenter, job: Prediction) -> Callable[[torch.Tensor], torch.Tensor]:

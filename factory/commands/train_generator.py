@@ -12,10 +12,12 @@ from rich.console import Console
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
 from factory.terminal.notes import print_notes
-from factory.terminal.progress import quiet_libraries
+from factory.terminal.progress import ProgressLine, quiet_libraries
+from factory.terminal.text import listing
 
 if TYPE_CHECKING:
     from generators.training.config import TrainingConfig
+    from generators.training.images import TrainingImages
 
 
 @dataclass(frozen=True)
@@ -43,30 +45,57 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
-    from factory_core.annotated.annotations import ImageFolder
-    from factory_core.images import folder_notes
+    from factory_core.storage import naming_full_disk
 
-    settings, train = _training_of(job.kind)
+    settings, train = training_of(job.kind)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
     config = build_settings(settings, content, job.overrides, "training settings")
-    size = config.image_size
-    dataset = ImageFolder(job.images, (size, size))
-    console.print(f"{len(dataset)} images from {job.images}, resized to {size} x {size}")
-    print_notes(console, folder_notes(job.images))
-    train(
-        dataset,
-        job.out,
-        config,
-        init=None if job.init is None else str(find_weights("--init", job.init)),
-        device=job.device,
-        provenance={"images": len(dataset)},
-        progress=[TrainingProgress("training", console)],
-    )
+    init = None if job.init is None else str(find_weights("--init", job.init))
+    with naming_full_disk(job.out):
+        train(
+            _read(job, config, console),
+            job.out,
+            config,
+            init=init,
+            device=job.device,
+            progress=[TrainingProgress("training", console)],
+        )
     console.print(f"generator in {job.out}; see {job.out / 'samples'}")
 
 
-def _training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
+def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> TrainingImages:
+    """Decode the images and report on them.
+
+    Raises ValueError if some cannot be read and `skip_damaged` is not set, or none can.
+    """
+    from factory_core.images import folder_notes
+    from generators.training.images import read_training_images
+
+    size = config.image_size
+    with ProgressLine("reading", "images", 0, console) as line:
+        images = read_training_images(
+            job.images, size, job.out, lambda done, total: line.update(done, total=total)
+        )
+    damaged = images.damaged
+    for reason in listing(list(damaged.values())):
+        console.print(reason)
+    if damaged and not config.skip_damaged:
+        raise ValueError(
+            f"{len(damaged)} of {len(images) + len(damaged)} images in {job.images} cannot be "
+            "read: repair or delete them, or leave them out with --set skip_damaged=true"
+        )
+    if not len(images):
+        raise ValueError(f"none of the {len(damaged)} images in {job.images} can be read")
+    skipped = f"; {len(damaged)} damaged left out" if damaged else ""
+    console.print(f"{len(images)} images from {job.images}, resized to {size} x {size}{skipped}")
+    print_notes(console, folder_notes(job.images))
+    if images.is_grey:
+        console.print("all of them are grey (R = G = B): samples will be grey too")
+    return images
+
+
+def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
     """The settings and the training function of a kind of generator."""
     if kind == "ddpm":
         from generators.config import DDPMTrainingConfig

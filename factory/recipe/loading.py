@@ -18,6 +18,7 @@ from factory.recipe.labeler_notes import read_labeler_notes
 from factory.recipe.schema import Recipe
 from factory.recipe.settings import apply_overrides, build_settings
 from factory.recipe.weights import find_weights, local_path
+from factory.recipe.yaml_text import RepeatedKeyError, parse_yaml
 from generators.kind import Kind, kind_of
 
 
@@ -103,7 +104,9 @@ def _read_yaml(source: str) -> dict[str, Any]:
             f"unknown recipe '{source}': expected a .yaml file or one of {presets}"
         )
     try:
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
+    except RepeatedKeyError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

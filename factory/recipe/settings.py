@@ -9,12 +9,18 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from factory.recipe.yaml_text import RepeatedKeyError, parse_yaml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Settings = TypeVar("Settings", bound=BaseModel)
+LIST_FAULTS = ("tuple_type", "too_short", "too_long")  # pydantic's words for them name tuples
 
 
 def build_settings(
@@ -67,7 +73,9 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise ValueError(f"--set {override}: '{section}' is a value, not a section")
     try:
-        content[last] = yaml.safe_load(text)
+        content[last] = parse_yaml(text)
+    except RepeatedKeyError as error:
+        raise ValueError(f"--set {override}: {error}") from None
     except yaml.YAMLError:
         raise ValueError(f"--set {override}: the value is not YAML") from None
 
@@ -121,8 +129,10 @@ def _keys_of(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "")
 
 def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> str:
     """The first error of a validation, in one line."""
-    first, known = error.errors()[0], list(_known_keys(model))
+    first, known = _without_place(error.errors()[0]), list(_known_keys(model))
     key, kind = _key_of(first["loc"], known)
+    if first["type"] in LIST_FAULTS and (found := _wrong_list(first, model)):
+        return f"{source}: '{key}' is {first['input']!r}: {found}"
     if first["type"] == "missing":
         return f"{source}: '{key}' is missing: write it there or give --set {key}=..."
     if first["type"] == "union_tag_invalid":
@@ -137,6 +147,48 @@ def _describe(error: ValidationError, source: str, model: type[BaseModel]) -> st
     if isinstance(first["input"], dict):
         subject = f"'{key}': " if key else ""
     return f"{source}: {subject}{message[0].lower()}{message[1:]}"
+
+
+def _without_place(error: ErrorDetails) -> ErrorDetails:
+    """An error about a value that a list lacks, as one about the list."""
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        return {**error, "type": "too_short", "loc": error["loc"][:-1]}
+    return error
+
+
+def _wrong_list(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """What was expected instead of no list, or of one of the wrong length; empty if unknown."""
+    values = _values_at(model, error["loc"])
+    if not values:
+        return ""
+    length = None if values[-1] is Ellipsis else len(values)
+    what = "a list" if length is None else f"a list of {length} values"
+    found = error["input"]
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return f"expected {what}"
+    return f"expected {what}, such as {[found] * (length or 1)}"
+
+
+def _values_at(annotation: Any, location: Sequence[int | str]) -> tuple[Any, ...]:
+    """The types of the values of the tuple at `location`; empty if there is none."""
+    for part in location:
+        fields = [
+            m.model_fields[str(part)] for m in _models_in(annotation) if part in m.model_fields
+        ]
+        if fields:
+            annotation = fields[0].annotation
+        elif isinstance(part, int) and (values := _tuple_values(annotation)):
+            annotation = values[0]
+    return _tuple_values(annotation)
+
+
+def _tuple_values(annotation: Any) -> tuple[Any, ...]:
+    """The types of the values of a tuple type, or of the first one in a union."""
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return next(filter(None, map(_tuple_values, typing.get_args(annotation))), ())
+    return ()
 
 
 def _key_of(location: Sequence[int | str], known: Sequence[str]) -> tuple[str, str]:

@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".tmp-"
+FULL_BYTES = 2**20  # a disk with less free space counts as full
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 
 
@@ -55,19 +58,48 @@ def atomic_path(path: Path, sync_name: bool = True) -> Iterator[Path]:
     """A temporary path to write to; on success it is renamed to `path`.
 
     `sync_name=False` skips flushing the folder: for a file that counts only once another one,
-    written next in the same folder, is flushed with it.
+    written next in the same folder, is flushed with it. An error of a full disk names `path`.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if sync_name:
-            _sync_names(path.parent)
+        with naming_full_disk(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            if sync_name:
+                _sync_names(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming_full_disk(place: Path) -> Iterator[None]:
+    """Turn any error of a full disk into an OSError that names `place`.
+
+    Libraries name a file of their own in the temporary folder, or none, or raise their own type of
+    error. If the temporary folder's disk is the full one, that is named.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number not in DISK_FULL and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        if str(getattr(error, "filename", None) or "").startswith(str(place)):
+            raise
+        number = number if number in DISK_FULL else errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(_full_place(place))) from error
+
+
+def _full_place(place: Path) -> Path:
+    """`place`, or the temporary folder if only the disk of that is full."""
+    folder, temporary = place.absolute(), Path(tempfile.gettempdir())
+    while not folder.exists():
+        folder = folder.parent
+    free = [shutil.disk_usage(where).free for where in (folder, temporary)]
+    return temporary if free[1] < FULL_BYTES <= free[0] else place
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from generators.base import (
     check_batch,
     sample_generators,
 )
+from generators.colours import grey_digest, makes_grey, to_grey
 from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
@@ -81,17 +82,20 @@ class DDPMGenerator:
         noise: NoiseModel,
         config: DDPMConfig,
         device: str = "auto",
+        is_grey: bool = False,
     ):
         """`schedule` and `noise` are those of training, `config` is the recipe's section.
 
-        Takes over `unet`, see `Network`. Raises ValueError if `config` does not fit the network.
+        `is_grey` averages the channels of samples, see `generators.colours`. Takes over `unet`, see
+        `Network`. Raises ValueError if `config` does not fit the network.
         """
         self.blocks = config.features.blocks or default_blocks(unet)
         check_blocks(unet, self.blocks)
         check_timesteps(schedule, config)
         check_class(unet, config)
         self.config, self.schedule, self.noise = config, schedule, noise
-        self.digest = weights_digest(unet, schedule, noise)
+        self.is_grey, digest = is_grey, weights_digest(unet, schedule, noise)
+        self.digest = grey_digest(digest) if is_grey else digest
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
         self.network = Network(unet, self.device, self.dtype, config.compile)
@@ -105,7 +109,8 @@ class DDPMGenerator:
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:
         """Read the weights that `config` names (see `load_unet` for formats and errors)."""
         given = config.model_dump(include=set(GivenSettings.__annotations__))
-        return cls(*load_unet(config.weights, **given), config, device)
+        found = load_unet(config.weights, **given)
+        return cls(*found, config, device, is_grey=makes_grey(config.weights))
 
     @property
     def batch_size(self) -> int:
@@ -204,6 +209,8 @@ class DDPMGenerator:
                 f"sampling gave values that are not finite: the weights of {self.config.weights} "
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
+        if self.is_grey:
+            x_0 = to_grey(x_0)
         names = [map_name(t, block) for t in record_at for block in self.blocks]
         return to_uint8(x_0), FeatureMaps({name: recorded[name] for name in names})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,19 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
 from factory_core.storage import atomic_path
 from generators.base import sample_generators, sample_seed
+from generators.colours import to_grey
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
+from generators.training.folder import interrupted
+from generators.training.images import TrainingImages
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
 
 NUM_TIMESTEPS = 1000
@@ -68,7 +69,7 @@ class DDPMTraining(GeneratorTraining):
     config: DDPMTrainingConfig
     ema: AveragedModel
 
-    def __init__(self, config: DDPMTrainingConfig, images: Dataset, unet: UNet2DModel):
+    def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: UNet2DModel):
         super().__init__(config, images)
         self.unet = unet
         self.ema = AveragedModel(unet, multi_avg_fn=self._ema_update)
@@ -136,6 +137,8 @@ class DDPMTraining(GeneratorTraining):
             return self.ema.module(x, t, return_dict=False)[0].float()
 
         x_0 = samplers.sample(denoise, self.noise_schedule, sampling, draw)
+        if self.images.is_grey:
+            x_0 = to_grey(x_0)
         return make_grid(to_uint8(x_0).float() / 255, nrow=4)
 
     def write(self, out: Path) -> None:
@@ -166,8 +169,7 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
     )
     if init is None:
         return fresh
-    unet, schedule, _ = load_unet(init)
-    found = schedule.config.prediction_type
+    unet, found = _read_init(init)
     if found != config.prediction:
         raise ValueError(
             f"{init} predicts {found}, expected {config.prediction}: set prediction={found}"
@@ -183,16 +185,29 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
     return fresh
 
 
+def _read_init(init: str) -> tuple[UNet2DModel, str]:
+    """The U-Net of a generator, finished or still in training, and what it predicts."""
+    unfinished = interrupted(init, "ema.module.")
+    if unfinished is None:
+        unet, schedule, _ = load_unet(init)
+        return unet, schedule.config.prediction_type
+    config, state = DDPMTrainingConfig(**unfinished[0]), unfinished[1]
+    unet = build_unet(
+        config.image_size, config.channels, config.resnets_per_level, config.attention_levels
+    )
+    unet.load_state_dict(state)
+    return unet, config.prediction
+
+
 def train(
-    images: Dataset,
+    images: TrainingImages,
     out: Path,
     config: DDPMTrainingConfig,
     init: str | None = None,
     device: str = "auto",
-    provenance: Mapping[str, Any] | None = None,
     progress: list[Callback] | None = None,
 ) -> None:
-    """Train on `images` (uint8 `[3, H, W]` each, at `config.image_size`) and write `out`.
+    """Train on `images`, of `config.image_size`, and write `out`.
 
     `out` gets a diffusers pipeline folder and what `generators.training.loop.run` adds; see
     there for resumption.
@@ -206,8 +221,9 @@ def train(
     run(
         build,
         config,
+        images,
         out,
-        {"init": init, **(provenance or {})},
+        init,
         device,
         progress,
         precision="bf16-mixed" if bfloat16 else "32-true",

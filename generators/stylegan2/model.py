@@ -20,6 +20,7 @@ from generators.base import (
     check_batch,
     sample_generators,
 )
+from generators.colours import grey_digest, makes_grey, to_grey
 from generators.stylegan2 import storage
 from generators.stylegan2.config import Noise, StyleGAN2Config
 from generators.stylegan2.network import CONST, StyleGAN2
@@ -61,9 +62,16 @@ def weights_digest(network: StyleGAN2) -> str:
 class StyleGAN2Generator:
     """Samples images and records the outputs of the convolutions while they are made."""
 
-    def __init__(self, network: StyleGAN2, config: StyleGAN2Config, device: str = "auto"):
+    def __init__(
+        self,
+        network: StyleGAN2,
+        config: StyleGAN2Config,
+        device: str = "auto",
+        is_grey: bool = False,
+    ):
         """`config` is the recipe's section. Takes over `network`, casting and moving it in place.
 
+        `is_grey` averages the channels of its images, see `generators.colours`.
         Raises ValueError for layers or classes that the network does not have.
         """
         known, asked = network.synthesis.layers, config.features.layers
@@ -74,7 +82,8 @@ class StyleGAN2Generator:
             )
         _check_class(config, network.config.c_dim)
         self.config = config
-        self.digest = weights_digest(network)
+        self.is_grey, digest = is_grey, weights_digest(network)
+        self.digest = grey_digest(digest) if is_grey else digest
         self.device = pick_device(device)
         self.dtype = self._pick_dtype(network)
         self.network = network.to(self.device).requires_grad_(False).eval()
@@ -85,7 +94,7 @@ class StyleGAN2Generator:
     @classmethod
     def load(cls, config: StyleGAN2Config, device: str = "auto") -> StyleGAN2Generator:
         """Read the weights that `config` names (see `load_network` for formats and errors)."""
-        return cls(load_network(config.weights), config, device)
+        return cls(load_network(config.weights), config, device, makes_grey(config.weights))
 
     def _pick_dtype(self, network: StyleGAN2) -> torch.dtype:
         if (
@@ -142,7 +151,7 @@ class StyleGAN2Generator:
                 f"sampling gave values that are not finite: the weights of {self.config.weights} "
                 f"are broken, or overflow in {self.dtype}; try generator.precision=float32"
             )
-        return to_uint8(images), FeatureMaps(kept)
+        return self._finish(images), FeatureMaps(kept)
 
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         """Features of one batch of images uint8 `[N, 3, H, W]`, from the nearest that it can make.
@@ -225,7 +234,11 @@ class StyleGAN2Generator:
                 f"{self.config.weights} are broken, or generator.projection.lr is too large: "
                 f"{self.config.projection.lr}"
             )
-        return to_uint8(images), FeatureMaps(kept)
+        return self._finish(images), FeatureMaps(kept)
+
+    def _finish(self, images: Tensor) -> Tensor:
+        """uint8 from the network's output."""
+        return to_uint8(to_grey(images) if self.is_grey else images)
 
     def _check_images(self, images: Tensor) -> None:
         height, width = self.image_size

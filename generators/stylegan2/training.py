@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,26 +11,20 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
 from generators.base import sample_generators, sample_seed
+from generators.colours import to_grey
 from generators.stylegan2 import storage
 from generators.stylegan2.augment import AdaptiveAugment
 from generators.stylegan2.config import StyleGAN2TrainingConfig
 from generators.stylegan2.discriminator import Discriminator
 from generators.stylegan2.model import load_network, to_uint8
 from generators.stylegan2.network import StyleGAN2
-from generators.training.loop import (
-    CHECKPOINTS,
-    GRID_SAMPLES,
-    LAST_NAME,
-    GeneratorTraining,
-    augment,
-    check_readable,
-    run,
-)
+from generators.training.folder import CHECKPOINTS, LAST_NAME, check_readable, interrupted
+from generators.training.images import TrainingImages
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
 
 BETAS, ADAM_EPS = (0.0, 0.99), 1e-8  # of Adam, for both networks
 W_AVG_RATE = 0.005  # at which the mean of w follows the batches
@@ -53,7 +46,7 @@ class StyleGAN2Training(GeneratorTraining):
     def __init__(
         self,
         config: StyleGAN2TrainingConfig,
-        images: Dataset,
+        images: TrainingImages,
         generator: StyleGAN2,
         discriminator: Discriminator,
         dtype: torch.dtype = torch.float32,
@@ -167,6 +160,8 @@ class StyleGAN2Training(GeneratorTraining):
         mapping, rngs = self.ema.mapping, sample_generators(0, range(GRID_SAMPLES))
         z = torch.stack([torch.randn(mapping.config.z_dim, generator=g) for g in rngs])
         images, _ = self.ema.synthesis(mapping.broadcast(mapping(z.to(self.device))))
+        if self.images.is_grey:
+            images = to_grey(images)
         return make_grid(to_uint8(images).float() / 255, nrow=4)
 
     def write(self, out: Path) -> None:
@@ -183,7 +178,7 @@ def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN
     expected = config.network()
     if init is None:
         return StyleGAN2(expected)
-    network = load_network(init)
+    network = _read_init(init)
     for key, setting in SETTINGS.items():
         found, wanted = getattr(network.config, key), getattr(expected, key)
         if found != wanted:
@@ -193,6 +188,16 @@ def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN
             f"{init} has {network.config.c_dim} classes: expected a network without classes"
         )
     return network.requires_grad_(True).train()
+
+
+def _read_init(init: str) -> StyleGAN2:
+    """The averaged network of a generator, finished or still in training."""
+    unfinished = interrupted(init, "ema.")
+    if unfinished is None:
+        return load_network(init)
+    network = StyleGAN2(StyleGAN2TrainingConfig(**unfinished[0]).network())
+    network.load_state_dict(unfinished[1])
+    return network
 
 
 def start_discriminator(network: StyleGAN2, init: str | None) -> Discriminator:
@@ -224,15 +229,14 @@ SETTINGS = {
 
 
 def train(
-    images: Dataset,
+    images: TrainingImages,
     out: Path,
     config: StyleGAN2TrainingConfig,
     init: str | None = None,
     device: str = "auto",
-    provenance: Mapping[str, Any] | None = None,
     progress: list[Callback] | None = None,
 ) -> None:
-    """Train on `images` (uint8 `[3, H, W]` each, at `config.image_size`) and write `out`.
+    """Train on `images`, of `config.image_size`, and write `out`.
 
     `out` gets the generator and what `generators.training.loop.run` adds; see there for resumption.
     """
@@ -242,4 +246,4 @@ def train(
         network = start_network(config, init)
         return StyleGAN2Training(config, images, network, start_discriminator(network, init), dtype)
 
-    run(build, config, out, {"init": init, **(provenance or {})}, device, progress)
+    run(build, config, images, out, init, device, progress)

@@ -12,7 +12,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     # Settings that may differ when a training is resumed.
-    changeable: ClassVar[tuple[str, ...]] = ("preview_every",)
+    changeable: ClassVar[tuple[str, ...]] = ("preview_every", "skip_damaged")
 
     image_size: int = Field(default=64, ge=8, description="training resolution in pixels, square")
     steps: int = Field(default=20_000, ge=1, description="optimiser steps")
@@ -24,3 +24,6 @@ class TrainingConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     preview_every: int = Field(default=500, ge=1, description="steps between sample grids")
+    skip_damaged: bool = Field(
+        default=False, description="leave out and count images that cannot be read"
+    )

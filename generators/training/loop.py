@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,27 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from torchvision.utils import save_image
 
 from factory_core.device import pick_device
-from factory_core.models import read_model
-from factory_core.storage import atomic_path, sweep_temporaries, write_json
+from factory_core.storage import atomic_path, sweep_temporaries
 from generators.base import sample_seed
+from generators.colours import save_colours
 from generators.training.config import TrainingConfig
+from generators.training.folder import (
+    CHECKPOINTS,
+    LAST_NAME,
+    RECORD_NAME,
+    TrainingRecord,
+    check_readable,
+    check_resumable,
+    read_record,
+)
+from generators.training.images import TrainingImages
 
 GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
-CHECKPOINTS, LAST_NAME = "checkpoints", "last.ckpt"
-RECORD_NAME = "training.json"
 
 
 def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -> Tensor:
@@ -81,7 +88,7 @@ class GeneratorTraining(lightning.LightningModule):
 
     ema: nn.Module
 
-    def __init__(self, config: TrainingConfig, images: Dataset):
+    def __init__(self, config: TrainingConfig, images: TrainingImages):
         super().__init__()
         self.config, self.images = config, images
         self.started: tuple[float, int] | None = None
@@ -99,13 +106,7 @@ class GeneratorTraining(lightning.LightningModule):
         """The next `checkpoint_every` steps; reloaded each Lightning epoch, so it resumes."""
         config, first = self.config, self.global_step
         steps = min(config.checkpoint_every, config.steps - first)
-        batches = StepBatches(
-            len(self.images),  # type: ignore[arg-type]
-            config.batch_size,
-            config.seed,
-            first,
-            steps,
-        )
+        batches = StepBatches(len(self.images), config.batch_size, config.seed, first, steps)
         return DataLoader(self.images, batch_sampler=batches)
 
     @property
@@ -145,14 +146,6 @@ class KeepLast(Checkpoint):
             trainer.save_checkpoint(temporary, weights_only=False)
 
 
-def check_readable(checkpoint: Path) -> None:
-    """Raise ValueError if a checkpoint is damaged."""
-    try:
-        torch.load(checkpoint, map_location="meta", weights_only=True)
-    except Exception as error:  # zip, pickle and OS errors of many types
-        raise ValueError(f"{checkpoint} is damaged: delete it to start over") from error
-
-
 class SampleGrids(Callback):
     """Writes a sheet of samples as PNG and to TensorBoard every `every` steps."""
 
@@ -170,57 +163,32 @@ class SampleGrids(Callback):
             trainer.logger.experiment.add_image("samples", grid, step)
 
 
-class TrainingRecord(BaseModel):
-    """Content of `training.json`; a finished training adds its steps and seconds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    config: dict[str, Any] = {}
-    provenance: dict[str, Any] = {}
-    steps: int = 0
-    seconds: float = 0.0
-
-    def save(self, file: Path) -> None:
-        """Write what is set to `file`."""
-        write_json(file, self.model_dump(mode="json", exclude_unset=True))
-
-
-def _check_resumable(
-    theirs: TrainingRecord, ours: TrainingRecord, out: Path, changeable: Sequence[str]
-) -> None:
-    """Raise ValueError if the training in `out` has different images or settings.
-
-    Settings that are `changeable` may differ.
-    """
-    for before, now in ((theirs.config, ours.config), (theirs.provenance, ours.provenance)):
-        for key, value in now.items():
-            if before.get(key) != value and key not in changeable:
-                raise ValueError(
-                    f"{out} holds a training with {key} {before.get(key)}, not {value}: give the "
-                    f"original value to resume it, or another --out"
-                )
-
-
 def run(
     build: Callable[[], GeneratorTraining],
     config: TrainingConfig,
+    images: TrainingImages,
     out: Path,
-    provenance: Mapping[str, Any],
+    init: str | None,
     device: str = "auto",
     progress: list[Callback] | None = None,
     **trainer_settings: Any,
 ) -> None:
-    """Train the module that `build` returns and write the generator into `out`.
+    """Train the module that `build` returns on `images` and write the generator into `out`.
 
     `out` also gets `samples/*.png`, TensorBoard `logs/`, `checkpoints/` and `training.json`
-    (settings, `provenance`, seconds). An interrupted run in `out` is resumed, a finished one left
-    unchanged. Raises ValueError if `out` holds a different training or a damaged file.
+    (settings, `init`, digests of the images, seconds). An interrupted run in `out` is resumed, a
+    finished one left unchanged. Raises ValueError if `out` holds a training with other settings or
+    images, or a damaged file.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
-    record = TrainingRecord(config=config.model_dump(mode="json"), provenance=dict(provenance))
+    record = TrainingRecord(
+        config=config.model_dump(mode="json"),
+        provenance={"init": init, "images": len(images)},
+        images=dict(images.digests),
+    )
     if last.is_file() and record_file.is_file():
-        found = read_model(record_file, TrainingRecord, f"delete {out} to start over")
-        _check_resumable(found, record, out, config.changeable)
+        found = read_record(out)
+        check_resumable(found, record, out, config.changeable)
         if found.steps >= config.steps:
             return
         check_readable(last)
@@ -248,6 +216,7 @@ def run(
         trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
+    save_colours(out, images.is_grey)
     module.write(out)
     finished = {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
     record.model_copy(update=finished).save(record_file)

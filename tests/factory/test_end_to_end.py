@@ -112,7 +112,7 @@ def test_dry_run_writes_nothing(labeler: Step, take: Callable) -> None:
     given = ("--labeler", labeler.out, "--n", 500, "--executor", "local", "--dry-run")
     planned = take("generate", *given, *STEPS, out="planned")
     assert "samples/s" in planned.printed
-    assert "GiB on disk" in planned.printed
+    assert "MiB on disk" in planned.printed
     assert not planned.out.exists()
 
 

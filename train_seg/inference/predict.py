@@ -1,16 +1,17 @@
 """Running a segmenter over images and writing class ids and overlays as PNG.
 
-`predictions.json` marks a folder of predictions, which may be replaced. A folder with masks but
-without this file holds annotations.
+`predictions.json` marks a folder of predictions and counts what is in it. Images of the same names
+may replace them, but no other images are added. A folder with masks but without this file holds
+annotations.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,48 +28,46 @@ OVERLAYS_DIR = "overlays"
 MARKER_NAME = "predictions.json"
 MAX_BATCH_PIXELS = 2**22  # logits of the image size take 4 bytes per pixel and class
 WRITERS = min(8, os.cpu_count() or 1)  # threads
+Readers = Mapping[str, Callable[[], torch.Tensor]]  # images uint8 [3, H, W] by name
 BAND_ROWS = 512  # large overlays are drawn in bands, since they pass through float64
 
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """The number of images written, and of pixels per class over all of them."""
+    """The number of images written, and of pixels per class over all of them.
+
+    `failed` holds the images that could not be read, with one line each.
+    """
 
     images: int
     class_pixels: list[int]
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def predict(
     predict_fn: PredictFn,
-    images: Iterable[tuple[str, torch.Tensor]],
+    images: Readers,
     out: str | Path,
     palette: Sequence[Sequence[int]],
     batch_size: int = INFERENCE_BATCH_SIZE,
     overlays: bool = True,
 ) -> PredictionCounts:
-    """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each (name, image).
+    """Write `out`/masks/NAME.png (class ids) and `out`/overlays/NAME.png for each image.
 
-    Images are uint8 `[3, H, W]` of any sizes; consecutive images of equal size share a batch. A
-    name may contain folders (`day/a`). `palette` is RGB 0-255, one colour per class. Finally,
-    `out`/predictions.json is written with the counts.
+    Images may have any sizes; consecutive ones of equal size share a batch. A name may contain
+    folders (`day/a`). An image whose reader raises ValueError or OSError is left out. `palette` is
+    RGB 0-255, one colour per class. Finally, `out`/predictions.json is written with the counts.
 
-    Raises:
-        FileExistsError: `out` holds masks or overlays that `predict` did not write.
-        ValueError: two images have the same name, so that one result would replace the other.
+    Raises FileExistsError if `out` holds masks or overlays that `predict` did not write, or that it
+    wrote for other images.
     """
     folder = Path(out)
-    _prepare_folder(folder)
-    seen: set[str] = set()
+    _prepare_folder(folder, images)
+    failed: dict[str, str] = {}
     pixels, writing = np.zeros(len(palette), np.int64), list[Future[np.ndarray]]()
     with ThreadPoolExecutor(WRITERS) as pool:  # zlib and numpy run in parallel with the network
-        for batch in _batches(images, batch_size):
+        for batch in _batches(_read(images, failed), batch_size):
             masks = predict_fn(torch.stack([image for _, image in batch])).cpu().numpy()
-            for name, _ in batch:
-                if name in seen:
-                    raise ValueError(
-                        f"two images are called '{name}': rename one, or use two --out"
-                    )
-                seen.add(name)
             # One batch is written while the next is segmented; no more batches wait in memory.
             pixels += sum(job.result() for job in writing)
             writing = [
@@ -76,12 +75,25 @@ def predict(
                 for (name, image), mask in zip(batch, masks, strict=True)
             ]
         pixels += sum(job.result() for job in writing)
-    counts = PredictionCounts(len(seen), pixels.tolist())
+    for name in failed:
+        _remove(folder, name, (MASKS_DIR, OVERLAYS_DIR))  # of an earlier run
+    counts = PredictionCounts(len(images) - len(failed), pixels.tolist(), failed)
     write_json(
         folder / MARKER_NAME,
         {"complete": True, **asdict(counts), "palette": [list(c) for c in palette]},
     )
     return counts
+
+
+def _read(images: Readers, failed: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and images; why one cannot be read goes into `failed`."""
+    for name, read in images.items():
+        try:
+            image = read()
+        except (ValueError, OSError) as error:
+            failed[name] = str(error)
+            continue
+        yield name, image
 
 
 def _write(
@@ -100,6 +112,8 @@ def _write(
         # At the default level, compressing a photograph takes longer than everything else.
         Image.fromarray(shown).save(buffer, "PNG", compress_level=1)
         _write_png(out / OVERLAYS_DIR / f"{name}.png", buffer.getvalue())
+    else:
+        _remove(out, name, (OVERLAYS_DIR,))  # an overlay of an earlier run shows an earlier mask
     pixels = np.zeros(len(palette), np.int64)
     for band in np.array_split(mask, -(-len(mask) // BAND_ROWS)):  # bincount converts to int64
         pixels += np.bincount(band.ravel(), minlength=len(palette))
@@ -109,6 +123,11 @@ def _write(
 def _write_png(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)  # a name may contain folders
     write_bytes(path, data)
+
+
+def _remove(out: Path, name: str, folders: Sequence[str]) -> None:
+    for folder in folders:
+        (out / folder / f"{name}.png").unlink(missing_ok=True)
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
@@ -121,24 +140,33 @@ def _overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int
     return shown
 
 
-def _prepare_folder(out: Path) -> None:
+def _prepare_folder(out: Path, names: Collection[str]) -> None:
     """Create `out` and mark it before its first mask, so that an interrupted run can be repeated.
 
-    Raises FileExistsError if `out` holds masks or overlays without the marker.
+    Raises FileExistsError if `out` holds masks or overlays without the marker, or of other images
+    than `names`.
     """
-    if not (out / MARKER_NAME).is_file():
-        for name in (MASKS_DIR, OVERLAYS_DIR):
-            if (out / name).exists():
-                raise FileExistsError(
-                    f"{out / name} was not written by predict (no {MARKER_NAME} next to it) and "
-                    "may hold annotations: use another --out"
-                )
+    is_ours = (out / MARKER_NAME).is_file()
+    for folder in (out / MASKS_DIR, out / OVERLAYS_DIR):
+        if folder.exists() and not is_ours:
+            raise FileExistsError(
+                f"{folder} was not written by predict (no {MARKER_NAME} next to it) and "
+                "may hold annotations: use another --out"
+            )
+        found = (
+            path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")
+        )
+        if others := sorted(set(found) - set(names)):
+            raise FileExistsError(
+                f"{folder} holds {len(others)} predictions of other images, such as "
+                f"{others[0]}.png: use another --out, or delete {out}"
+            )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / MARKER_NAME, {"complete": False})
 
 
 def _batches(
-    images: Iterable[tuple[str, torch.Tensor]], batch_size: int
+    images: Iterator[tuple[str, torch.Tensor]], batch_size: int
 ) -> Iterator[list[tuple[str, torch.Tensor]]]:
     """Consecutive images of equal size, at most `batch_size` and MAX_BATCH_PIXELS in total."""
     batch: list[tuple[str, torch.Tensor]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from train_seg.training.module import LAST_NAME
 
 TRAINING_NAME = "training.json"
 CHECKPOINTS_DIR = "checkpoints"
+LENGTH = ("max_steps", "epochs")
+Continues = Callable[[Mapping[str, Any]], bool]
 DAMAGE = (  # what zipfile and torch raise for an archive with wrong bytes
     zipfile.BadZipFile,
     pickle.UnpicklingError,
@@ -34,16 +36,17 @@ class Identity(RootModel[dict[str, Any]]):
     """training.json: what decides the result of a training."""
 
 
-def prepare_folder(out: Path, identity: Mapping[str, Any]) -> None:
+def prepare_folder(out: Path, identity: Mapping[str, Any], continues: Continues) -> None:
     """Make `out` ready to start or resume the training with this `identity`.
 
-    Raises ValueError if it holds a different training, or a damaged one.
+    A training of another length in `out` is resumed if `continues` says so of its identity. Raises
+    ValueError if it holds a different training, or a damaged one.
     """
     record, checkpoints = out / TRAINING_NAME, out / CHECKPOINTS_DIR
     last = checkpoints / LAST_NAME
     # A training that failed before its first checkpoint does not prevent a different one.
     if record.is_file() and (last.is_file() or (out / INFO_NAME).is_file()):
-        _check_same(record, identity)
+        _check_same(record, identity, continues)
         _check_archive(last)
     elif checkpoints.is_dir():
         shutil.rmtree(checkpoints)
@@ -59,19 +62,24 @@ def last_checkpoint(out: Path) -> Path | None:
     return last if last.is_file() else None
 
 
-def _check_same(record: Path, identity: Mapping[str, Any]) -> None:
+def _check_same(record: Path, identity: Mapping[str, Any], continues: Continues) -> None:
     """Raise ValueError if `record` is of a training with other settings or data."""
     found = read_model(record, Identity, "delete it to start over").root
+    keys = [key for key, value in identity.items() if found.get(key) != value]
+    if not keys:
+        return
+    is_length = all(key in LENGTH for key in keys)
+    if is_length and continues(found):
+        return
     digests = {"data": "other data", "validation": "other validation data"}
     differing = [
-        digests.get(key) or f"{key} ({found.get(key)}, now {value})"
-        for key, value in identity.items()
-        if found.get(key) != value
+        digests.get(key) or f"{key} ({found.get(key)}, now {identity[key]})" for key in keys
     ]
-    if differing:
-        raise ValueError(
-            f"{record.parent} holds a different training: {', '.join(differing)}; use another --out"
-        )
+    why = " (only a longer one with a constant learning rate continues it exactly)"
+    raise ValueError(
+        f"{record.parent} holds a different training: {', '.join(differing)}"
+        f"{why if is_length else ''}; use another --out"
+    )
 
 
 def _check_archive(last: Path) -> None:

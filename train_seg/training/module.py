@@ -25,6 +25,7 @@ from train_seg.network.network import Network, weights_bytes
 from train_seg.training.curves import write_table
 from train_seg.training.losses import objective
 from train_seg.training.parallel import rank, union, whole, world_size
+from train_seg.training.plan import warmup_steps
 
 LAST_NAME = "last.ckpt"
 BEST_NAME = "best.safetensors"
@@ -72,13 +73,13 @@ class SegmenterModule(lightning.LightningModule):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = kinds[config.optimizer](groups, fused=True, **settings)
-        warmup_steps = min(config.warmup_steps, self.total_steps // 10)
+        warmup = warmup_steps(config, self.total_steps)
 
         def factor(step: int) -> float:
-            warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+            risen = min(1.0, (step + 1) / (warmup + 1))
             if config.schedule == "constant":
-                return warmup
-            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+                return risen
+            return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {

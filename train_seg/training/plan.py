@@ -22,6 +22,27 @@ def round_steps(config: SegmenterConfig, samples: int) -> int:
     return config.validate_every or max(MIN_ROUND_STEPS, math.ceil(samples / config.batch_size))
 
 
+def is_continuation(
+    before: SegmenterConfig, now: SegmenterConfig, samples: int, validates: bool
+) -> bool:
+    """Whether the training `now` begins with exactly the steps of `before`, a shorter one.
+
+    The two differ in their length only. A schedule that ends with the training makes them differ;
+    so does a last validation at a step at which the longer training has none, because it may have
+    chosen the weights.
+    """
+    first, total = total_steps(before, samples), total_steps(now, samples)
+    warmups = {warmup_steps(now, steps) for steps in (first, total)}
+    if total < first or now.schedule != "constant" or len(warmups) > 1:
+        return False
+    return not validates or first % round_steps(now, samples) == 0
+
+
+def warmup_steps(config: SegmenterConfig, total: int) -> int:
+    """Steps of linear warm-up in a training of `total` steps."""
+    return min(config.warmup_steps, total // 10)
+
+
 def pick_precision(config: SegmenterConfig, device: torch.device) -> str:
     """Lightning's name of the precision; `auto` is bfloat16 if the hardware multiplies it."""
     return LIGHTNING_PRECISIONS[pick_dtype(config.precision, device)]

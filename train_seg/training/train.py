@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from factory_core.dataset import default_palette
 from factory_core.device import pick_device
+from factory_core.storage import naming_full_disk
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
@@ -37,11 +38,17 @@ from train_seg.network.network import build, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
 from train_seg.training.curves import write_plot
-from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
+from train_seg.training.folder import CHECKPOINTS_DIR, LENGTH, last_checkpoint, prepare_folder
 from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
 from train_seg.training.panel import PANELS_DIR, Panels
 from train_seg.training.parallel import barrier, rank, synchronise, world_size
-from train_seg.training.plan import pick_num_workers, pick_precision, round_steps, total_steps
+from train_seg.training.plan import (
+    is_continuation,
+    pick_num_workers,
+    pick_precision,
+    round_steps,
+    total_steps,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def train(
     config = settle_encoder_weights(config)
     num_workers = pick_num_workers(config, pick_device(device))
     training_data = open_segmenter_data(data, config, val, mix, num_workers)
-    with _quiet(), torch.random.fork_rng():
+    with _quiet(), torch.random.fork_rng(), naming_full_disk(Path(out)):
         job = _Job(training_data, Path(out), config, val, mix, device)
         return job.run(_loggers(Path(out), wandb), callbacks, together)
 
@@ -136,7 +143,7 @@ class _Job:
         synchronise(network, where)
         palette = data.palette or default_palette(len(data.classes))
         if rank() == 0:
-            prepare_folder(self.out, self._identity())
+            prepare_folder(self.out, self._identity(), self._continues)
         barrier()
         samples = data.source.samples
         total, steps = total_steps(config, samples), round_steps(config, samples)
@@ -207,6 +214,11 @@ class _Job:
         rows = slice(rank(), None, world_size())
         pairs = TensorDataset(self.val.images[rows], self.val.masks[rows])
         return DataLoader(pairs, batch_size=self.config.batch_size)
+
+    def _continues(self, found: Mapping[str, Any]) -> bool:
+        """Whether this training continues that of the identity `found`, of another length."""
+        before = self.config.model_copy(update={key: found.get(key) for key in LENGTH})
+        return is_continuation(before, self.config, self.data.source.samples, self.val is not None)
 
     def _identity(self) -> dict[str, Any]:
         """What determines the result, apart from the machine and the number of processes."""

@@ -14,6 +14,7 @@ from factory.commands.train_labeler.folds import Folds, cross_validate
 from factory.commands.train_labeler.preparation import LabelerJob
 from factory.commands.train_labeler.training import train_one
 from factory.recipe import generator_recipe
+from factory_core.storage import naming_full_disk
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def train_labeler(options: LabelerOptions, console: Console) -> None:
     job = LabelerJob(recipe, options.labeled, options.out, options.device, console)
     if options.is_dry_run:
         dry_run(job)
-    elif options.folds is not None:
-        cross_validate(job, options.folds)
-    else:
-        train_one(job)
+        return
+    with naming_full_disk(options.out):
+        if options.folds is not None:
+            cross_validate(job, options.folds)
+        else:
+            train_one(job)

@@ -16,8 +16,9 @@ from factory.annotation.samples import find_samples, load_generator
 from factory.reports.projection import quality
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
+from factory.terminal.text import byte_size
 from factory_core.dataset import canonical_json, default_palette
-from factory_core.machine import GIB, disk_free_bytes
+from factory_core.machine import disk_free_bytes
 
 if TYPE_CHECKING:
     from factory.recipe import Recipe
@@ -206,6 +207,6 @@ def _refuse_full_disk(folder: Path, needed: Budget, written: float) -> None:
     free = disk_free_bytes(folder)
     if missing > free:
         raise ValueError(
-            f"{folder}: features and checkpoint need {missing / GIB:.1f} GiB, found "
-            f"{free / GIB:.1f} GiB free: free some space, or give an --out on another disk"
+            f"{folder}: features and checkpoint need {byte_size(missing)}, found "
+            f"{byte_size(free)} free: free some space, or give an --out on another disk"
         )

@@ -93,3 +93,27 @@ def test_mistakes_are_one_line_before_any_work(factory: Callable) -> None:
     refused(factory(*command, *both), "000000.png", "two --out")
     refused(factory("predict", "--model", "lost", "--images", "day/images", "--out", "out"), "lost")
     assert not Path("out").exists()
+
+
+def test_a_damaged_image_does_not_stop_the_others(factory: Callable) -> None:
+    render_folder(Path("mixed"), range(4), size=32)
+    whole = Path("mixed/images/000001.png").read_bytes()
+    Path("mixed/images/000001.png").write_bytes(whole[: len(whole) // 2])
+    Path("mixed/images/000003.png").write_bytes(b"no image")
+    command = ("predict", "--model", "model", "--images", "mixed/images", "--out", "mixed_out")
+    found = factory(*command)
+    refused(found, "2 of 4 images cannot be read")
+    lines = found.out.splitlines()
+    assert ["000001.png" in lines[0], "000003.png" in lines[1]] == [True, True]
+    assert "2 images: masks and overlays in mixed_out" in lines[2]
+    assert sorted(p.name for p in Path("mixed_out/masks").iterdir()) == ["000000.png", "000002.png"]
+    other = factory(*command[:-3], "day/images/000001.png", "--out", "mixed_out")
+    refused(other, "mixed_out/masks holds 2 predictions of other images", "another --out")
+    Path("mixed/images/000001.png").write_bytes(whole)
+    Path("mixed/images/000003.png").unlink()
+    again = factory(*command)
+    assert again.code == 0, again.err
+    alone = factory(*command[:-3], "mixed/images/000001.png", "--out", "damaged")
+    assert alone.code == 0, alone.err
+    Path("mixed/images/000001.png").write_bytes(b"no image")
+    refused(factory(*command[:-3], "mixed/images/000001.png", "--out", "damaged"), "1 of 1 images")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from factory.recipe import load_recipe, preset_names, recipe_of_labeler
+from factory.recipe.yaml_text import parse_yaml
 
 
 def test_the_demo_is_a_preset() -> None:
@@ -43,7 +44,7 @@ def test_defaults_then_file_then_overrides(mine: str) -> None:
         ("classes=[a, a]", "expected two or more distinct names"),
         ("name=a/b", "'name' is 'a/b'"),
         ("palette=[[0, 0, 300]]", "'palette.0.2' is 300: input should be less than or equal"),
-        ("palette=[[0, 0]]", "'palette.0.2' is missing"),
+        ("palette=[[0, 0]]", "'palette.0' is [0, 0]: expected a list of 3 values"),
     ],
 )
 def test_a_bad_override_is_named_in_one_line(mine: str, override: str, message: str) -> None:
@@ -140,3 +141,43 @@ def test_an_empty_section_is_one_without_settings(tmp_path: Path) -> None:
     assert (recipe.generator.steps, recipe.classes) == (2, None)
     with pytest.raises(ValueError, match=r"'generator.weights' is missing"):
         load_recipe(str(tmp_path / "empty.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "generator:\n  steps: 4\n  seed: 1\n  steps: 50\n",
+            "'steps' is given twice, in lines 2 and 4",
+        ),
+        (
+            "generator: {steps: 4}\nname: x\ngenerator: {steps: 50}\n",
+            "'generator' .* lines 1 and 3",
+        ),
+        ("generator: {steps: 4, 'steps': 50}\n", "'steps' is given twice, in lines 1 and 1"),
+        (
+            "classes:\n  sky: [1, 2, 3]\n  sky: [4, 5, 6]\n",
+            "'sky' is given twice, in lines 2 and 3",
+        ),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_lines(tmp_path: Path, text: str, line: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=rf"recipe .*own\.yaml: {line}.*keep one"):
+        load_recipe(str(file))
+
+
+def test_equal_keys_in_different_places_and_merged_mappings_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "generator: &base {weights: here, seed: 3, steps: 2}\nlabeler: {seed: 3}\nname: x\n"
+    )
+    assert load_recipe(str(tmp_path / "own.yaml")).labeler.seed == 3
+    merged = parse_yaml("a: &a {x: 1, y: 2}\nb: &b {z: 3}\nc:\n  <<: *a\n  <<: *b\n  x: 5\n")
+    assert merged["c"] == {"x": 5, "y": 2, "z": 3}
+
+
+def test_a_recipe_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000)
+    with pytest.raises(ValueError, match=r"deep\.yaml is not YAML: it is nested too deeply"):
+        load_recipe(str(tmp_path / "deep.yaml"))

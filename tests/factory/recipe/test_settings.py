@@ -29,6 +29,9 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid")
     way: Annotated[Slow | Fast, Field(discriminator="kind")] = Slow()
     colours: dict[str, int] = {}
+    size: tuple[int, int] | None = None
+    levels: tuple[float, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] | None = None
 
 
 def build(content: dict[str, Any], *overrides: str) -> Training:
@@ -50,11 +53,22 @@ def test_a_mapping_of_values_is_not_a_section() -> None:
     [
         ("way.step=3", "training settings: unknown key 'way.step': did you mean 'way.steps'?"),
         ("steps=3", "unknown key 'steps': did you mean 'way.steps'?"),
-        ("zzz=3", "unknown key 'zzz': expected one of way, colours"),
+        ("zzz=3", "unknown key 'zzz': expected one of way, colours, size"),
         ("way.steps=3", "'way.steps' is not a setting of kind 'slow': did you mean 'way.epochs'?"),
         ("way.patients=3", "unknown key 'way.patients': did you mean 'way.patience'?"),
         ("way.epochs=x", "training settings: 'way.epochs' is 'x': input should be a valid integer"),
         ("way.zoom=3", "of kind 'slow': expected one of way.kind, way.epochs, way.patience"),
+        ("size=64", "'size' is 64: expected a list of 2 values, such as [64, 64]"),
+        ("size=[64]", "'size' is [64]: expected a list of 2 values"),
+        ("size=[1, 2, 3]", "'size' is [1, 2, 3]: expected a list of 2 values"),
+        ("size='64,64'", "'size' is '64,64': expected a list of 2 values"),
+        ("size={a: 1}", "'size' is {'a': 1}: expected a list of 2 values"),
+        ("size=true", "'size' is True: expected a list of 2 values"),
+        ("size=[a, 3]", "'size.0' is 'a': input should be a valid integer"),
+        ("levels=0.5", "'levels' is 0.5: expected a list, such as [0.5]"),
+        ("palette=[[1, 2]]", "'palette.0' is [1, 2]: expected a list of 3 values"),
+        ("palette=[7]", "'palette.0' is 7: expected a list of 3 values, such as [7, 7, 7]"),
+        ("way={kind: slow, epochs: 1, epochs: 2}", "'epochs' is given twice, in lines 1 and 1"),
         ("way.kind=lazy", "training settings: 'way.kind' is 'lazy': expected 'slow', 'fast'"),
     ],
 )

@@ -13,6 +13,7 @@ from generators.stylegan2 import training
 from generators.stylegan2.config import StyleGAN2Config, StyleGAN2TrainingConfig
 from generators.stylegan2.model import StyleGAN2Generator
 from generators.stylegan2.storage import INFO_FILE, WEIGHTS_FILE, load, save
+from generators.training.images import TrainingImages
 
 
 def config(**settings: Any) -> StyleGAN2TrainingConfig:
@@ -35,14 +36,14 @@ def config(**settings: Any) -> StyleGAN2TrainingConfig:
 
 
 @pytest.fixture(scope="module")
-def images() -> Tensor:
+def images() -> TrainingImages:
     rng = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (10, 3, 16, 16), generator=rng).to(torch.uint8)
+    return TrainingImages.of(torch.randint(0, 256, (10, 3, 16, 16), generator=rng).to(torch.uint8))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_writes_what_generators_load(
-    images: Tensor, tmp_path: Path, precision: str
+    images: TrainingImages, tmp_path: Path, precision: str
 ) -> None:
     training.train(images, tmp_path, config(precision=precision), device="cpu")
     assert (tmp_path / "samples" / "step_000006.png").is_file()
@@ -58,7 +59,7 @@ def test_training_writes_what_generators_load(
 
 @pytest.mark.parametrize("stop_at", [4, 5])
 def test_an_interrupted_run_resumes_exactly(
-    images: Tensor, tmp_path: Path, stop_after: Callable, stop_at: int
+    images: TrainingImages, tmp_path: Path, stop_after: Callable, stop_at: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     training.train(images, whole, config(), device="cpu")
@@ -76,19 +77,21 @@ def test_an_interrupted_run_resumes_exactly(
     assert all(torch.equal(a, b) for a, b in zip(*(c.values() for c in checkpoints), strict=True))
 
 
-def test_resuming_with_different_settings_is_refused(images: Tensor, tmp_path: Path) -> None:
+def test_resuming_with_different_settings_is_refused(
+    images: TrainingImages, tmp_path: Path
+) -> None:
     training.train(images, tmp_path, config(steps=1), device="cpu")
     with pytest.raises(ValueError, match=r"path_weight 2\.0, not 1\.0"):
         training.train(images, tmp_path, config(steps=1, path_weight=1.0), device="cpu")
 
 
-def test_a_diverged_training_fails(images: Tensor, tmp_path: Path) -> None:
+def test_a_diverged_training_fails(images: TrainingImages, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="diverged"):
         training.train(images, tmp_path, config(lr=1e30), device="cpu")
     assert not (tmp_path / INFO_FILE).exists()
 
 
-def test_training_can_start_from_another_generator(images: Tensor, tmp_path: Path) -> None:
+def test_training_can_start_from_another_generator(images: TrainingImages, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(images, first, config(), device="cpu")
     training.train(images, second, config(steps=1, lr=1e-9), init=str(first), device="cpu")
@@ -100,7 +103,7 @@ def test_training_can_start_from_another_generator(images: Tensor, tmp_path: Pat
             training.start_network(config(**{setting: value}), init=str(first))
 
 
-def test_training_continues_with_its_discriminator(images: Tensor, tmp_path: Path) -> None:
+def test_training_continues_with_its_discriminator(images: TrainingImages, tmp_path: Path) -> None:
     training.train(images, tmp_path, config(), device="cpu")
     network = training.start_network(config(), str(tmp_path))
     found = training.start_discriminator(network, str(tmp_path)).state_dict()
@@ -111,7 +114,7 @@ def test_training_continues_with_its_discriminator(images: Tensor, tmp_path: Pat
         training.start_discriminator(network, str(tmp_path))
 
 
-def test_a_training_can_be_lengthened_or_shortened(images: Tensor, tmp_path: Path) -> None:
+def test_a_training_can_be_lengthened_or_shortened(images: TrainingImages, tmp_path: Path) -> None:
     whole, grown = tmp_path / "whole", tmp_path / "grown"
     training.train(images, whole, config(steps=6), device="cpu")
     training.train(images, grown, config(steps=3), device="cpu")
@@ -125,7 +128,7 @@ def test_a_training_can_be_lengthened_or_shortened(images: Tensor, tmp_path: Pat
 @pytest.mark.slow
 def test_training_learns_a_colour(tmp_path: Path) -> None:
     colour = torch.tensor([220, 40, 120], dtype=torch.uint8)
-    images = colour[None, :, None, None].repeat(8, 1, 16, 16)
+    images = TrainingImages.of(colour[None, :, None, None].repeat(8, 1, 16, 16))
     settings = config(image_size=16, steps=60, batch_size=8, checkpoint_every=60, ada_target=0)
     training.train(images, tmp_path, settings, device="cpu")
     generator = StyleGAN2Generator.load(StyleGAN2Config(weights=str(tmp_path)), "cpu")
@@ -147,17 +150,17 @@ class Linear(nn.Module):
 
 class TestLosses:
     @pytest.fixture
-    def module(self, images: Tensor) -> training.StyleGAN2Training:
+    def module(self, images: TrainingImages) -> training.StyleGAN2Training:
         settings = config(r1_gamma=0.5, r1_every=8, ada_target=0)
         network = training.start_network(settings, None)
         discriminator = training.start_discriminator(network, None)
         return training.StyleGAN2Training(settings, images, network, discriminator)
 
     def test_r1_is_half_gamma_times_the_squared_gradient(
-        self, module: training.StyleGAN2Training, images: Tensor
+        self, module: training.StyleGAN2Training, images: TrainingImages
     ) -> None:
         module.discriminator = Linear()  # type: ignore[assignment]
-        real = images[:4].float() / 127.5 - 1
+        real = torch.from_numpy(images.pixels[:4]).float() / 127.5 - 1
         losses = []
         for regularise in (False, True):
             torch.manual_seed(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +18,16 @@ from train_seg.inference.predict import predict
 PALETTE = [[0, 0, 0], [255, 0, 0], [0, 0, 255]]
 
 
+def readers(images: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Callable[[], torch.Tensor]]:
+    """What `predict` takes, of images in memory."""
+    return {name: partial(torch.clone, image) for name, image in images}
+
+
 def test_writes_masks_and_overlays_at_their_own_sizes(make_labeled, by_colour, tmp_path):
     small, large = make_labeled(3), make_labeled(1, size=48)
     names = ["a", "b", "c", "d"]
     images = zip(names, [*small.images, *large.images], strict=True)
-    counts = predict(by_colour, images, tmp_path / "out", PALETTE, batch_size=2)
+    counts = predict(by_colour, readers(images), tmp_path / "out", PALETTE, batch_size=2)
     assert counts.images == 4
     assert sum(counts.class_pixels) == 3 * 32 * 32 + 48 * 48
     mask = Image.open(tmp_path / "out" / "masks" / "d.png")
@@ -36,7 +43,7 @@ def test_writes_masks_and_overlays_at_their_own_sizes(make_labeled, by_colour, t
 
 def test_names_may_contain_folders_and_overlays_may_be_left_out(make_labeled, by_colour, tmp_path):
     images = [("day/a", make_labeled(1).images[0]), ("night/a", make_labeled(1).images[0])]
-    predict(by_colour, images, tmp_path / "out", PALETTE, overlays=False)
+    predict(by_colour, readers(images), tmp_path / "out", PALETTE, overlays=False)
     masks = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.png"))
     assert [str(p) for p in masks] == ["masks/day/a.png", "masks/night/a.png"]
 
@@ -46,7 +53,7 @@ def test_large_overlays_are_drawn_in_bands_without_seams(
 ):
     image, mask = make_labeled(1, size=48).images[0], make_labeled(1, size=48).masks[0]
     monkeypatch.setattr(module, "BAND_ROWS", 7)
-    counts = predict(by_colour, [("a", image)], tmp_path, PALETTE)
+    counts = predict(by_colour, readers([("a", image)]), tmp_path, PALETTE)
     shown = np.asarray(Image.open(tmp_path / "overlays" / "a.png"))
     assert np.array_equal(shown, overlay(image.permute(1, 2, 0).numpy(), mask.numpy(), PALETTE))
     assert counts.class_pixels == torch.bincount(mask.flatten(), minlength=3).tolist()
@@ -61,14 +68,8 @@ def test_batches_have_a_limited_number_of_pixels(make_labeled, by_colour, tmp_pa
 
     monkeypatch.setattr(module, "MAX_BATCH_PIXELS", 2 * 32 * 32)
     images = [*make_labeled(5).images, *make_labeled(2, size=48).images]
-    predict(count, zip("abcdefg", images, strict=True), tmp_path, PALETTE, batch_size=4)
+    predict(count, readers(zip("abcdefg", images, strict=True)), tmp_path, PALETTE, batch_size=4)
     assert seen == [2, 2, 1, 1, 1]
-
-
-def test_two_images_with_the_same_name_are_refused(make_labeled, by_colour, tmp_path):
-    image = make_labeled(1).images[0]
-    with pytest.raises(ValueError, match="two images are called 'a'"):
-        predict(by_colour, [("a", image), ("a", image)], tmp_path, PALETTE)
 
 
 def test_replaces_predictions_but_never_annotations(make_labeled, by_colour, tmp_path):
@@ -77,7 +78,7 @@ def test_replaces_predictions_but_never_annotations(make_labeled, by_colour, tmp
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"by hand")
     with pytest.raises(FileExistsError, match=r"mine/masks was not written by predict"):
-        predict(by_colour, [("a", image)], tmp_path / "mine", PALETTE)
+        predict(by_colour, readers([("a", image)]), tmp_path / "mine", PALETTE)
     assert mine.read_bytes() == b"by hand"
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["masks"]
 
@@ -85,6 +86,36 @@ def test_replaces_predictions_but_never_annotations(make_labeled, by_colour, tmp
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        predict(fail, [("a", image)], tmp_path / "out", PALETTE)
+        predict(fail, readers([("a", image)]), tmp_path / "out", PALETTE)
     for _ in range(2):
-        assert predict(by_colour, [("a", image)], tmp_path / "out", PALETTE).images == 1
+        assert predict(by_colour, readers([("a", image)]), tmp_path / "out", PALETTE).images == 1
+
+
+def test_other_images_are_never_joined_to_earlier_ones(make_labeled, by_colour, tmp_path):
+    names, images, out = "abcdef", make_labeled(6).images, tmp_path / "out"
+    first = readers(zip(names, images, strict=True))
+    predict(by_colour, first, out, PALETTE)
+    with pytest.raises(FileExistsError, match=r"out/masks holds 4 .* such as c\.png: use another"):
+        predict(by_colour, {name: first[name] for name in "ab"}, out, PALETTE)
+    more = first | readers([("g", images[0])])
+    assert predict(by_colour, more, out, PALETTE, overlays=False).images == 7
+    assert len(list((out / "masks").iterdir())) == 7
+    assert not list((out / "overlays").iterdir())  # they showed the earlier masks
+    assert json.loads((out / "predictions.json").read_text())["images"] == 7
+
+
+def test_images_that_cannot_be_read_are_left_out_and_listed(make_labeled, by_colour, tmp_path):
+    good, out = readers(zip("abc", make_labeled(3).images, strict=True)), tmp_path / "out"
+    predict(by_colour, good, out, PALETTE)
+
+    def damaged() -> torch.Tensor:
+        raise ValueError("cannot read b.jpg: broken")
+
+    counts = predict(by_colour, good | {"b": damaged}, out, PALETTE, batch_size=2)
+    assert counts.images == 2
+    assert counts.failed == {"b": "cannot read b.jpg: broken"}
+    for folder in ("masks", "overlays"):
+        assert {path.name for path in (out / folder).iterdir()} == {"a.png", "c.png"}
+    marker = json.loads((out / "predictions.json").read_text())
+    assert marker["failed"] == counts.failed
+    assert sum(marker["class_pixels"]) == 2 * 32 * 32

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.training_data import LabeledImages
+from train_seg.training.plan import is_continuation
 from train_seg.training.train import train
 
 STEPS = 5
@@ -73,6 +74,42 @@ def test_killed_twice_equals_uninterrupted(dataset, config, tmp_path, make_label
     assert run(data, out, config, *given, None) == 0
     assert (out / "model.safetensors").read_bytes() == expected
     assert steps(out) == steps(tmp_path / "whole")
+
+
+def test_a_constant_learning_rate_can_be_continued(dataset, config, tmp_path, make_labeled) -> None:
+    whole, grown, val = tmp_path / "whole", tmp_path / "grown", make_labeled(2)
+    short, long = (
+        config.model_copy(update={"max_steps": steps, "validate_every": 2, "ema": 0.9})
+        for steps in (2, 4)
+    )
+    train([dataset], whole, long, val, device="cpu")
+    train([dataset], grown, short, val, device="cpu")
+    train([dataset], grown, long, val, device="cpu")
+    for name in ("model.safetensors", "training.json"):
+        assert (grown / name).read_bytes() == (whole / name).read_bytes()
+    assert steps(grown) == ["2", "4"]
+    for refused in (short, long.model_copy(update={"max_steps": 6, "schedule": "cosine"})):
+        with pytest.raises(ValueError, match="grown holds a different training: "):
+            train([dataset], grown, refused, val, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "validates", "continues"),
+    [
+        ({}, False, True),
+        ({"validate_every": 25}, True, True),
+        ({"validate_every": 30}, True, False),  # the last validation may have chosen the weights
+        ({"validate_every": 30}, False, True),
+        ({"schedule": "cosine"}, False, False),
+        ({"warmup_steps": 10}, False, True),
+        ({"warmup_steps": 11}, False, False),  # shortened to a tenth of the shorter training
+        ({"max_steps": 99}, False, False),
+    ],
+)
+def test_which_longer_trainings_continue_a_shorter_one(settings, validates, continues) -> None:
+    before = SegmenterConfig(**settings).model_copy(update={"max_steps": 100})
+    now = SegmenterConfig(**({"max_steps": 200} | settings))
+    assert is_continuation(before, now, 80, validates) == continues
 
 
 def steps(out: Path) -> list[str]:

@@ -86,7 +86,7 @@ def test_ray_may_take_two_attempts_to_start(starts: list[Exception | None]) -> N
     ("address", "line"),
     [
         (None, r"Ray did not start on this machine \(it was too slow\): .* --executor local"),
-        ("ray:1", "--address ray:1: found no Ray cluster to join there: it was too slow"),
+        ("local", "--address local: found no Ray cluster to join there: it was too slow"),
     ],
 )
 def test_ray_does_not_start(starts: list[Exception | None], address: str | None, line: str) -> None:
