@@ -19,13 +19,14 @@ from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
 from factory_core.storage import atomic_path
+from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
-from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
 
 NUM_TIMESTEPS = 1000
 INDEX_NAME = "model_index.json"

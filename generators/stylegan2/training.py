@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
+from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.stylegan2 import storage
 from generators.stylegan2.augment import AdaptiveAugment
@@ -28,7 +29,6 @@ from generators.training.loop import (
     GRID_SAMPLES,
     LAST_NAME,
     GeneratorTraining,
-    augment,
     check_readable,
     run,
 )
