@@ -49,19 +49,7 @@ def fit_network(
     fewer than two classes, if a training diverges, or if the checkpoint belongs to a different
     training.
     """
-    if len(masks) != len(images):
-        raise ValueError(f"{len(masks)} masks for {len(images)} images")
-    pairs = _learnable(images, masks, len(classes), config.min_class_pixels)
-    trainer = NetworkTrainer(
-        start,
-        len(classes),
-        config.network,
-        config.seed,
-        pairs,
-        torch.device(device),
-        dtype,
-        is_balanced=config.class_weights == "balanced",
-    )
+    trainer = network_trainer(images, masks, start, config, len(classes), device, dtype)
     info = LabelerInfo(
         classes=list(classes),
         palette=palette,
@@ -72,9 +60,33 @@ def fit_network(
         data_digest=data_digest,
         config=config.model_copy(update={"kind": "network"}),
     )
-    scores = trainer.train(progress, checkpoint, _digest(info, pairs, start, dtype))
+    scores = trainer.train(progress, checkpoint, _digest(info, trainer))
     networks = Networks(trainer.done)
     return Labeler(None, info.model_copy(update={"scores": scores}), networks=networks)
+
+
+def network_trainer(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    start: UNetDescription,
+    config: LabelerConfig,
+    classes: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> NetworkTrainer:
+    """The trainer of `fit_network`, before its first step; errors as there."""
+    if len(masks) != len(images):
+        raise ValueError(f"{len(masks)} masks for {len(images)} images")
+    return NetworkTrainer(
+        start,
+        classes,
+        config.network,
+        config.seed,
+        _learnable(images, masks, classes, config.min_class_pixels),
+        torch.device(device),
+        dtype,
+        is_balanced=config.class_weights == "balanced",
+    )
 
 
 def network_budget(start: UNetDescription, config: NetworkTraining) -> Budget:
@@ -103,13 +115,12 @@ def _learnable(
     return torch.cat([images.cpu(), kept[:, None]], 1)[rows]
 
 
-def _digest(
-    info: LabelerInfo, pairs: torch.Tensor, start: UNetDescription, dtype: torch.dtype
-) -> str:
+def _digest(info: LabelerInfo, trainer: NetworkTrainer) -> str:
     """sha256 of everything that the training depends on."""
-    h = hashlib.sha256(json.dumps([info.model_dump(mode="json"), str(dtype)]).encode())
-    h.update(pairs.numpy().tobytes())
-    for name, tensor in sorted(start.weights.items()):
+    about = [info.model_dump(mode="json"), str(trainer.dtype)]
+    h = hashlib.sha256(json.dumps(about).encode())
+    h.update(trainer.pairs.numpy().tobytes())
+    for name, tensor in sorted(trainer.start.weights.items()):
         h.update(name.encode())
         h.update(tensor.contiguous().numpy().tobytes())
     return h.hexdigest()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from factory_core.device import send
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
+from generators.base import batches
 
 BATCH = 4  # images at a time
 
@@ -55,7 +56,8 @@ class Networks(nn.Module):
         image must not depend on how many there are.
         """
         device = self.device
-        for batch in images.split(BATCH):
+        for rows in batches(range(len(images)), BATCH):
+            batch = images[rows.start : rows.stop]
             padded = torch.cat([batch, batch[-1:].expand(BATCH - len(batch), -1, -1, -1)])
             x = to_unit_range(send(padded, device)).to(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

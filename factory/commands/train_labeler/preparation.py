@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from factory_core.segmentation_unet import UNetDescription
     from generators.base import FeatureMaps, Generator
     from labelers.labeler import Labeler
+    from labelers.network.trainer import NetworkTrainer
     from labelers.training.budget import Budget
     from labelers.training.feature_store import FeatureStore
     from labelers.training.trainer import Report
@@ -108,16 +109,37 @@ class Preparation:
 
     def budget(self) -> Budget:
         """The disk and memory that the training needs."""
-        from labelers.network.fit import network_budget
+        if not self.info.config.has_network:
+            return self.ensemble_budget()
+        if not self.info.config.has_ensemble:
+            return self.network_budget()
+        return self.ensemble_budget() + self.network_budget()
+
+    def ensemble_budget(self) -> Budget:
+        """The share of the ensemble."""
         from labelers.training.budget import budget
 
-        info, needed = self.info, []
-        if info.config.has_ensemble:
-            of_data = (info.features, self.images, info.image_size, len(info.classes))
-            needed.append(budget(*of_data, info.config, self.dtype))
-        if self.start is not None:
-            needed.append(network_budget(self.start, info.config.network))
-        return sum(needed[1:], needed[0])
+        info = self.info
+        of_data = (info.features, self.images, info.image_size, len(info.classes))
+        return budget(*of_data, info.config, self.dtype)
+
+    def network_budget(self) -> Budget:
+        """The share of the networks, activations left out."""
+        from labelers.network.fit import network_budget
+
+        assert self.start is not None
+        return network_budget(self.start, self.info.config.network)
+
+    def network_trainer(self) -> NetworkTrainer:
+        """What trains the networks, to measure its speed."""
+        from labelers.network.fit import network_trainer
+
+        assert self.start is not None
+        images, masks = self.annotations.images, self.annotations.masks
+        return network_trainer(
+            *(images, masks, self.start, self.info.config, len(self.info.classes)),
+            *(self.device, self.network_dtype),
+        )
 
     def store(self, folder: Path) -> FeatureStore:
         """The features in `folder`, complete or not."""
