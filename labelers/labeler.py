@@ -272,7 +272,7 @@ class Labeler:
         state = load(weights)
         try:
             ensemble, networks = _load_members(info, state)
-        except (RuntimeError, TypeError, KeyError):  # several lines of tensor names and shapes
+        except (RuntimeError, TypeError, ValueError):  # several lines of tensor names and shapes
             raise ValueError(
                 f"{folder / INFO_FILE} ({describe_members(info)}) does not describe "
                 f"{WEIGHTS_FILE}: {MAKE_AGAIN}"
@@ -289,7 +289,10 @@ class Labeler:
 def _load_members(
     info: LabelerInfo, state: Mapping[str, torch.Tensor]
 ) -> tuple[Ensemble | None, Networks | None]:
-    """The members that `info` describes, with weights; raises RuntimeError if they do not fit."""
+    """The members that `info` describes, with weights.
+
+    Raises RuntimeError, TypeError or ValueError if they do not fit.
+    """
     config, classes = info.config, len(info.classes)
     own = {k: t for k, t in state.items() if not k.startswith(NETWORK_PREFIX)}
     other = {k.removeprefix(NETWORK_PREFIX): t for k, t in state.items() if k not in own}
@@ -298,7 +301,9 @@ def _load_members(
         ensemble = Ensemble(info.features, classes, config.hidden_for(classes), config.members)
         ensemble.load_state_dict(own)
     if config.has_network:
-        networks = Networks.untrained(info.unet or {}, classes, config.network.members)
+        if info.unet is None:
+            raise ValueError("networks without a U-Net")
+        networks = Networks.untrained(info.unet, classes, config.network.members)
         networks.load_state_dict(other)
     if (own and not config.has_ensemble) or (other and not config.has_network):
         raise RuntimeError("weights of a kind that the labeler has not")
