@@ -57,8 +57,10 @@ def _of_networks(prepared: Preparation) -> list[str]:
     for _ in range(STEPS):
         trainer.learn()
     train_sec = (time.perf_counter() - began) / STEPS * trainer.total
+    plural = "s" * (network.members != 1)
+    weights = needed.weights / network.members / 1e6
     return [
-        f"{network.members} networks of {needed.weights / network.members / 1e6:.1f} M weights, "
+        f"{network.members} network{plural} of {weights:.1f} M weights, "
         f"{network.steps} steps each: about {duration(train_sec)} to train",
         f"memory: {peak_memory_bytes() / GIB:.1f} GiB while they train",
     ]
