@@ -43,6 +43,8 @@ from labelers.network.networks import Networks
 __all__ = ["INFO_FILE", "GeneratorInfo", "Labeler", "LabelerInfo", "Prediction"]
 
 NETWORK_PREFIX = "network."
+# What building networks from a wrong description, and loading weights into them, may raise.
+FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ class Labeler:
         state = load(weights)
         try:
             ensemble, networks = _load_members(info, state)
-        except (RuntimeError, TypeError, ValueError):  # several lines of tensor names and shapes
+        except FAULTS:  # several lines of tensor names and shapes
             raise ValueError(
                 f"{folder / INFO_FILE} ({describe_members(info)}) does not describe "
                 f"{WEIGHTS_FILE}: {MAKE_AGAIN}"
@@ -289,10 +291,7 @@ class Labeler:
 def _load_members(
     info: LabelerInfo, state: Mapping[str, torch.Tensor]
 ) -> tuple[Ensemble | None, Networks | None]:
-    """The members that `info` describes, with weights.
-
-    Raises RuntimeError, TypeError or ValueError if they do not fit.
-    """
+    """The members that `info` describes, with weights; raises `FAULTS` if they do not fit."""
     config, classes = info.config, len(info.classes)
     own = {k: t for k, t in state.items() if not k.startswith(NETWORK_PREFIX)}
     other = {k.removeprefix(NETWORK_PREFIX): t for k, t in state.items() if k not in own}

@@ -153,6 +153,8 @@ def test_round_trip(both: Labeler, trained: Labeler, features: FeatureMaps, tmp_
     [
         {"unet": None},
         {"unet": {"block_out_channels": [8]}},
+        {"unet": {"norm_num_groups": 0}},
+        {"unet": {"unknown": 1}},
         {"classes": ["a", "b"]},
         {"config": LabelerConfig(kind="ensemble", members=3, hidden=(6, 5))},
         {"config": LabelerConfig(kind="network")},
