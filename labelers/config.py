@@ -77,7 +77,7 @@ class NetworkTraining(BaseModel):
 
     members: int = Field(default=3, ge=1, description="networks, each with its own seed")
     steps: int = Field(default=600, ge=1, description="optimiser steps of each")
-    lr: float = Field(default=3e-4, gt=0, description="AdamW's highest learning rate")
+    lr: float = Field(default=1e-3, gt=0, description="AdamW's highest learning rate")
     batch_size: int = Field(
         default=8, ge=1, description="images per step; fewer if there are fewer"
     )
