@@ -110,6 +110,7 @@ class Stub:
     """Generator and labeler that cost next to nothing; records the time they take."""
 
     image_size = SIZE
+    needs_features = True
 
     def __init__(self, times: Path):
         self.times = times / f"{os.getpid()}"
@@ -125,7 +126,9 @@ class Stub:
     def check(self, generator: Any) -> None:
         """Accept any generator."""
 
-    def predict(self, features: FeatureMaps, size: Any, vote: Any, measure: Any) -> StubPrediction:
+    def predict(
+        self, images: torch.Tensor, features: FeatureMaps, size: Any, vote: Any, measure: Any
+    ) -> StubPrediction:
         grey = features["image"].mean(1)
         found = StubPrediction((grey > 128).byte(), grey.std((1, 2)))
         self.spent_sec += time.perf_counter() - self.began

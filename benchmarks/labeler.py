@@ -87,7 +87,7 @@ def label_by(way: str, device: str) -> Label:
     labeler = Labeler(ensemble, info, getattr(torch, way))
 
     def label() -> tuple[Tensor, Tensor]:
-        made = labeler.predict(features)
+        made = labeler.predict(None, features)
         return made.mask[0], made.pixel_uncertainty[0]
 
     return label
@@ -149,7 +149,7 @@ def demo_agreement(device: str) -> float:
     features = FeatureMaps.concat([generator.encode(batch) for batch in batches])
     folder = find_weights("labeler.weights", "package:factory.demo/labeler")
     exact, half = (
-        Labeler.load(folder, device, dtype).predict(features).mask
+        Labeler.load(folder, device, dtype).predict(None, features).mask
         for dtype in (torch.float32, torch.bfloat16)
     )
     return float((exact == half).float().mean())

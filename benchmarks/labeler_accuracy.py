@@ -97,7 +97,7 @@ def train(way: str, part: Part, seed: int) -> Predict:
         )
 
     def label(features: FeatureMaps) -> tuple[torch.Tensor, torch.Tensor]:
-        made = labeler.predict(features)
+        made = labeler.predict(None, features)
         return made.mask, made.pixel_uncertainty
 
     return label

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+Kind = Literal["ensemble", "network", "both"]
 Vote = Literal["majority", "soft", "log_soft"]
 Uncertainty = Literal["js", "entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -65,17 +66,55 @@ Training = Annotated[
 ]
 
 
-class LabelerConfig(BaseModel):
-    """The ensemble of pixel classifiers: where it is, how it votes, how it is trained."""
+class NetworkTraining(BaseModel):
+    """Fine-tuning the generator's U-Net: AdamW at a learning rate that falls to zero.
+
+    The network sees its images at a fixed small timestep, and the default noise is that of this
+    timestep.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    members: int = Field(default=3, ge=1, description="networks, each with its own seed")
+    steps: int = Field(default=600, ge=1, description="optimiser steps of each")
+    lr: float = Field(default=1e-3, gt=0, description="AdamW's highest learning rate")
+    batch_size: int = Field(
+        default=8, ge=1, description="images per step; fewer if there are fewer"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's")
+    noise: float = Field(
+        default=0.05, ge=0, description="Gaussian noise on training images in [-1, 1], std"
+    )
+    flips: bool = Field(default=True, description="random left-right and top-bottom flips")
+    quarter_turns: bool = Field(default=True, description="random turns, of square images")
+    dice: float = Field(
+        default=1.0, ge=0, description="weight of the Dice loss added to the cross-entropy"
+    )
+    ema: float = Field(
+        default=0.98, ge=0, lt=1, description="decay of the averaged weights, which are kept"
+    )
+    precision: Precision = Field(default="auto", description="auto as in prediction")
+
+
+class LabelerConfig(BaseModel):
+    """What labels pixels: where it is, how it votes, how it is trained.
+
+    `members` to `etf_weight`, except for the class weights, are settings of the ensemble.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = Field(
+        default="ensemble",
+        description="pixel classifiers on the generator's features; its U-Net, fine-tuned; both",
+    )
     weights: str | None = Field(
         default=None, description="labeler directory (labeler.safetensors + labeler.json)"
     )
     vote: Vote = Field(
         default="majority",
-        description="most frequent class; argmax of mean probability; of mean log-probability",
+        description="most frequent class; argmax of mean probability; of mean log-probability; "
+        "networks, and both, always take the argmax of the mean probability",
     )
     uncertainty: Uncertainty = Field(
         default="js", description="members' Jensen-Shannon divergence; entropy of their mean"
@@ -92,6 +131,7 @@ class LabelerConfig(BaseModel):
     training: Training = Field(
         default=ReferenceTraining(), description="`kind: reference` or `fast`, and its settings"
     )
+    network: NetworkTraining = NetworkTraining()
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="balanced: every class weighs the same in the loss"
     )
@@ -115,6 +155,16 @@ class LabelerConfig(BaseModel):
         if widths is not None and (not widths or min(widths) < 1):
             raise ValueError(f"expected one or more widths >= 1, found {list(widths)}")
         return widths
+
+    @property
+    def has_ensemble(self) -> bool:
+        """Whether pixel classifiers take part."""
+        return self.kind != "network"
+
+    @property
+    def has_network(self) -> bool:
+        """Whether fine-tuned networks take part."""
+        return self.kind != "ensemble"
 
     def hidden_for(self, classes: int) -> tuple[int, ...]:
         """Hidden widths of a member for `classes` classes."""

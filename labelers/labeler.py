@@ -1,71 +1,50 @@
-"""The labeler artefact: an ensemble, its class names, and the generator it is bound to.
+"""The labeler artefact: what labels pixels, the class names, and the generator it is bound to.
 
-On disk: `labeler.safetensors` (the ensemble's tensors) and `labeler.json` (a `LabelerInfo`),
-which carries the sha256 of the former and is written last.
+There are two kinds of members, and a labeler has one or both: an ensemble of classifiers of the
+generator's features, and segmentation networks that started from the generator's U-Net.
+
+On disk: `labeler.safetensors` (the ensemble's tensors, and those of network m under `network.m.`)
+and `labeler.json` (a `LabelerInfo`), which carries the sha256 of the former and is written last.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load, save
 
-from factory_core.models import parse_model
 from factory_core.storage import write_bytes
-from generators.base import FeatureMaps, FeatureMapSpec, Generator
-from labelers.config import LabelerConfig, Uncertainty, Vote
+from generators.base import FeatureMaps, Generator
+from labelers.config import Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
 from labelers.ensemble.uncertainty import image_score, pixel_uncertainty
-from labelers.ensemble.vote import elect
+from labelers.ensemble.vote import elect, first_maximum, mean_probability
+from labelers.info import (
+    FORMAT_VERSION,
+    INFO_FILE,
+    MAKE_AGAIN,
+    WEIGHTS_FILE,
+    GeneratorInfo,
+    LabelerInfo,
+    describe,
+    describe_members,
+    read_file,
+    read_info,
+)
+from labelers.network.networks import Networks
 
-FORMAT_VERSION = 2  # 1 had the settings of training flat in `config`
-WEIGHTS_FILE = "labeler.safetensors"
-INFO_FILE = "labeler.json"
-MAKE_AGAIN = "copy both files again, or retrain the labeler"
+__all__ = ["INFO_FILE", "GeneratorInfo", "Labeler", "LabelerInfo", "Prediction"]
 
-
-class GeneratorInfo(BaseModel):
-    """The generator a labeler belongs to: its digest, and the settings that load it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
-    config: dict[str, Any] = {}
-
-
-class LabelerInfo(BaseModel):
-    """Everything about a labeler except its weights: the content of `labeler.json`.
-
-    `image_size` is (height, width) of the masks it was trained on, `scores` what was measured
-    (names to numbers), `data_digest` the sha256 of the annotations.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: int = FORMAT_VERSION
-    classes: list[str]
-    palette: list[list[int]] | None = None
-    features: tuple[FeatureMapSpec, ...]
-    generator: GeneratorInfo
-    image_size: tuple[int, int]
-    data_digest: str
-    config: LabelerConfig
-    scores: dict[str, float] = {}
-    weights_sha256: str = ""
-
-
-class _Version(BaseModel):
-    """The part that all versions of `labeler.json` share."""
-
-    format_version: int
+NETWORK_PREFIX = "network."
+# What building networks from a wrong description, and loading weights into them, may raise.
+FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -73,67 +52,171 @@ class Prediction:
     """Labels of N images.
 
     `mask` uint8 `[N, H, W]` class ids; `uncertainty` float32 `[N]`, nats, the mean of the
-    int(H·W/10) most uncertain pixels; `pixel_uncertainty` float32 `[N, H, W]`, nats.
+    int(H·W/10) most uncertain pixels; `pixel_uncertainty` float32 `[N, H, W]`, nats;
+    `probabilities` float32 `[N, K, H, W]`, of the classes, if asked for.
     """
 
     mask: torch.Tensor
     uncertainty: torch.Tensor
     pixel_uncertainty: torch.Tensor
+    probabilities: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Labeler:
-    """An ensemble of pixel classifiers bound to one generator's features.
+    """An ensemble of pixel classifiers, segmentation networks, or both, of one generator.
 
     It predicts in `dtype`: float32, or bfloat16 where the device multiplies it in hardware.
-    bfloat16 changes fewer than one label in a thousand.
+    bfloat16 changes fewer than one of the ensemble's labels in a thousand.
+
+    With both, each of the two teachers has half of the say, whatever its number of members: class
+    probabilities are the mean of the teachers'. Uncertainty is that of all members with these
+    weights; it is the sum of the divergence between the teachers and the mean of that within each.
     """
 
-    ensemble: Ensemble
+    ensemble: Ensemble | None
     info: LabelerInfo
     dtype: torch.dtype = torch.float32
+    networks: Networks | None = None
+
+    @staticmethod
+    def both(ensemble: Labeler, networks: Labeler) -> Labeler:
+        """The labeler of two, trained on the same images; scores of the latter as `network_...`."""
+        config = ensemble.info.config.model_copy(update={"kind": "both"})
+        theirs = {f"network_{name}": score for name, score in networks.info.scores.items()}
+        scores = {**ensemble.info.scores, **theirs}
+        changes = {"config": config, "unet": networks.info.unet, "scores": scores}
+        info = ensemble.info.model_copy(update=changes)
+        return Labeler(ensemble.ensemble, info, ensemble.dtype, networks.networks)
 
     @property
     def classes(self) -> list[str]:
         """Class names in id order."""
         return self.info.classes
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether `predict` reads the generator's features; otherwise the images are enough."""
+        return self.ensemble is not None
+
     @cached_property
     def _folded(self) -> FoldedEnsemble:
+        assert self.ensemble is not None
         return FoldedEnsemble(self.ensemble, self.dtype)
+
+    @cached_property
+    def _weights(self) -> torch.Tensor | None:
+        """The weight of each member, `[M]`; None if they are equal."""
+        if self.ensemble is None or self.networks is None:
+            return None
+        counts = (self.ensemble.members, len(self.networks.nets))
+        weights = [1 / (2 * count) for count in counts for _ in range(count)]
+        return torch.tensor(weights, device=self._folded.device)
 
     @torch.no_grad()
     def predict(
         self,
-        features: FeatureMaps,
+        images: torch.Tensor | None,
+        features: FeatureMaps | None = None,
         size: tuple[int, int] | None = None,
         vote: Vote | None = None,
         uncertainty: Uncertainty | None = None,
+        probabilities: bool = False,
     ) -> Prediction:
         """Masks and uncertainty at `size` (H, W; default that of training), on the CPU.
 
-        `vote` and `uncertainty` override the configured ones. Raises ValueError if the features
-        differ from those in training.
+        Networks read `images` uint8 `[N, 3, H, W]`, of the size in training, and the ensemble reads
+        `features`, both on any device; what the labeler does not read may be None. `vote` and
+        `uncertainty` override the configured ones; `vote` applies to an ensemble alone, others take
+        the class of the highest mean probability. Raises ValueError if images or features differ
+        from those in training.
         """
-        if set(features.spec) != set(self.info.features):
-            raise ValueError(
-                f"the labeler reads feature maps {describe(self.info.features)}, "
-                f"found {describe(features.spec)}"
-            )
+        count = self._check_input(images, features)
         vote = vote or self.info.config.vote
         uncertainty = uncertainty or self.info.config.uncertainty
         size = size or self.info.image_size
-        shape = (features.batch_size, size[0] * size[1])
-        mask = torch.empty(shape, dtype=torch.uint8, device=self._folded.device)
-        maps = torch.empty(shape, device=self._folded.device)
-        for image, pixels, logits in self._folded.logits(features, size):
-            mask[image, pixels] = elect(logits, vote)
-            maps[image, pixels] = pixel_uncertainty(logits, uncertainty)
+        device, weights = self._device, self._weights
+        shape = (count, size[0] * size[1])
+        mask = torch.empty(shape, dtype=torch.uint8, device=device)
+        maps = torch.empty(shape, device=device)
+        p = None
+        if probabilities:
+            p = torch.empty(count, len(self.classes), shape[1])
+        for image, pixels, logits in self._logits(images, features, size):
+            maps[image, pixels] = pixel_uncertainty(logits, uncertainty, weights)
+            if self.networks is None:
+                mask[image, pixels] = elect(logits, vote)
+            if p is not None or self.networks is not None:
+                mean = mean_probability(logits, weights)
+                if p is not None:
+                    p[image, :, pixels] = mean.cpu()
+                if self.networks is not None:
+                    mask[image, pixels] = first_maximum(mean).to(torch.uint8)
         maps = maps.view(-1, *size).cpu()
-        return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps)
+        p = None if p is None else p.view(*p.shape[:2], *size)
+        return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps, p)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._folded.device if self.networks is None else self.networks.device
+
+    def _logits(
+        self, images: torch.Tensor | None, features: FeatureMaps | None, size: tuple[int, int]
+    ) -> Iterator[tuple[int, slice, torch.Tensor]]:
+        """Image numbers, runs of its pixels, and all members' logits, float32 `[M, K, pixels]`."""
+        if self.networks is None:
+            assert features is not None
+            yield from self._folded.logits(features, size)
+            return
+        assert images is not None
+        seen = enumerate(self.networks.logits(images, size, self.dtype))
+        if self.ensemble is None:
+            for image, logits in seen:
+                yield image, slice(None), logits
+            return
+        assert features is not None
+        number, theirs = -1, torch.empty(0)
+        for image, pixels, ours in self._folded.logits(features, size):
+            if image != number:
+                number, theirs = next(seen)
+            yield image, pixels, torch.cat([ours, theirs[:, :, pixels]])
+
+    def _check_input(self, images: torch.Tensor | None, features: FeatureMaps | None) -> int:
+        """The number of images; raises ValueError as `predict`."""
+        counts = set()
+        if self.ensemble is not None:
+            found = () if features is None else features.spec
+            if set(found) != set(self.info.features):
+                raise ValueError(
+                    f"the labeler reads feature maps {describe(self.info.features)}, "
+                    f"found {describe(found) or 'none'}"
+                )
+            assert features is not None
+            counts.add(features.batch_size)
+        if self.networks is not None:
+            size = None if images is None else tuple(images.shape[-2:])
+            if images is None or size != self.info.image_size:
+                raise ValueError(
+                    f"the labeler reads images of {self.info.image_size}, found {size}"
+                )
+            counts.add(len(images))
+        if len(counts) > 1:
+            raise ValueError(f"found images and features of different numbers: {sorted(counts)}")
+        return counts.pop()
 
     def check(self, generator: Generator) -> None:
         """Raise ValueError, naming both, unless `generator` is the one used in training."""
+        if self.needs_features:
+            self._check_features(generator)
+        if self.info.generator.digest != generator.digest:
+            raise ValueError(
+                f"the labeler belongs to generator {self.info.generator.digest[:12]} "
+                f"(weights {self.info.generator.config.get('weights', 'unknown')}), found "
+                f"generator {generator.digest[:12]}: use that one, or train a labeler on this one"
+            )
+
+    def _check_features(self, generator: Generator) -> None:
+        """Raise ValueError, naming both, if `generator` has different features or settings."""
         ours, theirs = self.info.features, generator.feature_spec
         if set(ours) != set(theirs):
             raise ValueError(
@@ -148,12 +231,6 @@ class Labeler:
                     f"the labeler was trained on features with {key} {noted}, but the generator "
                     f"gives {key} {found}: set generator.{key}, or train another labeler"
                 )
-        if self.info.generator.digest != generator.digest:
-            raise ValueError(
-                f"the labeler belongs to generator {self.info.generator.digest[:12]} "
-                f"(weights {self.info.generator.config.get('weights', 'unknown')}), found "
-                f"generator {generator.digest[:12]}: use that one, or train a labeler on this one"
-            )
 
     def save(self, folder: str | Path) -> None:
         """Write the artefact into `folder`, created if missing; raises OSError.
@@ -162,10 +239,15 @@ class Labeler:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: t.detach().cpu().contiguous() for k, t in self.ensemble.state_dict().items()}
-        weights = save(state)
+        state: dict[str, torch.Tensor] = {}
+        if self.ensemble is not None:
+            state |= self.ensemble.state_dict()
+        if self.networks is not None:
+            state |= {f"{NETWORK_PREFIX}{k}": t for k, t in self.networks.state_dict().items()}
+        weights = save({k: t.detach().cpu().contiguous() for k, t in state.items()})
         sha256 = hashlib.sha256(weights).hexdigest()
-        info = self.info.model_copy(update={"weights_sha256": sha256})
+        changes = {"weights_sha256": sha256, "format_version": FORMAT_VERSION}
+        info = self.info.model_copy(update=changes)
         write_bytes(folder / WEIGHTS_FILE, weights)
         write_bytes(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
 
@@ -182,25 +264,49 @@ class Labeler:
         format version, or does not match the other.
         """
         folder = Path(folder)
-        info = _read_info(folder / INFO_FILE)
-        weights = _read(folder / WEIGHTS_FILE)
+        info = read_info(folder / INFO_FILE)
+        weights = read_file(folder / WEIGHTS_FILE)
         if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} is damaged or does not belong to {INFO_FILE} "
                 f"(sha256 differs): {MAKE_AGAIN}"
             )
-        classes = len(info.classes)
-        hidden = info.config.hidden_for(classes)
-        ensemble = Ensemble(info.features, classes, hidden, info.config.members)
+        state = load(weights)
         try:
-            ensemble.load_state_dict(load(weights))
-        except RuntimeError:  # several lines of tensor names and shapes
+            ensemble, networks = _load_members(info, state)
+        except FAULTS:  # several lines of tensor names and shapes
             raise ValueError(
-                f"{folder / INFO_FILE} ({info.config.members} members of {hidden} units for "
-                f"{classes} classes on {describe(info.features)}) does not describe "
+                f"{folder / INFO_FILE} ({describe_members(info)}) does not describe "
                 f"{WEIGHTS_FILE}: {MAKE_AGAIN}"
             ) from None
-        return cls(ensemble.eval().to(device), info, dtype)
+        where = torch.device(device)
+        return cls(
+            None if ensemble is None else ensemble.eval().to(where),
+            info,
+            dtype,
+            None if networks is None else networks.to(where),
+        )
+
+
+def _load_members(
+    info: LabelerInfo, state: Mapping[str, torch.Tensor]
+) -> tuple[Ensemble | None, Networks | None]:
+    """The members that `info` describes, with weights; raises `FAULTS` if they do not fit."""
+    config, classes = info.config, len(info.classes)
+    own = {k: t for k, t in state.items() if not k.startswith(NETWORK_PREFIX)}
+    other = {k.removeprefix(NETWORK_PREFIX): t for k, t in state.items() if k not in own}
+    ensemble = networks = None
+    if config.has_ensemble:
+        ensemble = Ensemble(info.features, classes, config.hidden_for(classes), config.members)
+        ensemble.load_state_dict(own)
+    if config.has_network:
+        if info.unet is None:
+            raise ValueError("networks without a U-Net")
+        networks = Networks.untrained(info.unet, classes, config.network.members)
+        networks.load_state_dict(other)
+    if (own and not config.has_ensemble) or (other and not config.has_network):
+        raise RuntimeError("weights of a kind that the labeler has not")
+    return ensemble, networks
 
 
 def _at(config: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -210,29 +316,3 @@ def _at(config: Mapping[str, Any], key: str, default: Any) -> Any:
             return default
         config = config[part]
     return config
-
-
-def describe(spec: Sequence[FeatureMapSpec]) -> str:
-    """Feature maps in one line: `name CxHxW, ...`."""
-    return ", ".join(f"{m.name} {m.channels}x{m.height}x{m.width}" for m in spec)
-
-
-def _read_info(path: Path) -> LabelerInfo:
-    content = _read(path)
-    version = parse_model(content, _Version, path, MAKE_AGAIN).format_version
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {version}, expected {FORMAT_VERSION}: use the program "
-            "version that wrote it, or retrain the labeler"
-        )
-    return parse_model(content, LabelerInfo, path, MAKE_AGAIN)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"no labeler in {path.parent}: {path.name} is missing; make one with "
-            "`factory train-labeler`"
-        ) from None

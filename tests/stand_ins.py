@@ -61,12 +61,16 @@ class TinyModels:
     image_size: tuple[int, int] = SIZE
     feature_spec: ClassVar = (FeatureMapSpec("image", 3, *SIZE),)
     feature_settings: ClassVar[dict[str, Any]] = {}
+    needs_features: ClassVar[bool] = True
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         self.disturb(indices)
         self.made.extend(indices)
         images = torch.from_numpy(np.stack([self.draw(i) for i in indices]))
         return images, self.encode(images, indices)
+
+    def sample_images(self, indices: Sequence[int]) -> torch.Tensor:
+        return self.sample(indices)[0]
 
     def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         maps = images.float() / 255
@@ -80,8 +84,15 @@ class TinyModels:
             raise ValueError("the labeler belongs to a different generator")
 
     def predict(
-        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
+        self,
+        images: torch.Tensor,
+        features: FeatureMaps | None,
+        size: tuple[int, int],
+        vote: Any,
+        uncertainty: Any = None,
+        probabilities: bool = False,
     ) -> Prediction:
+        assert features is not None
         grey = features["image"].mean(1)
         unsure = 0.5 - (grey - 0.5).abs()
         return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure)

@@ -85,7 +85,7 @@ def _mismatch(
             "into a separate folder"
         )
     index = int(stem)
-    regenerated, _ = generator.sample([index])
+    regenerated = generator.sample_images([index])
     [levels] = difference(regenerated, image[None])
     if other is not None:
         return (

@@ -78,8 +78,19 @@ def train_labeler(
     out: Out,
     generator: GeneratorDir = None,
     recipe: RecipeName = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ensemble|network|both",
+            help="Pixel classifiers on the generator's features (the default); its U-Net, "
+            "fine-tuned; both.",
+        ),
+    ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Larger batches, a schedule: minutes, equal scores.")
+        bool,
+        typer.Option(
+            "--fast", help="Of the ensemble: larger batches, a schedule: minutes, equal scores."
+        ),
     ] = False,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Train and score on this many random splits instead.")
@@ -98,7 +109,7 @@ def train_labeler(
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train the ensemble of pixel classifiers on a few annotated images. Rerun to resume.
+    """Train a labeler on a few annotated images: pixel classifiers, or networks. Rerun to resume.
 
     `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
 
@@ -112,7 +123,10 @@ def train_labeler(
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
+    if fast and kind == "network":
+        raise ValueError("found --fast with --kind network, which has no ensemble: leave it out")
     overrides = [
+        *([] if kind is None else [f"labeler.kind={kind}"]),
         *(["labeler.training={kind: fast}"] if fast else []),
         *([] if seed is None else [f"labeler.seed={seed}"]),
         *(settings or []),

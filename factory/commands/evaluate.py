@@ -91,7 +91,7 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
 
 
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
-    """The direct method of the DDPM paper: the ensemble on features of the real image."""
+    """A labeler on real images; with an ensemble, the direct method of the DDPM paper."""
     import torch
 
     from factory.pipeline.models import load_models
@@ -107,8 +107,10 @@ def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     def predict(images: torch.Tensor) -> torch.Tensor:
         masks = []
         for rows in batches(range(len(images)), model.batch_size):
-            features = model.encode(images[rows.start : rows.stop], rows)
-            masks.append(labeler.predict(features, model.image_size, resolved.labeler.vote).mask)
+            batch = images[rows.start : rows.stop]
+            features = model.encode(batch, rows) if labeler.needs_features else None
+            vote = resolved.labeler.vote
+            masks.append(labeler.predict(batch, features, model.image_size, vote).mask)
         return torch.cat(masks)
 
     palette = [list(colour) for colour in resolved.palette]

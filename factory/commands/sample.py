@@ -95,7 +95,7 @@ def _make_missing(job: SampleJob, generator: Generator, samples: Samples) -> Sam
         line.update(len(done))
         for start in range(0, len(missing), job.generator.batch_size):
             batch = missing[start : start + job.generator.batch_size]
-            images = generator.sample(batch)[0].cpu()
+            images = generator.sample_images(batch).cpu()
             made = {}
             for index, image in zip(batch, images, strict=True):
                 write_bytes(files[index], encode_rgb(image.permute(1, 2, 0).numpy()))

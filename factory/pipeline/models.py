@@ -15,14 +15,25 @@ from labelers.config import LabelerConfig
 class LabelerLike(Protocol):
     """What a worker needs of a labeler (`labelers.labeler.Labeler`)."""
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether `predict` reads the generator's features; otherwise the images are enough."""
+        ...
+
     def predict(
-        self, features: FeatureMaps, size: tuple[int, int], vote: Any, uncertainty: Any = None
+        self,
+        images: torch.Tensor,
+        features: FeatureMaps | None,
+        size: tuple[int, int],
+        vote: Any,
+        uncertainty: Any = None,
+        probabilities: bool = False,
     ) -> Any:
-        """Masks and uncertainty of a batch."""
+        """Masks and uncertainty of a batch, and class probabilities if asked for."""
         ...
 
     def check(self, generator: Generator) -> None:
-        """Raise ValueError unless the labeler was trained on features of `generator`."""
+        """Raise ValueError unless the labeler belongs to `generator` and its features."""
         ...
 
 

@@ -116,15 +116,19 @@ class ShardWorker:
         self, models: Models, indices: Sequence[int], files: Sequence[str] | None
     ) -> Candidates:
         generator, labeler = models
-        if files is None:
-            images, features = generator.sample(indices)
-        else:
+        features = None
+        if files is not None:
             from factory_core.images import read_image
 
             images = torch.stack([read_image(f, generator.image_size) for f in files])
-            features = generator.encode(images, indices)
+            if labeler.needs_features:
+                features = generator.encode(images, indices)
+        elif labeler.needs_features:
+            images, features = generator.sample(indices)
+        else:
+            images = generator.sample_images(indices)
         how, (height, width) = self.spec.labeler, images.shape[-2:]
-        prediction = labeler.predict(features, (height, width), how.vote, how.uncertainty)
+        prediction = labeler.predict(images, features, (height, width), how.vote, how.uncertainty)
         masks = prediction.mask.cpu().numpy()
         uncertainty = prediction.uncertainty.cpu().numpy()
         for i in np.flatnonzero(~np.isfinite(uncertainty)).tolist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from factory.recipe.comparing import canonical
@@ -56,11 +57,11 @@ class ResolvedRecipe:
 
 
 def resolve(recipe: Recipe) -> ResolvedRecipe:
-    """Find and hash the weights; take classes and palette from the labeler if not given.
+    """Find and hash the weights; take kind, classes and palette from the labeler if not given.
 
     Raises:
         FileNotFoundError: there are no such weights.
-        ValueError: no labeler, or classes that differ from the labeler's.
+        ValueError: no labeler, or classes or a kind that differ from the labeler's.
     """
     if recipe.labeler.weights is None:
         raise ValueError(
@@ -76,6 +77,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             f"the recipe's classes are {list(recipe.classes)} but {labeler_path} was trained on"
             f" {classes}: leave `classes` out of the recipe or train a labeler for them"
         )
+    labeler = _of_kind(recipe.labeler, str(notes.config.get("kind", "ensemble")), labeler_path)
     palette, where = recipe.palette, "the recipe's"
     if palette is None:
         palette = notes.palette or _default_colours(len(classes))
@@ -85,14 +87,25 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             f"{where} palette has {len(palette)} colours for {len(classes)} classes: give one per"
             " class"
         )
-    full = recipe.model_copy(update={"classes": tuple(classes), "palette": palette})
+    found = {"classes": tuple(classes), "palette": palette, "labeler": labeler}
+    full = recipe.model_copy(update=found)
     paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
     return ResolvedRecipe(
         full,
         recipe.generator.model_copy(update={"weights": str(generator_path)}),
-        recipe.labeler.model_copy(update={"weights": str(labeler_path)}),
+        labeler.model_copy(update={"weights": str(labeler_path)}),
         {key: weights_sha256(path) for key, path in paths.items()},
     )
+
+
+def _of_kind(config: LabelerConfig, kind: str, path: Path) -> LabelerConfig:
+    """The settings with the kind of the labeler in `path`; ValueError if they name another."""
+    if "kind" in config.model_fields_set and config.kind != kind:
+        raise ValueError(
+            f"labeler.kind is {config.kind!r}, but {path} holds a labeler of kind {kind!r}: leave "
+            f"labeler.kind out, or train one with `factory train-labeler --kind {config.kind}`"
+        )
+    return config.model_copy(update={"kind": kind})
 
 
 def _default_colours(n: int) -> Palette:

@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
 from factory_core.storage import atomic_path
+from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
 from generators.config import DDPMConfig, DDPMTrainingConfig
@@ -26,7 +27,7 @@ from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
 
 NUM_TIMESTEPS = 1000
 INDEX_NAME = "model_index.json"

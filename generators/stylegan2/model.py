@@ -153,6 +153,10 @@ class StyleGAN2Generator:
             )
         return self._finish(images), FeatureMaps(kept)
 
+    def sample_images(self, indices: Sequence[int]) -> Tensor:
+        """The images of `sample`; features are a by-product of its pass."""
+        return self.sample(indices)[0]
+
     def encode(self, images: Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
         """Features of one batch of images uint8 `[N, 3, H, W]`, from the nearest that it can make.
 

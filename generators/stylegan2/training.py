@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
+from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
 from generators.stylegan2 import storage
@@ -24,7 +25,7 @@ from generators.stylegan2.model import load_network, to_uint8
 from generators.stylegan2.network import StyleGAN2
 from generators.training.folder import CHECKPOINTS, LAST_NAME, check_readable, interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GRID_SAMPLES, GeneratorTraining, augment, run
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
 
 BETAS, ADAM_EPS = (0.0, 0.99), 1e-8  # of Adam, for both networks
 W_AVG_RATE = 0.005  # at which the mean of w follows the batches

@@ -7,19 +7,26 @@ import torch
 from labelers.config import Uncertainty
 
 
-def pixel_uncertainty(logits: torch.Tensor, kind: Uncertainty) -> torch.Tensor:
+def pixel_uncertainty(
+    logits: torch.Tensor, kind: Uncertainty, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Uncertainty of each pixel `[P]` in nats, 0 to ln K, from the members' logits `[M, K, P]`.
 
     `js`: the Jensen-Shannon divergence of the members, H(mean p) - mean H(p): how much they
     disagree. `entropy`: H(mean p), also high where all members agree that they do not know.
+    Means are weighted with `weights` `[M]`, whose sum is 1, if given.
     """
     log_p = torch.log_softmax(logits, 1)
     p = log_p.exp()
-    entropy_of_mean = torch.special.entr(p.mean(0)).sum(0)
+    mean_p = p.mean(0) if weights is None else torch.tensordot(weights, p, 1)
+    entropy_of_mean = torch.special.entr(mean_p).sum(0)
     if kind == "entropy":
         return entropy_of_mean
     # p·log p with a finite log p is 0, not NaN, where p underflows.
-    mean_entropy = -p.mul_(log_p).sum((0, 1)) / len(logits)
+    if weights is None:
+        mean_entropy = -p.mul_(log_p).sum((0, 1)) / len(logits)
+    else:
+        mean_entropy = -torch.tensordot(weights, p.mul_(log_p).sum(1), 1)
     return (entropy_of_mean - mean_entropy).clamp_(min=0)  # rounding can leave -1e-7
 
 

@@ -24,6 +24,15 @@ def elect(logits: torch.Tensor, vote: Vote) -> torch.Tensor:
     return first_maximum(votes).to(torch.uint8)
 
 
+def mean_probability(logits: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Class probabilities `[K, P]` from the members' logits `[M, K, P]`.
+
+    The mean is weighted with `weights` `[M]`, whose sum is 1, if given.
+    """
+    p = torch.softmax(logits, 1)
+    return p.mean(0) if weights is None else torch.tensordot(weights, p, 1)
+
+
 def first_maximum(x: torch.Tensor) -> torch.Tensor:
     """The smallest id of the largest value over the classes, int64: `[..., K, P]` -> `[..., P]`.
 

@@ -26,6 +26,15 @@ class Budget:
     working_bytes: int
     weights: int
 
+    def __add__(self, other: Budget) -> Budget:
+        """The budget of two trainings, one after the other."""
+        return Budget(
+            self.features_bytes + other.features_bytes,
+            self.checkpoint_bytes + other.checkpoint_bytes,
+            max(self.working_bytes, other.working_bytes),
+            self.weights + other.weights,
+        )
+
 
 def budget(
     spec: Sequence[FeatureMapSpec],

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from labelers.config import FastTraining, ReferenceTraining
+from labelers.config import FastTraining, NetworkTraining, ReferenceTraining
 
-WARMUP = 0.05  # share of the steps of fast training in which the learning rate rises
+WARMUP = 0.05  # share of the steps, except in reference training, in which the learning rate rises
 
 
-def learning_rate(training: ReferenceTraining | FastTraining, step: int) -> float:
+def learning_rate(training: ReferenceTraining | FastTraining | NetworkTraining, step: int) -> float:
     """Adam's learning rate at a step, counted from 0.
 
-    In fast training it rises linearly, then falls to zero as half a cosine.
+    In reference training it is constant; otherwise it rises linearly, then falls to zero as half a
+    cosine.
     """
     if isinstance(training, ReferenceTraining):
         return training.lr

@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
+from labelers.config import FastTraining, LabelerConfig, NetworkTraining, ReferenceTraining
 
 
 def test_hidden_widths_follow_the_number_of_classes():
@@ -37,6 +37,16 @@ def test_kinds_of_training():
 def test_wrong_kinds_of_training_are_refused(wrong):
     with pytest.raises(ValidationError):
         LabelerConfig(training=wrong)
+
+
+def test_the_kind_names_the_members():
+    kinds = [LabelerConfig(kind=kind) for kind in ("ensemble", "network", "both")]
+    assert [c.has_ensemble for c in kinds] == [True, False, True]
+    assert [c.has_network for c in kinds] == [False, True, True]
+    assert LabelerConfig(network={"steps": 7}).network == NetworkTraining(steps=7)
+    for wrong in ({"kind": "forest"}, {"network": {"ema": 1}}, {"network": {"members": 0}}):
+        with pytest.raises(ValidationError):
+            LabelerConfig(**wrong)
 
 
 def test_importing_the_settings_does_not_import_torch():

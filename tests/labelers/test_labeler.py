@@ -57,37 +57,37 @@ def test_golden_prediction(golden, golden_features, golden_ensemble):
     )
     labeler = Labeler(golden_ensemble, info)
     for vote in ("majority", "soft", "log_soft"):
-        prediction = labeler.predict(golden_features, vote=vote)
+        prediction = labeler.predict(None, golden_features, vote=vote)
         assert torch.equal(prediction.mask[0], golden[f"{vote}_vote"])
     torch.testing.assert_close(prediction.uncertainty, golden["uncertainty"], rtol=0, atol=1e-5)
 
 
 def test_prediction_types_and_size(labeler, random_features):
-    prediction = labeler.predict(random_features, (10, 14))
+    prediction = labeler.predict(None, random_features, (10, 14))
     assert prediction.mask.shape == prediction.pixel_uncertainty.shape == (2, 10, 14)
     assert prediction.uncertainty.shape == (2,)
     assert prediction.mask.dtype == torch.uint8
     assert prediction.uncertainty.dtype == prediction.pixel_uncertainty.dtype == torch.float32
-    assert labeler.predict(random_features).mask.shape == (2, 16, 24)
+    assert labeler.predict(None, random_features).mask.shape == (2, 16, 24)
 
 
 def test_config_gives_vote_and_uncertainty(labeler, random_features):
     """The settings of the artefact apply unless the call overrides them."""
     config = labeler.info.config.model_copy(update={"vote": "soft", "uncertainty": "entropy"})
     changed = replace(labeler, info=labeler.info.model_copy(update={"config": config}))
-    ours = changed.predict(random_features)
-    asked = labeler.predict(random_features, vote="soft", uncertainty="entropy")
-    other = labeler.predict(random_features)
+    ours = changed.predict(None, random_features)
+    asked = labeler.predict(None, random_features, vote="soft", uncertainty="entropy")
+    other = labeler.predict(None, random_features)
     assert torch.equal(ours.mask, asked.mask)
     assert torch.equal(ours.pixel_uncertainty, asked.pixel_uncertainty)
     assert not torch.equal(ours.pixel_uncertainty, other.pixel_uncertainty)
-    again = changed.predict(random_features, vote="majority", uncertainty="js")
+    again = changed.predict(None, random_features, vote="majority", uncertainty="js")
     assert torch.equal(again.mask, other.mask)
     assert torch.equal(again.pixel_uncertainty, other.pixel_uncertainty)
 
 
 def test_image_uncertainty_is_computed_from_its_pixels(labeler, random_features):
-    prediction = labeler.predict(random_features)
+    prediction = labeler.predict(None, random_features)
     top = prediction.pixel_uncertainty.flatten(1).sort(1, descending=True).values[:, :38]
     torch.testing.assert_close(prediction.uncertainty, top.mean(1))  # 38 = int(16 · 24 / 10)
 
@@ -96,7 +96,7 @@ def test_number_format_of_prediction(labeler, random_features, tmp_path):
     labeler.save(tmp_path)
     assert Labeler.load(tmp_path).dtype == torch.float32
     half = Labeler.load(tmp_path, dtype=torch.bfloat16)
-    ours, exact = half.predict(random_features), labeler.predict(random_features)
+    ours, exact = half.predict(None, random_features), labeler.predict(None, random_features)
     assert ours.pixel_uncertainty.dtype == torch.float32
     assert not torch.equal(ours.pixel_uncertainty, exact.pixel_uncertainty)
     torch.testing.assert_close(ours.pixel_uncertainty, exact.pixel_uncertainty, rtol=0.1, atol=0.01)
@@ -108,7 +108,7 @@ def test_number_format_of_prediction(labeler, random_features, tmp_path):
 def test_different_features_are_refused(labeler, random_features):
     fewer = FeatureMaps({k: random_features[k] for k in ("a", "b")})
     with pytest.raises(ValueError, match=r"c 2x4x6, d 4x16x24, found a 3x4x6, b 5x8x12$"):
-        labeler.predict(fewer)
+        labeler.predict(None, fewer)
 
 
 def test_round_trip(labeler, random_features, tmp_path):
@@ -116,7 +116,7 @@ def test_round_trip(labeler, random_features, tmp_path):
     loaded = Labeler.load(tmp_path / "new" / "folder")
     assert replace_sha(loaded.info) == labeler.info
     assert loaded.info.scores == {"miou": 0.5}
-    ours, theirs = labeler.predict(random_features), loaded.predict(random_features)
+    ours, theirs = labeler.predict(None, random_features), loaded.predict(None, random_features)
     assert torch.equal(ours.mask, theirs.mask)
     assert torch.equal(ours.pixel_uncertainty, theirs.pixel_uncertainty)
     names = {p.name for p in (tmp_path / "new" / "folder").iterdir()}
@@ -172,7 +172,7 @@ def test_damaged_weights(labeler, tmp_path):
         (lambda text: "[]", "labeler.json is damaged"),
         (lambda text: edited(text, classes="x"), "is damaged .'classes'"),
         (lambda text: "\xff", "labeler.json is damaged"),
-        (lambda text: edited(text, format_version=99), "format version 99, expected 2"),
+        (lambda text: edited(text, format_version=99), "format version 99, expected 2 or 3"),
         (
             lambda text: edited(text, format_version=1, config={"lr": 0.001}),
             "format version 1, exp",

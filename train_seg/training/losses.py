@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from factory_core.dataset import IGNORE
+from factory_core.dice import dice_sums, loss_of_sums
 from train_seg.config import SegmenterConfig
 from train_seg.training.parallel import whole
 
@@ -38,19 +39,9 @@ def pixel_loss(
 
 
 def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 - Dice over the classes in `masks`; 0 if there are none (Milletari et al., 2016).
+    """Mean of 1 - Dice over the classes in `masks`; 0 if there are none (see `factory_core.dice`).
 
-    The Dice of a class is 2 Σ p g / (Σ p + Σ g) over the pixels of the batch that are not 255: p is
-    the predicted probability of the class, g is 1 where it is true. The loss of
-    segmentation-models-pytorch divides by the number of all classes and cannot be summed over
-    processes; the two agree if all classes occur.
+    The loss of segmentation-models-pytorch divides by the number of all classes and cannot be
+    summed over processes; the two agree if all classes occur.
     """
-    classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-    truth = masks[:, None] == classes  # bool [N, K, H, W]
-    p = logits.float().softmax(1) * (masks != IGNORE)[:, None]
-    pixels = (0, 2, 3)
-    sums = torch.stack([(p * truth).sum(pixels), p.sum(pixels), truth.sum(pixels).float()])
-    overlap, predicted, true = whole(sums)
-    present = true > 0
-    dice = 2 * overlap / (predicted + true).clamp(min=1)  # >= 1 pixel if present
-    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+    return loss_of_sums(whole(dice_sums(logits, masks)))

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
 
+from factory_core.averaging import update_average
 from factory_core.storage import atomic_path, write_bytes
 from train_seg.config import SGD_MOMENTUM, SegmenterConfig
 from train_seg.data.stream import Stream
@@ -234,19 +235,3 @@ class KeepLast(Checkpoint):
         target = atomic_path(path) if trainer.is_global_zero else nullcontext(path)
         with target as file:
             trainer.save_checkpoint(file)
-
-
-@torch.no_grad()
-def update_average(average: Network, network: Network, decay: float, step: int) -> None:
-    """Move `average` and its buffers towards `network` after optimiser step `step` (from 1).
-
-    The decay grows from 2/11 to `decay`, so that a short run forgets its random initialisation.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(
-        average.state_dict().values(), network.state_dict().values(), strict=True
-    ):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)

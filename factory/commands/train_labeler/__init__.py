@@ -1,1 +1,1 @@
-"""`factory train-labeler`: an ensemble of pixel classifiers from a few annotated images."""
+"""`factory train-labeler`: what labels pixels, trained on a few annotated images."""

@@ -4,7 +4,8 @@
         folds.json, split_*/                the result with `--folds`
         unfinished.json                     until there is a result: the settings of the run
         features/                           features of the annotated images, complete or not
-        checkpoint.safetensors              where the training resumes
+        checkpoint.safetensors, networks.checkpoint.safetensors
+                                            where the training resumes
 
 A folder that holds a run with other settings is refused.
 """
@@ -15,7 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory.commands.train_labeler.preparation import Preparation
+from factory.commands.train_labeler.preparation import Preparation, remove_checkpoints
 from factory.recipe import diff
 from factory_core.output_folder import contents
 from factory_core.storage import write_json
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from labelers.labeler import LabelerInfo
 
 FEATURES_DIR = "features"
-CHECKPOINT_NAME = "checkpoint.safetensors"
 UNFINISHED_NAME = "unfinished.json"
 FOLDS_NAME = "folds.json"
 
@@ -86,5 +86,5 @@ def clean(folder: Path, prepared: Preparation) -> None:
     features = folder / FEATURES_DIR
     if features.is_dir() and not prepared.info.config.keep_features:
         prepared.store(features).delete()
-    for name in (CHECKPOINT_NAME, UNFINISHED_NAME):
-        (folder / name).unlink(missing_ok=True)
+    remove_checkpoints(folder)
+    (folder / UNFINISHED_NAME).unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from factory.commands.train_labeler.folder import (
-    CHECKPOINT_NAME,
     FEATURES_DIR,
     FOLDS_NAME,
     begin,
@@ -26,7 +25,11 @@ from factory.commands.train_labeler.folder import (
     read_record,
     settings_of,
 )
-from factory.commands.train_labeler.preparation import LabelerJob, Preparation
+from factory.commands.train_labeler.preparation import (
+    LabelerJob,
+    Preparation,
+    remove_checkpoints,
+)
 from factory.locking.lock import exclusive
 from factory_core.dataset import IGNORE
 from factory_core.storage import write_bytes, write_json
@@ -94,23 +97,28 @@ def cross_validate(job: LabelerJob, folds: Folds) -> None:
 
 
 def _split(
-    prepared: Preparation, store: FeatureStore, test: Sequence[int], folder: Path, title: str
+    prepared: Preparation,
+    store: FeatureStore | None,
+    test: Sequence[int],
+    folder: Path,
+    title: str,
 ) -> Scores:
     """Train without the images `test`, score on them, and write the labeler to `folder`."""
     from train_seg.evaluation.metrics import Confusion, scores
 
     folder.mkdir(exist_ok=True)
-    checkpoint = folder / CHECKPOINT_NAME
-    labeler = prepared.fit(store, _without(prepared.annotations, test), checkpoint, title)
+    annotations = prepared.annotations
+    labeler = prepared.fit(store, _without(annotations, test), folder, title)
     confusion = Confusion(len(labeler.classes))
     for i in test:
-        mask = labeler.predict(store.features(i)).mask
-        confusion.update(mask, prepared.annotations.masks[i : i + 1])
+        features = None if store is None else store.features(i)
+        mask = labeler.predict(annotations.images[i : i + 1], features).mask
+        confusion.update(mask, annotations.masks[i : i + 1])
     found = scores(confusion, labeler.classes, len(test))
     measured = {f"test_{name}": float(getattr(found, name)) for name in SCORES}
     info = labeler.info.model_copy(update={"scores": {**labeler.info.scores, **measured}})
     replace(labeler, info=info).save(folder)
-    checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(folder)
     return found
 
 

@@ -1,12 +1,13 @@
-"""What all labeler trainings start from: generator, annotations, features."""
+"""What all labeler trainings start from: generator, annotations, features, the U-Net."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,12 +24,15 @@ from factory_core.machine import disk_free_bytes
 if TYPE_CHECKING:
     from factory.recipe import Recipe
     from factory_core.annotated.annotations import Annotations
-    from generators.base import FeatureMaps
+    from factory_core.segmentation_unet import UNetDescription
+    from generators.base import FeatureMaps, Generator
     from labelers.labeler import Labeler
+    from labelers.network.trainer import NetworkTrainer
     from labelers.training.budget import Budget
     from labelers.training.feature_store import FeatureStore
     from labelers.training.trainer import Report
 
+CHECKPOINT_NAME, NETWORK_CHECKPOINT = "checkpoint.safetensors", "networks.checkpoint.safetensors"
 ENCODE_BYTES = 2**28  # float32 features per batch of images at most: two images at the LSUN setting
 
 
@@ -55,9 +59,12 @@ class Preparation:
         quiet_libraries()
         recipe, self.console = job.recipe, job.console
         self.device = pick_device(job.device)
-        self.dtype = pick_dtype(recipe.labeler.training.precision, self.device)
+        config = recipe.labeler
+        self.dtype = pick_dtype(config.training.precision, self.device)
+        self.network_dtype = pick_dtype(config.network.precision, self.device)
         self.folder, self.samples = find_samples(job.labeled)
-        self.generator, config = load_generator("--generator", recipe.generator, job.device)
+        self.generator, recorded = load_generator("--generator", recipe.generator, job.device)
+        self.start = describe_unet(self.generator) if config.has_network else None
         self.sample_batch = recipe.generator.batch_size
         self.psnr: list[float] = []  # of the projected images, dB
         if self.samples is not None:
@@ -67,7 +74,7 @@ class Preparation:
         self.console.print(self._found())
         print_notes(self.console, self.annotations.notes)
         # Faults in them are reported now, not after hours of encoding.
-        check(self.annotations.masks, len(self.annotations.classes), recipe.labeler)
+        check(self.annotations.masks, len(self.annotations.classes), config)
         if self.samples is not None:
             self.annotations = match_samples(
                 self.annotations, self.folder, self.samples, self.generator
@@ -75,13 +82,13 @@ class Preparation:
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),
-            features=self.generator.feature_spec,
+            features=self.generator.feature_spec if config.has_ensemble else (),
             generator=GeneratorInfo(
-                digest=self.generator.digest, config=config.model_dump(mode="json")
+                digest=self.generator.digest, config=recorded.model_dump(mode="json")
             ),
             image_size=size,
             data_digest=self.annotations.digest,
-            config=recipe.labeler.model_copy(update={"weights": None}),
+            config=config.model_copy(update={"weights": None}),
         )
 
     def _found(self) -> str:
@@ -105,12 +112,36 @@ class Preparation:
 
     def budget(self) -> Budget:
         """The disk and memory that the training needs."""
+        if not self.info.config.has_network:
+            return self.ensemble_budget()
+        if not self.info.config.has_ensemble:
+            return self.network_budget()
+        return self.ensemble_budget() + self.network_budget()
+
+    def ensemble_budget(self) -> Budget:
+        """The share of the ensemble."""
         from labelers.training.budget import budget
 
         info = self.info
-        return budget(
-            *(info.features, self.images, info.image_size, len(info.classes)),
-            *(info.config, self.dtype),
+        of_data = (info.features, self.images, info.image_size, len(info.classes))
+        return budget(*of_data, info.config, self.dtype)
+
+    def network_budget(self) -> Budget:
+        """The share of the networks, activations left out."""
+        from labelers.network.fit import network_budget
+
+        assert self.start is not None
+        return network_budget(self.start, self.info.config.network)
+
+    def network_trainer(self) -> NetworkTrainer:
+        """What trains the networks, to measure its speed."""
+        from labelers.network.fit import network_trainer
+
+        assert self.start is not None
+        images, masks = self.annotations.images, self.annotations.masks
+        return network_trainer(
+            *(images, masks, self.start, self.info.config, len(self.info.classes)),
+            *(self.device, self.network_dtype),
         )
 
     def store(self, folder: Path) -> FeatureStore:
@@ -123,11 +154,16 @@ class Preparation:
         dtype = info.config.feature_dtype
         return FeatureStore(folder, info.features, self.images, dtype, source)
 
-    def encode(self, folder: Path) -> FeatureStore:
+    def encode(self, folder: Path) -> FeatureStore | None:
         """Write the features of all images to `folder`; existing ones are kept.
 
-        Releases the generator, which may take more memory than everything else.
+        None if the labeler needs no features. Releases the generator, which may take more memory
+        than everything else.
         """
+        if not self.info.config.has_ensemble:
+            _refuse_full_disk(folder, self.budget(), 1)
+            del self.generator
+            return None
         store, images = self.store(folder), self.annotations.images
         if store.written < len(images):
             _refuse_full_disk(folder, self.budget(), store.written / len(images))
@@ -159,32 +195,45 @@ class Preparation:
         return self.generator.features_at(found.latents)
 
     def fit(
-        self, store: FeatureStore, annotations: Annotations, checkpoint: Path, title: str
+        self, store: FeatureStore | None, annotations: Annotations, folder: Path, title: str
     ) -> Labeler:
         """Train on `annotations`: those of the job, with some of the masks possibly blanked.
 
-        `checkpoint` is the file to resume from, `title` the start of the progress line.
+        `folder` is for checkpoints to resume from, see `remove_checkpoints`; `title` is the start
+        of the progress line.
         """
+        from labelers.labeler import Labeler
+        from labelers.network.fit import fit_network
         from labelers.training.fit import fit
 
+        info, found = self.info, []
+        about: dict[str, Any] = {
+            "classes": info.classes,
+            "generator": info.generator,
+            "data_digest": annotations.digest,
+            "palette": info.palette,
+            "device": self.device,
+        }
+        if store is not None:
+            with self._progress(title) as about["progress"]:
+                about |= {"dtype": self.dtype, "checkpoint": folder / CHECKPOINT_NAME}
+                found.append(fit(store, annotations.masks, info.config, **about))
+        if self.start is not None:
+            with self._progress(f"{title}, networks") as about["progress"]:
+                about |= {"dtype": self.network_dtype, "checkpoint": folder / NETWORK_CHECKPOINT}
+                images, masks = annotations.images, annotations.masks
+                found.append(fit_network(images, masks, self.start, info.config, **about))
+        return found[0] if len(found) == 1 else Labeler.both(*found)
+
+    @contextmanager
+    def _progress(self, title: str) -> Iterator[Callable[[Report], None]]:
+        """What shows the reports of a training on one progress line."""
         with ProgressLine(title, "steps", 1, self.console) as line:
 
             def show(report: Report) -> None:
                 line.update(report.step, self._status(report), report.total)
 
-            return fit(
-                store,
-                annotations.masks,
-                self.info.config,
-                classes=self.info.classes,
-                generator=self.info.generator,
-                data_digest=annotations.digest,
-                palette=self.info.palette,
-                device=self.device,
-                dtype=self.dtype,
-                checkpoint=checkpoint,
-                progress=show,
-            )
+            yield show
 
     def _status(self, report: Report) -> str:
         """Loss and accuracy; in a log, which has room, also the range over the members."""
@@ -193,6 +242,24 @@ class Preparation:
         if not self.console.is_terminal:
             each = " ".join(f"{accuracy:.3f}" for accuracy in report.accuracy)
         return f"loss {report.loss:.4f}  accuracy {mean:.3f} (members {each})"
+
+
+def describe_unet(generator: Generator) -> UNetDescription:
+    """The generator's U-Net; raises ValueError if it has none that can be fine-tuned."""
+    from generators.base import Finetunable
+
+    if not isinstance(generator, Finetunable):
+        raise ValueError(
+            "found a generator without a U-Net to fine-tune, expected a diffusion model: give "
+            "--kind ensemble, or a diffusion generator (--generator DIR)"
+        )
+    return generator.describe_unet()
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what `Preparation.fit` left in `folder` to resume from; idempotent."""
+    for name in (CHECKPOINT_NAME, NETWORK_CHECKPOINT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _palette(recipe: Recipe, annotations: Annotations) -> list[list[int]]:

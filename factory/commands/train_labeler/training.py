@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from factory.commands.train_labeler.folder import (
-    CHECKPOINT_NAME,
     FEATURES_DIR,
     begin,
     clean,
@@ -14,7 +15,7 @@ from factory.locking.lock import exclusive
 
 
 def train_one(job: LabelerJob) -> None:
-    """Train the ensemble on an annotated folder and write it to `job.out`.
+    """Train a labeler on an annotated folder and write it to `job.out`.
 
     Resumes. Raises ValueError, naming what differs, if the folder holds a run with other settings.
     """
@@ -27,12 +28,16 @@ def train_one(job: LabelerJob) -> None:
             info = Labeler.load(job.out).info
         else:
             store = prepared.encode(job.out / FEATURES_DIR)
-            checkpoint = job.out / CHECKPOINT_NAME
-            labeler = prepared.fit(store, prepared.annotations, checkpoint, "training")
+            labeler = prepared.fit(store, prepared.annotations, job.out, "training")
             labeler.save(job.out)
             info = labeler.info
         clean(job.out, prepared)
-    job.console.print(
-        f"labeler in {job.out} (training accuracy {info.scores['train_accuracy']:.3f}, "
-        f"{info.scores['steps']:.0f} steps)"
-    )
+    job.console.print(f"labeler in {job.out} ({'; '.join(_trained(info.scores))})")
+
+
+def _trained(scores: Mapping[str, float]) -> Iterator[str]:
+    """How well, and for how long, each kind of member was trained."""
+    for prefix, whose in (("", ""), ("network_", "networks: ")):
+        if (steps := scores.get(f"{prefix}steps")) is not None:
+            accuracy = scores[f"{prefix}train_accuracy"]
+            yield f"{whose}training accuracy {accuracy:.3f}, {steps:.0f} steps"

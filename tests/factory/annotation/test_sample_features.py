@@ -242,7 +242,7 @@ def test_a_dataset_from_annotated_samples(factory: Callable, gan: Path) -> None:
     # The labeler sees the same features of a sample in labelling as in training.
     labeler, generator = Labeler.load("out"), generators.load(StyleGAN2Config(weights=str(gan)))
     images, features = generator.sample(range(8))
-    masks = labeler.predict(features).mask
+    masks = labeler.predict(None, features).mask
     for sample in read_samples(Path("data")):
         if (index := int(sample.key)) < 8:
             assert np.array_equal(sample.image, images[index].numpy())

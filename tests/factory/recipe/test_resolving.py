@@ -87,6 +87,18 @@ def test_a_damaged_labeler_json_is_named(mine: str, content: str, message: str) 
         assert "\n" not in str(caught.value)
 
 
+def test_the_kind_comes_from_the_labeler(mine: str) -> None:
+    file = Path(mine).parent / "labeler" / "labeler.json"
+    assert resolve(load_recipe(mine)).recipe.labeler.kind == "ensemble"
+    file.write_text('{"classes": ["sky", "tree"], "config": {"kind": "network"}}')
+    found = resolve(load_recipe(mine))
+    assert found.recipe.labeler.kind == found.labeler.kind == "network"
+    assert resolve(load_recipe(mine, ["labeler.kind=network"])).digest == found.digest
+    with pytest.raises(ValueError, match=r"kind is 'both', but .* of kind 'network': leave") as no:
+        resolve(load_recipe(mine, ["labeler.kind=both"]))
+    assert "\n" not in str(no.value)
+
+
 def test_a_labelers_palette_of_the_wrong_length(mine: str) -> None:
     file = Path(mine).parent / "labeler" / "labeler.json"
     file.write_text('{"classes": ["sky", "tree"], "palette": [[0, 0, 0]]}')

@@ -18,15 +18,6 @@ def test_batches_walk_through_whole_permutations() -> None:
     assert list(training.StepBatches(6, 4, seed=0, first=4, steps=2)) == batches[4:]
 
 
-def test_augmentation_only_moves_pixels() -> None:
-    x = torch.rand(8, 3, 4, 4)
-    rng = torch.Generator().manual_seed(0)
-    moved = training.augment(x, flips=True, quarter_turns=True, rng=rng)
-    assert not torch.equal(moved, x)
-    torch.testing.assert_close(moved.flatten(2).sort().values, x.flatten(2).sort().values)
-    assert training.augment(x, False, False, rng) is x
-
-
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     def save_checkpoint(path: Path, weights_only: bool) -> None:
         path.write_bytes(b"half")

@@ -124,7 +124,7 @@ def test_golden_logits_whatever_the_order_of_maps(golden, golden_features, golde
 def test_inference_equals_the_plain_way(name, size):
     features = random_maps(MAPS[name])
     ensemble = trained_like(features)
-    ours = as_labeler(ensemble, size).predict(features)
+    ours = as_labeler(ensemble, size).predict(None, features)
     assert_same(ours, plain_prediction(features, ensemble, size))
 
 
@@ -133,7 +133,7 @@ def test_inference_equals_the_plain_way(name, size):
 def test_every_vote_with_every_uncertainty(vote, uncertainty):
     features = random_maps(MAPS["several sizes"], images=3)
     ensemble = trained_like(features, members=4)
-    ours = as_labeler(ensemble).predict(features, vote=vote, uncertainty=uncertainty)
+    ours = as_labeler(ensemble).predict(None, features, vote=vote, uncertainty=uncertainty)
     assert_same(ours, plain_prediction(features, ensemble, SIZE, vote, uncertainty))
 
 
@@ -141,10 +141,10 @@ def test_votes_and_uncertainties_are_alternatives():
     """No two of them are the same under different names."""
     features = random_maps(MAPS["several sizes"], images=3)
     labeler = as_labeler(trained_like(features, members=4))
-    masks = [labeler.predict(features, vote=v).mask for v in ("majority", "soft", "log_soft")]
+    masks = [labeler.predict(None, features, vote=v).mask for v in ("majority", "soft", "log_soft")]
     assert all(not torch.equal(masks[i], masks[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     js, entropy = (
-        labeler.predict(features, uncertainty=u).pixel_uncertainty for u in ("js", "entropy")
+        labeler.predict(None, features, uncertainty=u).pixel_uncertainty for u in ("js", "entropy")
     )
     assert (entropy - js).min() > 0
 
@@ -165,15 +165,15 @@ def test_tiles_that_do_not_divide_the_image(tile_px, monkeypatch):
     monkeypatch.setitem(inference.TILE_BYTES, "cpu", tile_px * 3 * 7 * 4)
     tiles = [tile for image, tile, _ in FoldedEnsemble(ensemble).logits(features, SIZE) if image]
     assert len(tiles) == -(-SIZE[0] * SIZE[1] // tile_px)
-    assert_same(as_labeler(ensemble).predict(features), plain_prediction(features, ensemble))
+    assert_same(as_labeler(ensemble).predict(None, features), plain_prediction(features, ensemble))
 
 
 def test_an_image_does_not_depend_on_its_batch():
     features = random_maps(MAPS["several sizes"], images=3)
     labeler = as_labeler(trained_like(features))
-    whole = labeler.predict(features)
+    whole = labeler.predict(None, features)
     for i in range(3):
-        alone = labeler.predict(features.select(slice(i, i + 1)))
+        alone = labeler.predict(None, features.select(slice(i, i + 1)))
         assert torch.equal(alone.mask[0], whole.mask[i])
         assert torch.equal(alone.pixel_uncertainty[0], whole.pixel_uncertainty[i])
 
@@ -181,7 +181,7 @@ def test_an_image_does_not_depend_on_its_batch():
 def test_no_images():
     features = random_maps(MAPS["one map"])
     labeler = as_labeler(trained_like(features))
-    prediction = labeler.predict(features.select(slice(0, 0)))
+    prediction = labeler.predict(None, features.select(slice(0, 0)))
     assert prediction.mask.shape == prediction.pixel_uncertainty.shape == (0, *SIZE)
     assert prediction.uncertainty.shape == (0,)
 
@@ -194,8 +194,8 @@ def test_features_of_half_precision_in_either_layout(dtype):
     )
     ensemble = trained_like(features)
     expected = plain_prediction(features, ensemble)
-    assert_same(as_labeler(ensemble).predict(features), expected)
-    assert_same(as_labeler(ensemble).predict(last), expected)
+    assert_same(as_labeler(ensemble).predict(None, features), expected)
+    assert_same(as_labeler(ensemble).predict(None, last), expected)
 
 
 def test_prediction_ignores_the_mode_of_the_module():
@@ -254,7 +254,7 @@ def trained() -> tuple[FeatureMaps, Ensemble]:
 
 def test_trained_labels_equal_the_plain_way(trained):
     features, ensemble = trained
-    ours = as_labeler(ensemble, TRAINED_SIZE).predict(features)
+    ours = as_labeler(ensemble, TRAINED_SIZE).predict(None, features)
     assert_same(ours, plain_prediction(features, ensemble, TRAINED_SIZE))
 
 
@@ -263,7 +263,7 @@ def test_trained_labels_equal_the_plain_way(trained):
 def test_bfloat16_agrees_on_999_labels_of_1000(trained, size, vote):
     features, ensemble = trained
     mask, js = plain_prediction(features, ensemble, size, vote)
-    ours = as_labeler(ensemble, size, torch.bfloat16).predict(features, vote=vote)
+    ours = as_labeler(ensemble, size, torch.bfloat16).predict(None, features, vote=vote)
     assert (ours.mask == mask).float().mean() >= 0.999
     assert (ours.pixel_uncertainty - js).abs().mean() < 0.01 * js.mean()
     assert not torch.equal(ours.pixel_uncertainty, js)  # it did compute in bfloat16

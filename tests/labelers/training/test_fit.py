@@ -64,7 +64,7 @@ def test_learns_and_reports(config):
     seen: list[Report] = []
     labeler = train(config, progress=seen.append)
     features, masks = toy(seed=1)  # the same shapes in different noise
-    prediction = labeler.predict(features)
+    prediction = labeler.predict(None, features)
     assert (prediction.mask == masks).float().mean() > 0.97
     steps = [report.step for report in seen]
     assert steps == sorted(set(steps))
@@ -107,7 +107,7 @@ def test_bfloat16_products_learn_too():
     assert not same_weights(labeler, train(FAST))
     assert labeler.ensemble.linears[0].weight.dtype == torch.float32
     features, masks = toy(seed=1)
-    assert (labeler.predict(features).mask == masks).float().mean() > 0.97
+    assert (labeler.predict(None, features).mask == masks).float().mean() > 0.97
 
 
 @KINDS
@@ -123,7 +123,7 @@ def test_normalisation_ends_in_the_weights():
     features, _ = toy()
     moved = FeatureMaps({name: 50 * tensor + 200 for name, tensor in features.items()})
     plain, other = train(FAST), train(FAST, features=moved)
-    assert torch.equal(plain.predict(features).mask, other.predict(moved).mask)
+    assert torch.equal(plain.predict(None, features).mask, other.predict(None, moved).mask)
 
 
 def test_balanced_classes_are_found_more_often():
@@ -138,7 +138,7 @@ def test_balanced_classes_are_found_more_often():
     for weights in ("none", "balanced"):
         config = FAST.model_copy(update={"class_weights": weights})
         labeler = train(config, features=features, masks=masks)
-        found[weights] = (labeler.predict(features).mask == 2).sum()
+        found[weights] = (labeler.predict(None, features).mask == 2).sum()
     assert found["none"] < found["balanced"]
 
 
@@ -232,7 +232,7 @@ def test_the_etf_regulariser_needs_width():
 def test_wider_and_deeper_members(hidden):
     labeler = train(FAST.model_copy(update={"hidden": hidden}))
     features, masks = toy(seed=1)
-    assert (labeler.predict(features).mask == masks).float().mean() > 0.97
+    assert (labeler.predict(None, features).mask == masks).float().mean() > 0.97
 
 
 def test_masks_and_images_must_match():
