@@ -20,6 +20,16 @@ MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate aft
 MAX_LOADERS = 8  # loader processes
 SGD_MOMENTUM = 0.9
 MIN_SIDE_PX = 8  # of images and tiles
+UNET_GN = "UNetGN"  # our architecture; all others are those of segmentation-models-pytorch
+NETWORK_SETTINGS = (  # on which the weights of a network depend
+    "architecture",
+    "width",
+    "unet",
+    "encoder",
+    "encoder_depth",
+    "output_stride",
+    "atrous_rates",
+)
 
 
 class AugmentConfig(BaseModel):
@@ -48,6 +58,12 @@ class AugmentConfig(BaseModel):
         default=0.0, ge=0, le=0.5, description="shift by up to x turns of the colour wheel"
     )
     blur: float = Field(default=0.0, ge=0, description="largest Gaussian sigma, in pixels")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="standard deviation of Gaussian noise; 1 is the range from black to white",
+    )
 
     @field_validator("scale")
     @classmethod
@@ -70,7 +86,17 @@ class SegmenterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = Field(
-        default="DeepLabV3", description="a model of segmentation-models-pytorch, e.g. Unet"
+        default="DeepLabV3",
+        description="a model of segmentation-models-pytorch, e.g. Unet, or UNetGN: a small U-Net "
+        "with group norm and without encoder, for a few labels",
+    )
+    width: int = Field(
+        default=16, ge=8, multiple_of=8, description="channels of UNetGN at full resolution"
+    )
+    unet: dict[str, Any] | None = Field(
+        default=None,
+        description="arguments of diffusers' UNet2DModel, which UNetGN takes from a generator; "
+        "none: the small U-Net",
     )
     encoder: str = Field(
         default="resnet101", description="an encoder of segmentation-models-pytorch, e.g. resnet18"
@@ -182,6 +208,16 @@ class SegmenterConfig(BaseModel):
             raise ValueError(f"expected height and width >= {MIN_SIDE_PX}, found {list(size)}")
         return size
 
+    @property
+    def is_unet_gn(self) -> bool:
+        """Whether the network is our U-Net, which has no encoder."""
+        return self.architecture.lower() == UNET_GN.lower()
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder in use, for people; `none` if the architecture has none."""
+        return "none" if self.is_unet_gn else self.encoder
+
     @model_validator(mode="after")
     def _encoder_depth_fits(self) -> SegmenterConfig:
         if self.encoder_depth == 3 and self.output_stride == 16:
@@ -203,5 +239,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema": 0.999,
         # Stronger augmentation pays only in long trainings; over some hundred steps it costs mIoU.
         "augment": {"horizontal_flip": True},
+    },
+    "unet": {  # the strongest on labels alone, if they are few
+        "architecture": UNET_GN,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "dice": 1.0,
+        "ema": 0.99,
+        "augment": {
+            "horizontal_flip": True,
+            "vertical_flip": True,
+            "quarter_turns": True,
+            "noise": 0.02,
+        },
     },
 }

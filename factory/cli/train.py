@@ -147,7 +147,14 @@ def train_deeplab(
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="`paper` (the default) or `modern`: better in equal steps."),
+        typer.Option(
+            help="`paper` (the default), `modern`: better in equal steps, or `unet`: a small U-Net "
+            "for a few labels."
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start from a generator's U-Net, or from an output of `train-deeplab`."),
     ] = None,
     mix: Annotated[
         str | None,
@@ -172,7 +179,9 @@ def train_deeplab(
 
     `factory train-deeplab --data smears --data annotated --mix 0.9,0.1 --out model --preset modern`
 
-    For other architectures: `--set architecture=Unet`.
+    For other architectures: `--set architecture=Unet`. With a few labels, start from a generator:
+
+    `factory train-deeplab --data annotated --init generator --out model --steps 600`
     """
     from factory.commands.train_deeplab.job import Crew, SegmenterJob
     from factory.commands.train_deeplab.settings import mixture, segmenter_config
@@ -186,7 +195,7 @@ def train_deeplab(
             "found --cpus-per-worker or --address without --workers: give --workers too"
         )
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
-    config = segmenter_config(data, recipe, preset, given, settings or [])
+    config = segmenter_config(data, recipe, preset, given, settings or [], init)
     shares = None if mix is None else mixture(mix)
     crew = None if workers is None else Crew(workers, cpus_per_worker, address)
-    run(SegmenterJob(data, out, val, config, device, shares, wandb), crew, console)
+    run(SegmenterJob(data, out, val, config, device, shares, wandb, init), crew, console)

@@ -14,6 +14,7 @@ from pydantic import RootModel
 
 from factory_core.models import read_model
 from factory_core.storage import sweep_temporaries, write_json
+from train_seg.config import SegmenterConfig
 from train_seg.network.segmenter import INFO_NAME
 from train_seg.training.module import LAST_NAME
 
@@ -61,8 +62,12 @@ def last_checkpoint(out: Path) -> Path | None:
 
 def _check_same(record: Path, identity: Mapping[str, Any]) -> None:
     """Raise ValueError if `record` is of a training with other settings or data."""
-    found = read_model(record, Identity, "delete it to start over").root
-    digests = {"data": "other data", "validation": "other validation data"}
+    found = _with_defaults(read_model(record, Identity, "delete it to start over").root)
+    digests = {
+        "data": "other data",
+        "validation": "other validation data",
+        "init": "another start",
+    }
     differing = [
         digests.get(key) or f"{key} ({found.get(key)}, now {value})"
         for key, value in identity.items()
@@ -72,6 +77,13 @@ def _check_same(record: Path, identity: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{record.parent} holds a different training: {', '.join(differing)}; use another --out"
         )
+
+
+def _with_defaults(found: dict[str, Any]) -> dict[str, Any]:
+    """`found` with the settings that earlier versions did not have yet."""
+    defaults = SegmenterConfig().model_dump(mode="json")
+    augment = {**defaults["augment"], **found.get("augment", {})}
+    return {**defaults, **found, "augment": augment}
 
 
 def _check_archive(last: Path) -> None:

@@ -33,9 +33,10 @@ from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import check_ids
 from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
-from train_seg.network.network import build, check_sizes
+from train_seg.network.network import check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
+from train_seg.network.start import Start, build_from, settle_start, start_digest
 from train_seg.training.curves import write_plot
 from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
 from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
@@ -62,6 +63,7 @@ def train(
     val: LabeledImages | None = None,
     *,
     mix: Sequence[float] | None = None,
+    init: Start | None = None,
     device: str = "auto",
     wandb: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -72,20 +74,23 @@ def train(
     With `val`, the weights of the best validation mIoU are kept, else the last ones. An
     interrupted run resumes from its last checkpoint and ends with the same weights as an
     uninterrupted one. `mix` is the share of each of `data` in the samples; without it, each sample
-    comes once per epoch. `callbacks` watch (a progress bar): they find `loss`, `images/s` and
-    `miou` among Lightning's progress bar metrics.
+    comes once per epoch. `init` gives the weights to start from: a generator's U-Net (for the
+    architecture UNetGN; the last layer is new), or a segmenter with the same network (the last
+    layer is new if its classes differ). `callbacks` watch (a progress bar): they find `loss`,
+    `images/s` and `miou` among Lightning's progress bar metrics.
 
     Raises:
         FileNotFoundError: a dataset or one of its shards is missing.
         ImportError: `wandb` is set, but the package is not installed.
-        ValueError: the data are damaged or disagree, the network cannot be built, `out` holds
-            a training that is damaged or has other settings or data, or the training diverged.
+        ValueError: the data are damaged or disagree, the network cannot be built or is not that
+            of `init`, `out` holds a training that is damaged or has other settings, data or start,
+            or the training diverged.
     """
-    config = settle_encoder_weights(config)
+    config = settle_start(settle_encoder_weights(config), init)
     num_workers = pick_num_workers(config, pick_device(device))
     training_data = open_segmenter_data(data, config, val, mix, num_workers)
     with _quiet(), torch.random.fork_rng():
-        job = _Job(training_data, Path(out), config, val, mix, device)
+        job = _Job(training_data, Path(out), config, val, mix, init, device)
         return job.run(_loggers(Path(out), wandb), callbacks, together)
 
 
@@ -124,6 +129,7 @@ class _Job:
     config: SegmenterConfig
     val: LabeledImages | None
     mix: Sequence[float] | None
+    init: Start | None
     device: str
 
     def run(
@@ -131,7 +137,7 @@ class _Job:
     ) -> Segmenter:
         config, data, where = self.config, self.data, pick_device(self.device)
         torch.manual_seed(config.seed)
-        network = build(config, len(data.classes), data.image_size)
+        network = build_from(self.init, config, data.classes, data.image_size)
         check_sizes(network, data.image_size)
         synchronise(network, where)
         palette = data.palette or default_palette(len(data.classes))
@@ -212,6 +218,7 @@ class _Job:
         """What determines the result, apart from the machine and the number of processes."""
         return {
             **self.config.model_dump(mode="json", exclude={"num_workers"}),
+            "init": start_digest(self.init),
             "data": self.data.digest,
             "mix": None if self.mix is None else list(self.mix),
             "validation": None if self.val is None else _digest(self.val),

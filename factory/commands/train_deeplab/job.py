@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class SegmenterJob:
     """Datasets and annotated folders to train on, and how.
 
-    Datasets may be in buckets. `mix` is the share of each of `data` in the samples.
+    Datasets may be in buckets. `mix` is the share of each of `data` in the samples; `init` names a
+    generator or a segmenter to start from.
     """
 
     data: Sequence[Path | Store]
@@ -36,6 +37,7 @@ class SegmenterJob:
     device: str
     mix: Sequence[float] | None = None
     wandb: bool = False
+    init: str | None = None
 
     def read(self) -> tuple[list[str | LabeledImages], LabeledImages | None]:
         """Training data (datasets by path or URL) and validation images."""

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.start import read_start
 from factory.pipeline.executors.cluster import cluster
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import training_status
@@ -178,6 +179,7 @@ def _work(settings: dict[str, Any]) -> None:
             job.config,
             val,
             mix=job.mix,
+            init=read_start(job.init),
             device=settings["device"],
             wandb=job.wandb,
             callbacks=[_Reports(queue)],

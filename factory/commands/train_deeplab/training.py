@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.start import read_start
 from factory.terminal.progress import quiet_libraries
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
         job.config,
         val,
         mix=job.mix,
+        init=read_start(job.init),
         device=job.device,
         wandb=job.wandb,
         callbacks=[TrainingProgress("training", console)],

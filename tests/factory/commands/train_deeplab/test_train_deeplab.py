@@ -37,7 +37,7 @@ def test_flags_before_preset_before_defaults() -> None:
 
 
 def test_invalid_presets() -> None:
-    with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
+    with pytest.raises(ValueError, match="--preset best: expected paper, modern, unet"):
         segmenter_config([], None, "best", {}, [])
     with pytest.raises(ValueError, match="found --preset and --recipe, expected one"):
         segmenter_config([], "demo", "paper", {}, [])
@@ -58,6 +58,30 @@ def test_a_mixture_from_the_command_line(factory: Callable) -> None:
     assert factory(*command, *settings, "--mix", "0.9").err.startswith("error: --mix 0.9: found 1")
     refused = factory(*command, *settings, "--mix", "most,few").err
     assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
+
+
+def test_starts_from_a_generator_then_from_its_result(factory: Callable) -> None:
+    render_folder(Path("few"), range(2), size=32)
+    command = ("train-deeplab", "--data", "few", "--steps", 1, "--device", "cpu")
+    batch = ("--set", "batch_size=2")
+    first = factory(*command, "--init", "package:factory.demo/generator", "--out", "a", *batch)
+    assert first.code == 0, first.err
+    config = json.loads(Path("a/model.json").read_text())["config"]
+    assert (config["architecture"], config["ema"]) == ("UNetGN", PRESETS["unet"]["ema"])
+    assert config["unet"]["block_out_channels"] == [16, 32, 64, 128]
+    second = factory(*command, "--init", "a", "--out", "b", *batch)
+    assert second.code == 0, second.err
+    about = json.loads(Path("b/model.json").read_text())
+    assert about["config"]["unet"] == config["unet"]
+    assert about["config"]["ema"] == 0  # only the network is taken over
+    refused = factory(*command, "--init", "a", "--out", "c", "--encoder", "resnet18")
+    assert refused.err == "error: --encoder resnet18: UNetGN has no encoder; leave it out\n"
+    wrong = factory(*command, "--init", "package:factory.demo/stylegan2/generator", "--out", "c")
+    assert "stylegan2 generator has no U-Net to start from: give a diffusion mod" in wrong.err
+    assert (
+        "--init: nothing does not exist" in factory(*command, "--init", "nothing", "--out", "c").err
+    )
+    assert not Path("c").exists()
 
 
 def test_a_dataset_in_a_bucket(tiny, memory_out: Store) -> None:
