@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 INFERENCE_BATCH_SIZE = 16  # images at a time in prediction and evaluation
 SHUFFLE_BUFFER = 1000  # samples of a dataset that are shuffled together
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
+THEN_LR_FACTOR = 0.3  # of the second stage: it refines what the first has found
 MAX_LOADERS = 8  # loader processes
 SGD_MOMENTUM = 0.9
 MIN_SIDE_PX = 8  # of images and tiles
@@ -78,6 +79,29 @@ class AugmentConfig(BaseModel):
         if zoom is not None and not 0 < zoom[0] <= zoom[1] <= 16:
             raise ValueError(f"expected 0 < low <= high <= 16, found {list(zoom)}")
         return zoom
+
+
+class ThenConfig(BaseModel):
+    """The second stage of a training, on other data; all other settings are those of the first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_steps: int = Field(default=100, ge=1, description="optimiser steps")
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description=f"learning rate; none: {THEN_LR_FACTOR:g} of the first stage's",
+    )
+    mix: tuple[float, ...] | None = Field(
+        default=None, description="share of each --then in the samples; none: each sample equally"
+    )
+    validate_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between validations and checkpoints; none: an epoch, at least "
+        f"{MIN_ROUND_STEPS}",
+    )
 
 
 class SegmenterConfig(BaseModel):
@@ -173,6 +197,7 @@ class SegmenterConfig(BaseModel):
         default=None, ge=1, description="stop after this many validations without a better mIoU"
     )
     augment: AugmentConfig = AugmentConfig()
+    then: ThenConfig = ThenConfig()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
     )

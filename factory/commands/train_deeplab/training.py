@@ -39,12 +39,13 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
     from train_seg.training.train import train
 
     quiet_libraries()
-    data, val = job.read()
+    data, then, val = job.read()
     return train(
         data,
         job.out,
         job.config,
         val,
+        then=then,
         mix=job.mix,
         init=read_start(job.init),
         device=job.device,

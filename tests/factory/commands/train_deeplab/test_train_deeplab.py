@@ -84,13 +84,27 @@ def test_starts_from_a_generator_then_from_its_result(factory: Callable) -> None
     assert not Path("c").exists()
 
 
+def test_a_second_stage_from_the_command_line(factory: Callable) -> None:
+    render_folder(Path("many"), range(4), size=32)
+    render_folder(Path("few"), range(4, 6), size=32)
+    command = ("train-deeplab", "--data", "many", "--out", "model", "--steps", 1, "--device", "cpu")
+    settings = (*SMALL, "--set", "then.max_steps=1", "--set", "then.lr=1e-4")
+    refused = factory(*command, *settings)
+    assert refused.err.startswith("error: found --set then.*, the settings of a second stage: give")
+    trained = factory(*command, "--then", "few", *settings)
+    assert trained.code == 0, trained.err
+    record = json.loads(Path("model/training.json").read_text())
+    assert (record["then.max_steps"], record["then.lr"]) == (1, 1e-4)
+    assert Path("model/checkpoints-then/last.ckpt").is_file()
+
+
 def test_a_dataset_in_a_bucket(tiny, memory_out: Store) -> None:
     assert not is_dataset(memory_out)
     tiny.make(memory_out)
     assert is_dataset(memory_out)
     config = segmenter_config([memory_out], None, None, {"encoder": "resnet18"}, [])
-    data, val = SegmenterJob([memory_out], Path("out"), None, config, "cpu").read()
-    assert (data, val) == ([str(memory_out)], None)
+    data, then, val = SegmenterJob([memory_out], Path("out"), None, config, "cpu").read()
+    assert (data, then, val) == ([str(memory_out)], [], None)
     assert open_training_data(data, lambda size: None).classes == ["dark", "bright"]
 
 
