@@ -4,13 +4,13 @@ Each default is declared only here. The defaults are those of the DDPM paper's D
 holds complete alternatives.
 
 On 64x64 images, an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 or more
-see nothing but padding. `input_scale: 2` enlarges the images for the network; smaller
-`atrous_rates` bring the dilated taps back onto the map.
+see nothing but padding. `input_scale`, `encoder_depth` and `atrous_rates` adapt to the images if
+they are `auto`, as in the preset `modern`; `train_seg/network/sizes.py` has the rules.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,6 +21,7 @@ THEN_LR_FACTOR = 0.3  # of the second stage: it refines what the first has found
 MAX_LOADERS = 8  # loader processes
 SGD_MOMENTUM = 0.9
 MIN_SIDE_PX = 8  # of images and tiles
+AUTO: Literal["auto"] = "auto"
 UNET_GN = "UNetGN"  # our architecture; all others are those of segmentation-models-pytorch
 NETWORK_SETTINGS = (  # on which the weights of a network depend
     "architecture",
@@ -130,15 +131,18 @@ class SegmenterConfig(BaseModel):
         description="pretrained encoder, e.g. imagenet (downloaded); cached: imagenet if already "
         "downloaded, else random; none: random",
     )
-    encoder_depth: int = Field(
-        default=5, ge=3, le=5, description="encoder stages used; fewer are cheaper"
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] | Literal["auto"] = Field(
+        default=5,
+        description="encoder stages used; fewer are cheaper. auto: 4 for small images, else 5",
     )
     output_stride: Literal[8, 16] = Field(
         default=8,
         description="image pixels per pixel of the encoder's last map, for dilated encoders",
     )
-    atrous_rates: tuple[int, int, int] = Field(
-        default=(12, 24, 36), description="dilations of the spatial pyramid, if the decoder has one"
+    atrous_rates: tuple[int, int, int] | Literal["auto"] = Field(
+        default=(12, 24, 36),
+        description="dilations of the spatial pyramid, if the decoder has one; auto: in proportion "
+        "to the map",
     )
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="in the decoder; none: the architecture's own"
@@ -146,8 +150,10 @@ class SegmenterConfig(BaseModel):
     image_size: tuple[int, int] | None = Field(
         default=None, description="(height, width) of the training images; none: that of the data"
     )
-    input_scale: float = Field(
-        default=1.0, gt=0, le=8, description="the network sees images enlarged by this factor"
+    input_scale: Annotated[float, Field(gt=0, le=8)] | Literal["auto"] = Field(
+        default=1.0,
+        description="the network sees images enlarged by this factor; auto: small images by up to "
+        "4, such that the encoder's last map has 16x16 cells",
     )
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field(
@@ -221,8 +227,10 @@ class SegmenterConfig(BaseModel):
 
     @field_validator("atrous_rates")
     @classmethod
-    def _rates(cls, rates: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(rates) < 1:
+    def _rates(
+        cls, rates: tuple[int, int, int] | Literal["auto"]
+    ) -> tuple[int, int, int] | Literal["auto"]:
+        if rates != AUTO and min(rates) < 1:
             raise ValueError(f"expected dilations >= 1, found {list(rates)}")
         return rates
 
@@ -250,12 +258,14 @@ class SegmenterConfig(BaseModel):
         return self
 
 
-# Complete settings by name, as differences from the defaults. None changes the size of the network
-# or the length of the run.
+# Complete settings by name, as differences from the defaults. None changes the length of the run.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},  # Baranchuk et al. (2022), appendix
     "modern": {
         "encoder_weights": "cached",
+        "encoder_depth": AUTO,
+        "atrous_rates": AUTO,
+        "input_scale": AUTO,
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "schedule": "cosine",

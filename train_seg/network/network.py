@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, small_unet
 from train_seg.config import UNET_GN, SegmenterConfig
+from train_seg.network.sizes import Sizes, sizes_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TO_UNIT_RANGE = ((0.5,) * 3, (0.5,) * 3)  # [-1, 1], as the images of diffusion models
@@ -40,6 +41,7 @@ class Network(torch.nn.Module):
         `start` holds the weights of the generator with the U-Net `config.unet`.
         """
         super().__init__()
+        sizes = sizes_of(config, image_size)
         self.net: torch.nn.Module
         if config.is_unet_gn:
             shape = dict(config.unet or small_unet(max(image_size), config.width).config)
@@ -48,10 +50,10 @@ class Network(torch.nn.Module):
             unet = SegmentationUNet(UNetDescription(shape, start or {}), classes)
             self.net, stride, (mean, std) = unet, unet.stride, TO_UNIT_RANGE
         else:
-            model = _smp_model(config, classes, pretrained)
+            model = _smp_model(config, sizes, classes, pretrained)
             self.net, stride, (mean, std) = model, model.encoder.output_stride, IMAGENET
         self.input_size = tuple(
-            math.ceil(side * config.input_scale / stride) * stride for side in image_size
+            math.ceil(side * sizes.input_scale / stride) * stride for side in image_size
         )
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
@@ -75,24 +77,24 @@ class Network(torch.nn.Module):
         return {name: [round(v, 6) for v in t.flatten().tolist()] for name, t in values.items()}
 
 
-def _smp_model(config: SegmenterConfig, classes: int, pretrained: bool) -> Any:
+def _smp_model(config: SegmenterConfig, sizes: Sizes, classes: int, pretrained: bool) -> Any:
     net = smp.create_model(
         config.architecture,
         encoder_name=config.encoder,
-        encoder_depth=config.encoder_depth,
+        encoder_depth=sizes.encoder_depth,
         encoder_weights=config.encoder_weights if pretrained else None,
         classes=classes,
-        **_own_settings(config),
+        **_own_settings(config, sizes),
     )
     # smp builds all stages of a ResNet whatever the depth: the unused ones would take up most of
     # the file.
-    for stage in ("layer3", "layer4")[config.encoder_depth - 3 :]:
+    for stage in ("layer3", "layer4")[sizes.encoder_depth - 3 :]:
         if hasattr(net.encoder, stage):
             setattr(net.encoder, stage, torch.nn.Identity())
     return net
 
 
-def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
+def _own_settings(config: SegmenterConfig, sizes: Sizes) -> dict[str, Any]:
     """The settings of the architecture in `config`, without the encoder's, under smp's names.
 
     Raises ValueError if the architecture is unknown, or has no dropout to set.
@@ -107,7 +109,7 @@ def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
     parameters = inspect.signature(kind).parameters
     settings: dict[str, Any] = {
         "encoder_output_stride": config.output_stride,
-        "decoder_atrous_rates": config.atrous_rates,
+        "decoder_atrous_rates": sizes.atrous_rates,
     }
     dropouts = [name for name in parameters if name.endswith("dropout")]
     if config.dropout is not None:
@@ -117,9 +119,9 @@ def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
     settings = {name: value for name, value in settings.items() if name in parameters}
     channels = getattr(parameters.get("decoder_channels"), "default", None)
     if isinstance(channels, tuple):  # U-Nets: one per stage
-        settings["decoder_channels"] = channels[: config.encoder_depth]
+        settings["decoder_channels"] = channels[: sizes.encoder_depth]
     if kind is smp.PSPNet:  # upsamples once, from the encoder's last map to the image
-        settings["upsampling"] = 2**config.encoder_depth
+        settings["upsampling"] = 2**sizes.encoder_depth
     return settings
 
 

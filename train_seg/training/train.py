@@ -33,6 +33,7 @@ from train_seg.data.training_data import LabeledImages, TrainingData, open_train
 from train_seg.network.network import Network, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
+from train_seg.network.sizes import settle_sizes
 from train_seg.network.start import Start, build_from, settle_start, start_digest
 from train_seg.training.curves import write_plot
 from train_seg.training.folder import prepare_folder
@@ -78,11 +79,10 @@ def train(
             of `init`, `out` holds a training that is damaged or has other settings, data or start,
             or the training diverged.
     """
-    config = settle_start(settle_encoder_weights(config), init)
     num_workers = pick_num_workers(config, pick_device(device))
-    stages = open_stages(data, then, config, val, mix, num_workers)
+    stages = open_stages(data, then, config, val, mix, init, num_workers)
     with _quiet(), torch.random.fork_rng():
-        job = _Job(stages, Path(out), config, val, mix, init, device)
+        job = _Job(stages, Path(out), stages[0].config, val, mix, init, device)
         return job.run(wandb, callbacks, together)
 
 
@@ -92,10 +92,16 @@ def open_stages(
     config: SegmenterConfig,
     val: LabeledImages | None,
     mix: Sequence[float] | None,
+    init: Start | None = None,
     num_workers: int = 0,
 ) -> list[Stage]:
-    """What `train` trains on, one stage or two, with the same checks and errors."""
+    """What `train` trains on, one stage or two, with the same checks and errors.
+
+    The settings of the stages suit this machine, the size of the images and the start.
+    """
     first = _open(data, config, val, mix, num_workers)
+    config = settle_sizes(settle_encoder_weights(config), first.image_size)
+    config = settle_start(config, init)
     stages = [Stage(first, config)]
     if then:
         has_datasets = not all(isinstance(d, LabeledImages) for d in then)

@@ -106,6 +106,8 @@ def test_invalid_settings_are_refused():
             AugmentConfig(**wrong)
     for wrong in (
         {"atrous_rates": (0, 1, 2)},
+        {"input_scale": 9},
+        {"encoder_depth": 6},
         {"encoder_depth": 3, "output_stride": 16},
         {"image_size": (4, 64)},
         {"batch_size": 1},

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
-from factory.terminal.training_progress import TrainingProgress
 from train_seg.config import SegmenterConfig, ThenConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.training.plan import then_config
@@ -116,18 +113,6 @@ def test_divergence_names_the_stage_and_its_setting(staged, tmp_path, make_label
     wild = staged.model_copy(update={"then": ThenConfig(max_steps=2, lr=1e38), "ema": 0.0})
     with pytest.raises(ValueError, match=r"of 2 in stage 2 of 2: lower then\.lr \(now 1e\+38"):
         train([make_labeled(4)], tmp_path, wild, then=[make_labeled(2)], device="cpu")
-
-
-def test_one_progress_line_shows_the_stage(staged, tmp_path, make_labeled):
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=True, width=120)
-    progress = [TrainingProgress("training", console)]
-    data, then = [make_labeled(4)], [make_labeled(2)]
-    train(data, tmp_path, staged, then=then, device="cpu", callbacks=progress)
-    last = text.getvalue().rstrip().splitlines()[-2]
-    assert "4/4" in last
-    assert "stage 2" in last
-    assert "2/2" not in text.getvalue()
 
 
 def test_the_second_stage_is_slower_unless_set():

@@ -47,12 +47,15 @@ def test_a_mixture_from_the_command_line(factory: Callable) -> None:
     render_folder(Path("many"), range(4), size=32)
     render_folder(Path("few"), range(4, 6), size=32)
     command = ("train-deeplab", "--data", "many", "--data", "few", "--out", "model", "--steps", 1)
-    settings = ("--preset", "modern", *SMALL, "--device", "cpu")
+    small = ("--encoder", "resnet18", "--set", "batch_size=2")
+    settings = ("--preset", "modern", *small, "--device", "cpu")
     trained = factory(*command, "--mix", "0.9,0.1", *settings)
     assert trained.code == 0, trained.err
     record = json.loads(Path("model/training.json").read_text())
     assert record["mix"] == [0.9, 0.1]
     assert record["optimizer"] == "adamw"
+    chosen = json.loads(Path("model/model.json").read_text())["config"]  # for images of 32x32
+    assert (chosen["input_scale"], chosen["encoder_depth"]) == (4.0, 4)
     other = factory(*command, "--mix", "0.5,0.5", *settings)
     assert "other data, mix ([0.9, 0.1], now [0.5, 0.5]); use another --out" in other.err
     assert factory(*command, *settings, "--mix", "0.9").err.startswith("error: --mix 0.9: found 1")
