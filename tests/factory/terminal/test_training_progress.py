@@ -44,8 +44,8 @@ def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()
     line = TrainingProgress("training", Console(file=text, width=100))
-    place = Place(stages=2, total=150)
-    for steps, place in ((100, place), (50, place.after([{"step": 100.0}]))):
+    first_place = Place(stages=2, total=150)
+    for steps, place in ((100, first_place), (50, first_place.after([{"step": 100.0}]))):
         module = SimpleNamespace(place=place)
         trainer.max_steps = trainer.global_step = steps
         line.on_train_start(trainer, module)
