@@ -22,6 +22,16 @@ Start = UNetDescription | Segmenter
 log = logging.getLogger(__name__)
 
 
+def start_size(init: Start | None) -> tuple[int, int] | None:
+    """(height, width) of the images that `init` was trained on, if it says so."""
+    if init is None:
+        return None
+    if isinstance(init, Segmenter):
+        return init.image_size
+    size = init.config.get("sample_size")
+    return (size, size) if isinstance(size, int) else tuple(size) if size else None
+
+
 def settle_start(config: SegmenterConfig, init: Start | None) -> SegmenterConfig:
     """`config` for a network that takes the weights of `init`.
 

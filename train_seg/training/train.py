@@ -34,7 +34,7 @@ from train_seg.network.network import Network, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
 from train_seg.network.sizes import settle_sizes
-from train_seg.network.start import Start, build_from, settle_start, start_digest
+from train_seg.network.start import Start, build_from, settle_start, start_digest, start_size
 from train_seg.training.curves import write_plot
 from train_seg.training.folder import prepare_folder
 from train_seg.training.module import Place, SegmenterModule
@@ -69,7 +69,8 @@ def train(
     uninterrupted one. `mix` is the share of each of `data` in the samples; without it, each sample
     comes once per epoch. `init` gives the weights to start from: a generator's U-Net (for the
     architecture UNetGN; the last layer is new), or a segmenter with the same network (the last
-    layer is new if its classes differ). `callbacks` watch (a progress bar): they find `loss`,
+    layer is new if its classes differ); images are resized to the size of those that it was trained
+    on, unless `config.image_size` is given. `callbacks` watch (a progress bar): they find `loss`,
     `images/s` and `miou` among Lightning's progress bar metrics.
 
     Raises:
@@ -99,7 +100,7 @@ def open_stages(
 
     The settings of the stages suit this machine, the size of the images and the start.
     """
-    first = _open(data, config, val, mix, num_workers)
+    first = _open(data, config, val, mix, num_workers, config.image_size or start_size(init))
     config = settle_sizes(settle_encoder_weights(config), first.image_size)
     config = settle_start(config, init)
     stages = [Stage(first, config)]
@@ -126,12 +127,12 @@ def _open(
     val: LabeledImages | None,
     mix: Sequence[float] | None,
     num_workers: int,
-    size: Size | None = None,
+    size: Size | None,
 ) -> TrainingData:
     training_data = open_training_data(
         data,
         lambda size: Augment(config.augment, size),
-        size or config.image_size,
+        size,
         config.seed,
         num_workers,
         config.shuffle_buffer,

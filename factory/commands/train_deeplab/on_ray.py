@@ -58,7 +58,8 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     job = replace(job, config=settle_encoder_weights(job.config))
     data, then, val = job.read()
     _check(job, crew, val)
-    total = sum(s.steps for s in open_stages(data, then, job.config, val, job.mix))
+    stages = open_stages(data, then, job.config, val, job.mix, read_start(job.init))
+    total = sum(stage.steps for stage in stages)
     with cluster(crew.address, max(crew.workers * crew.cpus, available_cpus())):
         gpus = _use_gpus(job.device, crew)
         with ProgressLine("training", "steps", total, console) as line:

@@ -156,15 +156,20 @@ def test_a_record_of_an_earlier_version_is_of_the_same_training(config, tmp_path
 def test_starts_from_a_generator_and_from_a_segmenter(tmp_path, make_labeled):
     data, out = [make_labeled(4)], tmp_path / "out"
     config = SegmenterConfig(architecture="UNetGN", width=8, max_steps=1, batch_size=2)
-    shape = small_unet(32, 8).config
+    shape = small_unet(16, 8).config
     torch.manual_seed(0)
     start = UNetDescription(shape, SegmentationUNet(UNetDescription(shape), 3).unet.state_dict())
     first = train(data, out, config, device="cpu", init=start)
     assert first.config.unet is not None
+    assert first.image_size == (16, 16)  # of the generator
     with pytest.raises(ValueError, match="different training: another start; use another --out"):
         train(data, out, config, device="cpu", init=first)
     still = config.model_copy(update={"lr": 1e-12})
     second = train(data, tmp_path / "second", still, device="cpu", init=first)
+    assert second.image_size == (16, 16)
+    given = still.model_copy(update={"image_size": (24, 24)})
+    third = train(data, tmp_path / "third", given, device="cpu", init=first)
+    assert third.image_size == (24, 24)
     for name, tensor in second.network.state_dict().items():
         torch.testing.assert_close(tensor, first.network.state_dict()[name])
 
