@@ -49,11 +49,6 @@ class Place:
         """The place of the next stage, given the rows of curves.csv up to there."""
         return replace(self, stage=self.stage + 1, before=int(history[-1]["step"]), history=history)
 
-    @property
-    def name(self) -> str:
-        """For messages; empty if there is only one stage."""
-        return f"stage {self.stage} of {self.stages}" if self.stages > 1 else ""
-
 
 class SegmenterModule(lightning.LightningModule):
     """Minimises `losses.objective`; keeps the weights with the best mIoU.
@@ -157,14 +152,12 @@ class SegmenterModule(lightning.LightningModule):
             raise ValueError(self._diverged("weights are not finite"))
 
     def _diverged(self, found: str) -> str:
-        where = f"{self.global_step} of {self.total_steps}"
-        key = "lr"
-        if self.place.stages > 1:
-            where += f" in {self.place.name}"
-            key = "then.lr" if self.place.stage > 1 else "lr"
+        key, where = "lr", ""
+        if self.place.stage > 1:
+            key, where = "then.lr", " in the second stage"
         return (
-            f"the training diverged, {found} after step {where}: lower {key} (now "
-            f"{self.config.lr:g}) or raise warmup_steps"
+            f"the training diverged, {found} after step {self.global_step} of {self.total_steps}"
+            f"{where}: lower {key} (now {self.config.lr:g}) or raise warmup_steps"
         )
 
     def on_validation_epoch_start(self) -> None:

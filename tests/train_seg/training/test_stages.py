@@ -111,7 +111,7 @@ def test_data_that_do_not_fit_are_refused(staged, tmp_path, make_labeled):
 
 def test_divergence_names_the_stage_and_its_setting(staged, tmp_path, make_labeled):
     wild = staged.model_copy(update={"then": ThenConfig(max_steps=2, lr=1e38), "ema": 0.0})
-    with pytest.raises(ValueError, match=r"of 2 in stage 2 of 2: lower then\.lr \(now 1e\+38"):
+    with pytest.raises(ValueError, match=r"of 2 in the second stage: lower then\.lr \(now 1e\+38"):
         train([make_labeled(4)], tmp_path, wild, then=[make_labeled(2)], device="cpu")
 
 
