@@ -4,8 +4,8 @@ Each default is declared only here. The defaults are those of the DDPM paper's D
 holds complete alternatives.
 
 On 64x64 images, an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 or more
-see nothing but padding. `input_scale`, `encoder_depth` and `atrous_rates` adapt to the images if
-they are `auto`, as in the preset `modern`; `train_seg/network/sizes.py` has the rules.
+see nothing but padding. `input_scale` and `encoder_depth` adapt to the images if they are `auto`,
+as in the preset `modern`, and so does `atrous_rates`; `train_seg/network/sizes.py` has the rules.
 """
 
 from __future__ import annotations
@@ -264,7 +264,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "modern": {
         "encoder_weights": "cached",
         "encoder_depth": AUTO,
-        "atrous_rates": AUTO,
         "input_scale": AUTO,
         "optimizer": "adamw",
         "weight_decay": 0.01,

@@ -8,7 +8,8 @@ from train_seg.config import PRESETS, SegmenterConfig
 from train_seg.network.network import build, check_sizes
 from train_seg.network.sizes import Sizes, settle_sizes, sizes_of
 
-MODERN = SegmenterConfig(**{**PRESETS["modern"], "encoder": "resnet18", "encoder_weights": None})
+SMALL = {"encoder": "resnet18", "encoder_weights": None, "atrous_rates": "auto"}
+MODERN = SegmenterConfig(**{**PRESETS["modern"], **SMALL})
 
 
 @pytest.mark.parametrize(
