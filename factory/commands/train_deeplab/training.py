@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.start import read_start
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 
@@ -40,13 +41,15 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
     from train_seg.training.train import train
 
     quiet_libraries()
-    data, val = job.read(partial(print_notes, console))
+    data, then, val = job.read(partial(print_notes, console))
     return train(
         data,
         job.out,
         job.config,
         val,
+        then=then,
         mix=job.mix,
+        init=read_start(job.init),
         device=job.device,
         wandb=job.wandb,
         callbacks=[TrainingProgress("training", console)],
