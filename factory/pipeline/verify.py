@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from factory.pipeline.select import select
+from factory.pipeline.commit import select_rows
 from factory.reports import preview
 from factory_core.dataset import (
     CANDIDATES_DIR,
@@ -149,17 +149,18 @@ def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
 
 def _check_selection(manifest: Manifest, samples_path: Path) -> list[Problem]:
     """Number of rows, and whether the kept rows are those that the recipe keeps."""
-    table = pq.read_table(samples_path, columns=["index", "uncertainty", "kept"])
+    table = pq.read_table(samples_path, columns=["index", "kept"])
     fraction = manifest.recipe.get("dataset", {}).get("drop_fraction")
+    policy = manifest.recipe.get("selection", {}).get("policy", "uncertain")
     problems = []
     if len(table) != manifest.totals.candidates:
         problems.append(f"has {len(table)} rows, expected {manifest.totals.candidates}")
     elif not np.array_equal(table["index"], np.arange(len(table))):
         problems.append("does not have the indices 0, 1, 2, ...")
     elif fraction is not None:
-        selection = select(table["index"].to_numpy(), table["uncertainty"].to_numpy(), fraction)
+        selection = select_rows([samples_path], fraction, policy)
         if not np.array_equal(selection.kept, table["kept"]):
-            problems.append("does not keep the least uncertain candidates")
+            problems.append("does not keep the candidates that its recipe keeps")
         elif selection.threshold != manifest.uncertainty_threshold:
             problems.append(
                 f"has threshold {selection.threshold}, {MANIFEST_NAME} says"

@@ -7,6 +7,8 @@ from typing import Any
 
 # The settings of a labeler that affect a dataset; the others are for training the labeler.
 LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
+# Settings that a dumped recipe contains only if they differ from their default.
+LATER_KEYS = ("dataset.probabilities", "selection.policy")
 
 
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
@@ -28,13 +30,16 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[s
     """Dotted names of the fields in which two canonical recipes differ, in order.
 
     Fields that only one of them has are skipped: they come from a different version of the program,
-    not from the user.
+    not from the user. Those of `LATER_KEYS` differ from the default that the other one has.
     """
     fields = []
-    for key in (key for key in a if key in b):
-        left, right = a[key], b[key]
+    for key in dict.fromkeys([*a, *b]):
+        name = f"{prefix}{key}"
+        left, right = a.get(key), b.get(key)
+        if any(later.startswith(f"{name}.") for later in LATER_KEYS):
+            left, right = left or {}, right or {}
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            fields += diff(left, right, f"{prefix}{key}.")
-        elif left != right:
-            fields.append(f"{prefix}{key}")
+            fields += diff(left, right, f"{name}.")
+        elif left != right and ((key in a and key in b) or name in LATER_KEYS):
+            fields.append(name)
     return fields

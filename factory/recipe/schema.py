@@ -1,6 +1,7 @@
 """The keys of a recipe, their types, ranges and defaults.
 
-Each section is declared by the package that uses it; this module combines them.
+Each section is declared by the package that uses it; this module combines them. A dumped recipe
+leaves out `comparing.LATER_KEYS` at their defaults, so that older recipes keep their digests.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from train_seg.config import SegmenterConfig
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Palette = tuple[tuple[Channel, Channel, Channel], ...]
+SelectionPolicy = Literal["uncertain", "per_class", "none"]
+
+
+def _is_false(value: bool) -> bool:
+    return not value
 
 
 class DatasetConfig(BaseModel):
@@ -35,6 +41,23 @@ class DatasetConfig(BaseModel):
     uncertainty_maps: bool = Field(
         default=False, description="also write the uncertainty of each pixel, as KEY.unc.png"
     )
+    probabilities: bool = Field(
+        default=False,
+        description="also write the class probabilities of each pixel, as KEY.prob.png",
+        exclude_if=_is_false,
+    )
+
+
+class SelectionConfig(BaseModel):
+    """How the dropped candidates are chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: SelectionPolicy = Field(
+        default="uncertain",
+        description="uncertain: drop the most uncertain of all; per_class: of each group of "
+        "candidates that are rich in the same class; none: drop none, whatever the drop_fraction",
+    )
 
 
 class Recipe(BaseModel):
@@ -54,6 +77,9 @@ class Recipe(BaseModel):
     labeler: LabelerConfig = LabelerConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     dataset: DatasetConfig = DatasetConfig()
+    selection: SelectionConfig = Field(
+        default=SelectionConfig(), exclude_if=lambda value: value == SelectionConfig()
+    )
 
     @model_validator(mode="before")
     @classmethod

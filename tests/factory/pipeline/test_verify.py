@@ -136,7 +136,7 @@ def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the least uncertain"),
+        ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the candidates that"),
         ("index", pa.array([0] * 25), "does not have the indices"),
         ("shard", pa.array(["tiny-000001.tar"] * 25), "expected those of tiny-000000.tar"),
         ("shard", pa.array([f"tiny-{i // 2:06d}.tar" for i in range(25)]), "does not list"),
