@@ -103,6 +103,7 @@ def _manifest(
         totals=totals,
         uncertainty_threshold=selection.threshold,
         uncertainty_histogram=_histogram(stats),
+        probabilities=recipe.dataset.probabilities,
         precision=stats[0].precision,
     )
 

@@ -37,6 +37,7 @@ from factory_core.dataset import (
     open_dataset,
     read_manifest,
     read_tar,
+    unstacked,
 )
 from factory_core.dataset.recovery import recover_manifest
 from factory_core.storage import Place, open_store
@@ -221,6 +222,7 @@ def _sample_fault(
     """What is wrong with a sample, if anything; a good one is counted."""
     files = {name.partition(".")[2]: content for name, content in members}
     maps = ["unc.png"] if manifest.uncertainty_histogram is not None else []
+    maps += ["prob.png"] if manifest.probabilities else []
     expected = sorted([manifest.image_format, "json", "seg.png", *maps])
     found = sorted(name.partition(".")[2] for name, _ in members)
     if found != expected:
@@ -230,15 +232,16 @@ def _sample_fault(
         meta = json.loads(files["json"])
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of them
         return f"cannot be read: {error}"
-    modes = {manifest.image_format: "RGB", "seg.png": "P", "unc.png": "L"}
+    modes = {manifest.image_format: "RGB", "seg.png": "P", "unc.png": "L", "prob.png": "L"}
     height, width = manifest.image_size
+    classes = len(manifest.classes)
     for name, picture in pictures.items():
-        if (picture.mode, picture.size) != (modes[name], (width, height)):
+        rows = height * (classes - 1) if name == "prob.png" else height
+        if (picture.mode, picture.size) != (modes[name], (width, rows)):
             return (
                 f"has a .{name} of {picture.mode} {picture.width} x {picture.height}, expected"
-                f" {modes[name]} {width} x {height}"
+                f" {modes[name]} {width} x {rows}"
             )
-    classes = len(manifest.classes)
     pixels = np.bincount(np.asarray(pictures["seg.png"]).ravel(), minlength=256)
     unknown = np.flatnonzero(pixels[classes:IGNORE])
     if len(unknown):
@@ -247,8 +250,13 @@ def _sample_fault(
         return f"has a .json that differs from its row in {SAMPLES_NAME}"
     if pixels[:classes].tolist() != meta.get("class_pixels"):
         return "has a mask that differs from the counts in its .json"
+    if "prob.png" in pictures:
+        try:
+            unstacked(np.asarray(pictures["prob.png"]), height)
+        except ValueError as error:
+            return f"has a .prob.png that is wrong: {error}"
     counts.class_pixels += pixels[:classes]
-    if maps:
+    if "unc.png" in pictures:
         counts.levels += np.bincount(np.asarray(pictures["unc.png"]).ravel(), minlength=256)
     return None
 

@@ -87,6 +87,11 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             f"{where} palette has {len(palette)} colours for {len(classes)} classes: give one per"
             " class"
         )
+    if recipe.dataset.probabilities and len(classes) < 2:
+        raise ValueError(
+            f"dataset.probabilities needs two or more classes, {labeler_path} has {len(classes)}:"
+            " leave that setting out"
+        )
     found = {"classes": tuple(classes), "palette": palette, "labeler": labeler}
     full = recipe.model_copy(update=found)
     paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))

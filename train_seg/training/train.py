@@ -107,6 +107,7 @@ def open_segmenter_data(
         config.ignore_above_quantile,
         mix=mix,
         skip_damaged=config.skip_damaged,
+        soft_labels=config.soft_labels,
     )
     if val is not None:
         _check_validation(val, training_data.classes)
