@@ -128,7 +128,6 @@ class SegmenterConfig(BaseModel):
     soft_labels: bool = Field(
         default=False,
         description="learn from the class probabilities of a dataset, weighted by their certainty",
-        exclude_if=lambda value: not value,
     )
     ema: float = Field(
         default=0.0,

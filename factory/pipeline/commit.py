@@ -91,7 +91,7 @@ def _manifest(
     return Manifest(
         name=recipe.name,
         recipe_digest=resolved.digest,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.to_json(),
         weights=resolved.weights_sha256,
         source=dict(source),
         classes=list(resolved.classes),

@@ -7,12 +7,12 @@ from typing import Any
 
 # The settings of a labeler that affect a dataset; the others are for training the labeler.
 LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
-# Settings that a dumped recipe contains only if they differ from their default.
-LATER_KEYS = ("dataset.probabilities", "selection.policy")
+# Settings that came after the first datasets: see `Recipe.to_json`.
+LATER_KEYS = ("dataset.probabilities", "selection.policy", "segmenter.soft_labels")
 
 
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """A dumped recipe with each `weights` replaced by the sha256 of its content.
+    """A recipe (see `Recipe.to_json`) with each `weights` replaced by the sha256 of its content.
 
     So the path of the weights does not matter. Sections that do not affect the bytes of a dataset
     are left out: `segmenter`, which reads it, and the settings of the labeler's training.

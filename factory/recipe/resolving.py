@@ -47,7 +47,7 @@ class ResolvedRecipe:
     @property
     def canonical(self) -> dict[str, Any]:
         """What decides the bytes of the dataset: see `comparing.canonical`."""
-        return canonical(self.recipe.model_dump(mode="json"), self.weights_sha256)
+        return canonical(self.recipe.to_json(), self.weights_sha256)
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,6 @@
 """The keys of a recipe, their types, ranges and defaults.
 
-Each section is declared by the package that uses it; this module combines them. A dumped recipe
-leaves out `comparing.LATER_KEYS` at their defaults, so that older recipes keep their digests.
+Each section is declared by the package that uses it; this module combines them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from factory.recipe.comparing import LATER_KEYS
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
@@ -17,10 +17,6 @@ from train_seg.config import SegmenterConfig
 Channel = Annotated[int, Field(ge=0, le=255)]
 Palette = tuple[tuple[Channel, Channel, Channel], ...]
 SelectionPolicy = Literal["uncertain", "per_class", "none"]
-
-
-def _is_false(value: bool) -> bool:
-    return not value
 
 
 class DatasetConfig(BaseModel):
@@ -44,7 +40,6 @@ class DatasetConfig(BaseModel):
     probabilities: bool = Field(
         default=False,
         description="also write the class probabilities of each pixel, as KEY.prob.png",
-        exclude_if=_is_false,
     )
 
 
@@ -77,9 +72,23 @@ class Recipe(BaseModel):
     labeler: LabelerConfig = LabelerConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     dataset: DatasetConfig = DatasetConfig()
-    selection: SelectionConfig = Field(
-        default=SelectionConfig(), exclude_if=lambda value: value == SelectionConfig()
-    )
+    selection: SelectionConfig = SelectionConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        """What dataset.json and digests hold: `LATER_KEYS` only if they differ from the default.
+
+        So the recipes of earlier versions keep their digests, and their jobs can be resumed.
+        """
+        content = self.model_dump(mode="json")
+        for key in LATER_KEYS:
+            section, *path, name = key.split(".")
+            values: dict[str, Any] = content[section]
+            defaults = type(self).model_fields[section].default.model_dump(mode="json")
+            for part in path:
+                values, defaults = values[part], defaults[part]
+            if values[name] == defaults[name]:
+                del values[name]
+        return {key: value for key, value in content.items() if value != {}}
 
     @model_validator(mode="before")
     @classmethod

@@ -18,6 +18,13 @@ def certain(mask: torch.Tensor, classes: int) -> torch.Tensor:
     return (mask == ids).byte() * LEVEL_SUM
 
 
+def most_probable(labels: torch.Tensor) -> torch.Tensor:
+    """Masks uint8 `[N, H, W]` of levels uint8 `[N, K, H, W]`; masks are returned unchanged."""
+    if labels.ndim == 3:
+        return labels
+    return labels.argmax(1).byte().masked_fill(labels.amax(1) == 0, IGNORE)
+
+
 def augmented(
     augment: Augment,
     image: torch.Tensor,

@@ -62,7 +62,7 @@ def certainty(levels: torch.Tensor) -> torch.Tensor:
     0 if all are equally likely.
     """
     entropy = torch.special.entr(levels.float() / LEVEL_SUM).sum(1)
-    return (1 - entropy / math.log(levels.shape[1])).clamp(min=0) * levels.any(1)
+    return (1 - entropy / math.log(levels.shape[1])).clamp(min=0) * (levels.amax(1) > 0)
 
 
 def soft_pixel_loss(
@@ -92,10 +92,10 @@ def soft_dice_loss(logits: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     truth = levels.float() / LEVEL_SUM
     p = logits.float().softmax(1)
     top = torch.zeros_like(truth).scatter_(1, levels.argmax(1, keepdim=True), 1.0)
-    terms = (torch.minimum(p, truth), p, truth, top * levels.any(1, keepdim=True))
+    terms = (torch.minimum(p, truth), p, truth, top)
     overlap, predicted, true, most = whole(
         torch.stack([(weights * term).sum((0, 2, 3)) for term in terms])
     )
     present = most > 0
-    dice = 2 * overlap / (predicted + true).clamp(min=1)
+    dice = 2 * overlap / (predicted + true).clamp(min=1e-6)  # positive if present
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
