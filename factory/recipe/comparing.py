@@ -8,7 +8,13 @@ from typing import Any
 # The settings of a labeler that affect a dataset; the others are for training the labeler.
 LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
 # Settings that came after the first datasets: see `Recipe.to_json`.
-LATER_KEYS = ("dataset.probabilities", "selection.policy", "segmenter.soft_labels")
+LATER_KEYS = (
+    "dataset.probabilities",
+    "labeler.kind",
+    "labeler.network",
+    "segmenter.soft_labels",
+    "selection.policy",
+)
 
 
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:

@@ -97,8 +97,10 @@ def test_they_are_the_labelers_and_change_nothing_else(
     generator, labeler = load_models(recipe.generator, recipe.labeler, "cpu")
     with torch.inference_mode():
         batch = [*range(3)]
-        features = generator.sample(batch)[1]
-        found = labeler.predict(features, (SIZE, SIZE), "majority", "js", True).probabilities
+        images, features = generator.sample(batch)
+        found = labeler.predict(
+            images, features, (SIZE, SIZE), "majority", "js", True
+        ).probabilities
     assert found.shape == (3, CLASSES, SIZE, SIZE)
     levels = dict(zip(batch, probability_levels(found.numpy()), strict=True))
     agreeing = 0.0
