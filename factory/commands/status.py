@@ -2,7 +2,7 @@
 
 It works from another terminal or machine. It reads only the names and times of the completion
 markers, and the contents of the latest few, so it never disturbs the job and is quick on a network
-disk.
+disk. Of a finished dataset, it reads dataset.json and samples.parquet.
 """
 
 from __future__ import annotations
