@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 TIMESTEP = 10  # of about 1000: the network expects nearly clean images
-CHANNELS = (16, 32, 64, 128)
+WIDTH = 16  # channels of the finest level; each coarser one has twice as many
+LEVELS = 4
 NORM_GROUPS = 8
 
 
@@ -29,15 +30,18 @@ class UNetDescription:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def small_unet(image_size: int) -> UNetDescription:
-    """A U-Net of 2.7 M parameters with group norm, as `factory train-generator` might build it."""
-    levels = len(CHANNELS)
+def small_unet(image_size: int, width: int = WIDTH) -> UNetDescription:
+    """A U-Net with group norm, as `factory train-generator` might build it.
+
+    It has 2.7 M parameters. `width`, a multiple of NORM_GROUPS, changes their number with its
+    square.
+    """
     config = {
         "sample_size": image_size,
-        "block_out_channels": CHANNELS,
+        "block_out_channels": tuple(width * 2**level for level in range(LEVELS)),
         "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
-        "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        "down_block_types": ("DownBlock2D",) * (LEVELS - 1) + ("AttnDownBlock2D",),
+        "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * (LEVELS - 1),
         "attention_head_dim": 32,
         "norm_num_groups": NORM_GROUPS,
     }

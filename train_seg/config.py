@@ -4,22 +4,34 @@ Each default is declared only here. The defaults are those of the DDPM paper's D
 holds complete alternatives.
 
 On 64x64 images, an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 or more
-see nothing but padding. `input_scale: 2` enlarges the images for the network; smaller
-`atrous_rates` bring the dilated taps back onto the map.
+see nothing but padding. `input_scale`, `encoder_depth` and `atrous_rates` adapt to the images if
+they are `auto`, as in the preset `modern`; `train_seg/network/sizes.py` has the rules.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 INFERENCE_BATCH_SIZE = 16  # images at a time in prediction and evaluation
 SHUFFLE_BUFFER = 1000  # samples of a dataset that are shuffled together
 MIN_ROUND_STEPS = 50  # a handful of images has epochs too short to validate after each
+THEN_LR_FACTOR = 0.3  # of the second stage: it refines what the first has found
 MAX_LOADERS = 8  # loader processes
 SGD_MOMENTUM = 0.9
 MIN_SIDE_PX = 8  # of images and tiles
+AUTO: Literal["auto"] = "auto"
+UNET_GN = "UNetGN"  # our architecture; all others are those of segmentation-models-pytorch
+NETWORK_SETTINGS = (  # on which the weights of a network depend
+    "architecture",
+    "width",
+    "unet",
+    "encoder",
+    "encoder_depth",
+    "output_stride",
+    "atrous_rates",
+)
 
 
 class AugmentConfig(BaseModel):
@@ -48,6 +60,12 @@ class AugmentConfig(BaseModel):
         default=0.0, ge=0, le=0.5, description="shift by up to x turns of the colour wheel"
     )
     blur: float = Field(default=0.0, ge=0, description="largest Gaussian sigma, in pixels")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="standard deviation of Gaussian noise; 1 is the range from black to white",
+    )
 
     @field_validator("scale")
     @classmethod
@@ -64,13 +82,46 @@ class AugmentConfig(BaseModel):
         return zoom
 
 
+class ThenConfig(BaseModel):
+    """The second stage of a training, on other data; all other settings are those of the first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_steps: int = Field(default=100, ge=1, description="optimiser steps")
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description=f"learning rate; none: {THEN_LR_FACTOR:g} of the first stage's",
+    )
+    mix: tuple[float, ...] | None = Field(
+        default=None, description="share of each --then in the samples; none: each sample equally"
+    )
+    validate_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between validations and checkpoints; none: an epoch, at least "
+        f"{MIN_ROUND_STEPS}",
+    )
+
+
 class SegmenterConfig(BaseModel):
     """The network and its training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = Field(
-        default="DeepLabV3", description="a model of segmentation-models-pytorch, e.g. Unet"
+        default="DeepLabV3",
+        description="a model of segmentation-models-pytorch, e.g. Unet, or UNetGN: a small U-Net "
+        "with group norm and without encoder, for a few labels",
+    )
+    width: int = Field(
+        default=16, ge=8, multiple_of=8, description="channels of UNetGN at full resolution"
+    )
+    unet: dict[str, Any] | None = Field(
+        default=None,
+        description="arguments of diffusers' UNet2DModel, which UNetGN takes from a generator; "
+        "none: the small U-Net",
     )
     encoder: str = Field(
         default="resnet101", description="an encoder of segmentation-models-pytorch, e.g. resnet18"
@@ -80,15 +131,18 @@ class SegmenterConfig(BaseModel):
         description="pretrained encoder, e.g. imagenet (downloaded); cached: imagenet if already "
         "downloaded, else random; none: random",
     )
-    encoder_depth: int = Field(
-        default=5, ge=3, le=5, description="encoder stages used; fewer are cheaper"
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] | Literal["auto"] = Field(
+        default=5,
+        description="encoder stages used; fewer are cheaper. auto: 4 for small images, else 5",
     )
     output_stride: Literal[8, 16] = Field(
         default=8,
         description="image pixels per pixel of the encoder's last map, for dilated encoders",
     )
-    atrous_rates: tuple[int, int, int] = Field(
-        default=(12, 24, 36), description="dilations of the spatial pyramid, if the decoder has one"
+    atrous_rates: tuple[int, int, int] | Literal["auto"] = Field(
+        default=(12, 24, 36),
+        description="dilations of the spatial pyramid, if the decoder has one; auto: in proportion "
+        "to the map",
     )
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="in the decoder; none: the architecture's own"
@@ -96,8 +150,10 @@ class SegmenterConfig(BaseModel):
     image_size: tuple[int, int] | None = Field(
         default=None, description="(height, width) of the training images; none: that of the data"
     )
-    input_scale: float = Field(
-        default=1.0, gt=0, le=8, description="the network sees images enlarged by this factor"
+    input_scale: Annotated[float, Field(gt=0, le=8)] | Literal["auto"] = Field(
+        default=1.0,
+        description="the network sees images enlarged by this factor; auto: small images by up to "
+        "4, such that the encoder's last map has 16x16 cells",
     )
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field(
@@ -151,6 +207,7 @@ class SegmenterConfig(BaseModel):
         default=None, ge=1, description="stop after this many validations without a better mIoU"
     )
     augment: AugmentConfig = AugmentConfig()
+    then: ThenConfig = ThenConfig()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
     )
@@ -174,8 +231,10 @@ class SegmenterConfig(BaseModel):
 
     @field_validator("atrous_rates")
     @classmethod
-    def _rates(cls, rates: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(rates) < 1:
+    def _rates(
+        cls, rates: tuple[int, int, int] | Literal["auto"]
+    ) -> tuple[int, int, int] | Literal["auto"]:
+        if rates != AUTO and min(rates) < 1:
             raise ValueError(f"expected dilations >= 1, found {list(rates)}")
         return rates
 
@@ -186,6 +245,16 @@ class SegmenterConfig(BaseModel):
             raise ValueError(f"expected height and width >= {MIN_SIDE_PX}, found {list(size)}")
         return size
 
+    @property
+    def is_unet_gn(self) -> bool:
+        """Whether the network is our U-Net, which has no encoder."""
+        return self.architecture.lower() == UNET_GN.lower()
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder in use, for people; `none` if the architecture has none."""
+        return "none" if self.is_unet_gn else self.encoder
+
     @model_validator(mode="after")
     def _encoder_depth_fits(self) -> SegmenterConfig:
         if self.encoder_depth == 3 and self.output_stride == 16:
@@ -193,12 +262,14 @@ class SegmenterConfig(BaseModel):
         return self
 
 
-# Complete settings by name, as differences from the defaults. None changes the size of the network
-# or the length of the run.
+# Complete settings by name, as differences from the defaults. None changes the length of the run.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},  # Baranchuk et al. (2022), appendix
     "modern": {
         "encoder_weights": "cached",
+        "encoder_depth": AUTO,
+        "atrous_rates": AUTO,
+        "input_scale": AUTO,
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "schedule": "cosine",
@@ -207,5 +278,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema": 0.999,
         # Stronger augmentation pays only in long trainings; over some hundred steps it costs mIoU.
         "augment": {"horizontal_flip": True},
+    },
+    "unet": {  # the strongest on labels alone, if they are few
+        "architecture": UNET_GN,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "dice": 1.0,
+        "ema": 0.99,
+        "augment": {
+            "horizontal_flip": True,
+            "vertical_flip": True,
+            "quarter_turns": True,
+            "noise": 0.02,
+        },
     },
 }

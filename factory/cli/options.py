@@ -55,10 +55,11 @@ def existing_dataset(text: str) -> Any:
     return store
 
 
-def dataset_folders(texts: list[str]) -> list[Any]:
+def dataset_folders(texts: list[str] | None) -> list[Any]:
     """Folders on this machine as paths, finished datasets in buckets as stores."""
     from factory_core.dataset import open_dataset
 
+    texts = texts or []
     stores = [dataset_folder(text) for text in texts]
     for store in stores:
         if store.is_remote:

@@ -151,6 +151,16 @@ def train_deeplab(
         ),
     ],
     out: Out,
+    then: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="<path>",
+            help="Data of a second stage, `{train_seg.config:ThenConfig.max_steps}` steps unless "
+            "`--set then.max_steps=N`; repeatable.",
+            parser=as_given,
+            callback=dataset_folders,
+        ),
+    ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Validation folder; the best checkpoint on it is kept.")
     ] = None,
@@ -161,7 +171,14 @@ def train_deeplab(
     encoder: Annotated[str | None, typer.Option(help="E.g. `resnet18`, `resnet101`.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="`paper` (the default) or `modern`: better in equal steps."),
+        typer.Option(
+            help="`paper` (the default), `modern`: better in equal steps, or `unet`: a small U-Net "
+            "for a few labels."
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start from a generator's U-Net, or from an output of `train-deeplab`."),
     ] = None,
     mix: Annotated[
         str | None,
@@ -186,7 +203,13 @@ def train_deeplab(
 
     `factory train-deeplab --data smears --data annotated --mix 0.9,0.1 --out model --preset modern`
 
-    For other architectures: `--set architecture=Unet`.
+    To learn from made images first, and finish on what a person drew:
+
+    `factory train-deeplab --data smears --then annotated --out model --preset modern`
+
+    For other architectures: `--set architecture=Unet`. With a few labels, start from a generator:
+
+    `factory train-deeplab --data annotated --init generator --out model --steps 600`
     """
     from factory.commands.train_deeplab.job import Crew, SegmenterJob
     from factory.commands.train_deeplab.settings import mixture, segmenter_config
@@ -195,12 +218,15 @@ def train_deeplab(
     # Jobs that Ray starts find RAY_ADDRESS set, and may still train in one process.
     source = context.get_parameter_source("address")
     is_address_given = source is not None and source.name == "COMMANDLINE"
+    if not then and any(setting.startswith("then.") for setting in settings or []):
+        raise ValueError("found --set then.*, the settings of a second stage: give --then too")
     if workers is None and (cpus_per_worker is not None or is_address_given):
         raise ValueError(
             "found --cpus-per-worker or --address without --workers: give --workers too"
         )
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
-    config = segmenter_config(data, recipe, preset, given, settings or [])
+    config = segmenter_config(data, recipe, preset, given, settings or [], init)
     shares = None if mix is None else mixture(mix)
     crew = None if workers is None else Crew(workers, cpus_per_worker, address)
-    run(SegmenterJob(data, out, val, config, device, shares, wandb), crew, console)
+    job = SegmenterJob(data, out, val, config, device, shares, wandb, init, then or [])
+    run(job, crew, console)

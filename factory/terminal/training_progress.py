@@ -17,8 +17,20 @@ def training_status(trainer: Any) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
 
 
+def steps_done(trainer: Any, module: Any) -> tuple[int, int]:
+    """Optimiser steps done, and their total, over all stages if the module is in one of several."""
+    place = getattr(module, "place", None)
+    if place is not None and place.stages > 1:
+        return place.before + trainer.global_step, place.total
+    total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+    return trainer.global_step, int(total)
+
+
 class TrainingProgress(Callback):
-    """One line over all optimiser steps of a Lightning training, with what the module logs."""
+    """One line over all optimiser steps of a Lightning training, with what the module logs.
+
+    Stages that follow each other continue the line.
+    """
 
     def __init__(self, description: str, console: Console):
         self.description, self.console = description, console
@@ -26,18 +38,20 @@ class TrainingProgress(Callback):
         self.shown = -SHOW_EVERY_SEC
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
-        self.line = ProgressLine(self.description, "steps", int(total), self.console)
-        self.line.__enter__()
+        if self.line is None:
+            _, total = steps_done(trainer, module)
+            self.line = ProgressLine(self.description, "steps", total, self.console)
+            self.line.__enter__()
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         assert self.line is not None
         now = time.monotonic()
         if now - self.shown > SHOW_EVERY_SEC or trainer.global_step == trainer.max_steps:
             self.shown = now
-            self.line.update(trainer.global_step, training_status(trainer))
+            self.line.update(steps_done(trainer, module)[0], training_status(trainer))
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
-        if self.line is not None:
+        place = getattr(module, "place", None)
+        if self.line is not None and (place is None or place.stage == place.stages):
             self.line.__exit__()
             self.line = None

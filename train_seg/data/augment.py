@@ -60,6 +60,8 @@ class Augment:
             kernel = 2 * int(2 * config.blur + 0.5) + 1  # reaches two sigmas on each side
             blur = v2.GaussianBlur(max(3, kernel), sigma=(min(0.1, config.blur), config.blur))
             steps.append(v2.RandomApply([blur]))
+        if config.noise:
+            steps.append(v2.GaussianNoise(sigma=config.noise))
         self._transform = v2.Compose(steps) if steps else None
 
     def __call__(

@@ -26,7 +26,6 @@ from typing import Any, Literal
 import torch
 
 from factory_core.storage import write_bytes
-from train_seg.network.network import IMAGENET_MEAN, IMAGENET_STD
 from train_seg.network.segmenter import Segmenter
 
 Format = Literal["onnx", "torchscript"]
@@ -116,11 +115,11 @@ def metadata(segmenter: Segmenter) -> dict[str, Any]:
         "outputs": "mask: uint8 [N, H, W] class ids; logits: float32 [N, K, H, W]",
         "classes": segmenter.classes,
         "palette": segmenter.palette,
-        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "inside": True},
+        "normalisation": {**segmenter.network.normalisation, "inside": True},
         "image_size": list(segmenter.image_size),
         "network_size": list(segmenter.network.input_size),
         "architecture": segmenter.config.architecture,
-        "encoder": segmenter.config.encoder,
+        "encoder": segmenter.config.encoder_name,
         "training_digest": segmenter.training_digest,
         "scores": segmenter.scores,
     }

@@ -1,10 +1,11 @@
-"""The segmentation network: a model of segmentation-models-pytorch between uint8 and logits."""
+"""The segmentation network: a model between uint8 images and logits of the same size."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -12,10 +13,12 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.nn import functional as F
 
-from train_seg.config import SegmenterConfig
+from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, small_unet
+from train_seg.config import UNET_GN, SegmenterConfig
+from train_seg.network.sizes import Sizes, sizes_of
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TO_UNIT_RANGE = ((0.5,) * 3, (0.5,) * 3)  # [-1, 1], as the images of diffusion models
 
 
 class Network(torch.nn.Module):
@@ -25,31 +28,34 @@ class Network(torch.nn.Module):
     std: torch.Tensor
 
     def __init__(
-        self, config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool
+        self,
+        config: SegmenterConfig,
+        classes: int,
+        image_size: tuple[int, int],
+        pretrained: bool,
+        start: Mapping[str, torch.Tensor] | None = None,
     ):
         """`image_size` (height, width) is the training size; other images are resized to it.
 
         `pretrained` False leaves the encoder random too, for weights that are loaded afterwards.
+        `start` holds the weights of the generator with the U-Net `config.unet`.
         """
         super().__init__()
-        self.net = smp.create_model(
-            config.architecture,
-            encoder_name=config.encoder,
-            encoder_depth=config.encoder_depth,
-            encoder_weights=config.encoder_weights if pretrained else None,
-            classes=classes,
-            **_own_settings(config),
-        )
-        # smp builds all stages of a ResNet whatever the depth: the unused ones would take up most
-        # of the file.
-        for stage in ("layer3", "layer4")[config.encoder_depth - 3 :]:
-            if hasattr(self.net.encoder, stage):
-                setattr(self.net.encoder, stage, torch.nn.Identity())
-        stride = self.net.encoder.output_stride
+        sizes = sizes_of(config, image_size)
+        self.net: torch.nn.Module
+        if config.is_unet_gn:
+            shape = dict(config.unet or small_unet(max(image_size), config.width).config)
+            if config.dropout is not None:
+                shape["dropout"] = config.dropout
+            unet = SegmentationUNet(UNetDescription(shape, start or {}), classes)
+            self.net, stride, (mean, std) = unet, unet.stride, TO_UNIT_RANGE
+        else:
+            model = _smp_model(config, sizes, classes, pretrained)
+            self.net, stride, (mean, std) = model, model.encoder.output_stride, IMAGENET
         self.input_size = tuple(
-            math.ceil(side * config.input_scale / stride) * stride for side in image_size
+            math.ceil(side * sizes.input_scale / stride) * stride for side in image_size
         )
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
 
@@ -64,15 +70,38 @@ class Network(torch.nn.Module):
             logits = F.interpolate(logits, size, mode="bilinear")
         return logits
 
+    @property
+    def normalisation(self) -> dict[str, list[float]]:
+        """`mean` and `std` per channel, of images divided by 255; the network applies them."""
+        values = {"mean": self.mean, "std": self.std}
+        return {name: [round(v, 6) for v in t.flatten().tolist()] for name, t in values.items()}
 
-def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
+
+def _smp_model(config: SegmenterConfig, sizes: Sizes, classes: int, pretrained: bool) -> Any:
+    net = smp.create_model(
+        config.architecture,
+        encoder_name=config.encoder,
+        encoder_depth=sizes.encoder_depth,
+        encoder_weights=config.encoder_weights if pretrained else None,
+        classes=classes,
+        **_own_settings(config, sizes),
+    )
+    # smp builds all stages of a ResNet whatever the depth: the unused ones would take up most of
+    # the file.
+    for stage in ("layer3", "layer4")[sizes.encoder_depth - 3 :]:
+        if hasattr(net.encoder, stage):
+            setattr(net.encoder, stage, torch.nn.Identity())
+    return net
+
+
+def _own_settings(config: SegmenterConfig, sizes: Sizes) -> dict[str, Any]:
     """The settings of the architecture in `config`, without the encoder's, under smp's names.
 
     Raises ValueError if the architecture is unknown, or has no dropout to set.
     """
     kinds = smp.MODEL_ARCHITECTURES_MAPPING
     if config.architecture.lower() not in kinds:
-        names = [kind.__name__ for kind in kinds.values()]
+        names = [*(kind.__name__ for kind in kinds.values()), UNET_GN]
         near = difflib.get_close_matches(config.architecture, names, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}"
         raise ValueError(f"unknown architecture '{config.architecture}', {hint}")
@@ -80,7 +109,7 @@ def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
     parameters = inspect.signature(kind).parameters
     settings: dict[str, Any] = {
         "encoder_output_stride": config.output_stride,
-        "decoder_atrous_rates": config.atrous_rates,
+        "decoder_atrous_rates": sizes.atrous_rates,
     }
     dropouts = [name for name in parameters if name.endswith("dropout")]
     if config.dropout is not None:
@@ -90,33 +119,40 @@ def _own_settings(config: SegmenterConfig) -> dict[str, Any]:
     settings = {name: value for name, value in settings.items() if name in parameters}
     channels = getattr(parameters.get("decoder_channels"), "default", None)
     if isinstance(channels, tuple):  # U-Nets: one per stage
-        settings["decoder_channels"] = channels[: config.encoder_depth]
+        settings["decoder_channels"] = channels[: sizes.encoder_depth]
     if kind is smp.PSPNet:  # upsamples once, from the encoder's last map to the image
-        settings["upsampling"] = 2**config.encoder_depth
+        settings["upsampling"] = 2**sizes.encoder_depth
     return settings
 
 
 def build(
-    config: SegmenterConfig, classes: int, image_size: tuple[int, int], pretrained: bool = True
+    config: SegmenterConfig,
+    classes: int,
+    image_size: tuple[int, int],
+    pretrained: bool = True,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> Network:
     """The network of `config`; arguments as for `Network`.
 
     Raises:
-        ValueError: fewer than two classes, or segmentation-models-pytorch does not know the
-            architecture or the encoder, or cannot combine the settings.
+        ValueError: fewer than two classes, segmentation-models-pytorch does not know the
+            architecture or the encoder, or cannot combine the settings, or the weights `start` do
+            not fit `config.unet`.
     """
     if classes < 2:
         raise ValueError(f"found {classes} class, expected at least 2")
     try:
-        return Network(config, classes, image_size, pretrained)
-    except (KeyError, ValueError, RuntimeError) as error:
+        return Network(config, classes, image_size, pretrained, start)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error.args[0] if error.args else error).splitlines()[0][:200]
+        if config.is_unet_gn:
+            raise ValueError(f"cannot build {UNET_GN}: {reason}") from error
         what = f"cannot build {config.architecture} on encoder '{config.encoder}'"
-        if str(error.args[0] if error.args else "").startswith("Wrong encoder name"):
+        if reason.startswith("Wrong encoder name"):
             names = smp.encoders.get_encoder_names()  # hundreds, all of them in smp's error
             near = difflib.get_close_matches(config.encoder, names, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "expected e.g. resnet18"
             raise ValueError(f"{what}: unknown encoder, {hint}") from None
-        reason = str(error.args[0] if error.args else error).splitlines()[0][:200]
         raise ValueError(f"{what} with weights {config.encoder_weights!r}: {reason}") from error
 
 

@@ -22,7 +22,7 @@ from factory_core.device import pick_device
 from factory_core.models import read_model
 from factory_core.storage import write_bytes, write_json
 from train_seg.config import INFERENCE_BATCH_SIZE, SegmenterConfig
-from train_seg.network.network import IMAGENET_MEAN, IMAGENET_STD, Network, build, weights_bytes
+from train_seg.network.network import Network, build, weights_bytes
 
 WEIGHTS_NAME = "model.safetensors"
 INFO_NAME = "model.json"
@@ -34,8 +34,8 @@ class Normalisation(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 class SegmenterInfo(BaseModel):
@@ -46,11 +46,12 @@ class SegmenterInfo(BaseModel):
     format_version: int = FORMAT_VERSION
     architecture: str
     encoder: str
+    """`none` if the architecture has none"""
     classes: list[str]
     palette: list[list[int]]
     image_size: tuple[int, int]
     """(height, width) of the training images, in pixels"""
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation
     weights_sha256: str
     training_digest: str
     scores: dict[str, Any]
@@ -132,10 +133,11 @@ class Segmenter:
         write_bytes(path / WEIGHTS_NAME, weights)
         info = SegmenterInfo(
             architecture=self.config.architecture,
-            encoder=self.config.encoder,
+            encoder=self.config.encoder_name,
             classes=self.classes,
             palette=self.palette,
             image_size=self.image_size,
+            normalisation=Normalisation.model_validate(self.network.normalisation),
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             training_digest=self.training_digest,
             scores=self.scores,
@@ -153,13 +155,8 @@ class Segmenter:
             ValueError: one of them is damaged or of another version, or they do not match.
         """
         path = Path(folder)
-        for name in (INFO_NAME, WEIGHTS_NAME):
-            if not (path / name).is_file():
-                raise FileNotFoundError(
-                    f"{path} holds no {name}: expected a folder written by `factory train-deeplab`"
-                )
-        info = read_model(path / INFO_NAME, SegmenterInfo, "copy the folder again, or retrain")
-        weights = (path / WEIGHTS_NAME).read_bytes()
+        info = read_info(path)
+        weights = _existing(path, WEIGHTS_NAME).read_bytes()
         if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
             raise ValueError(
                 f"{path / WEIGHTS_NAME} is damaged or does not belong to {INFO_NAME} (sha256 "
@@ -181,3 +178,17 @@ class Segmenter:
             info.scores,
             info.skipped,
         )
+
+
+def read_info(folder: Path) -> SegmenterInfo:
+    """The content of `folder`/model.json; raises as `Segmenter.load`."""
+    info = _existing(folder, INFO_NAME)
+    return read_model(info, SegmenterInfo, "copy the folder again, or retrain")
+
+
+def _existing(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no {name}: expected a folder written by `factory train-deeplab`"
+        )
+    return folder / name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,29 @@ BEST_NAME = "best.safetensors"
 LOG_EVERY = 10  # steps between values in TensorBoard, and between checks of the loss
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a stage is in its training."""
+
+    stage: int = 1
+    stages: int = 1
+    total: int = 0
+    """steps of all stages"""
+    before: int = 0
+    """steps of the stages before it"""
+    history: Sequence[Mapping[str, float]] = ()
+    """the rows of curves.csv that they wrote"""
+
+    def after(self, history: Sequence[Mapping[str, float]]) -> Place:
+        """The place of the next stage, given the rows of curves.csv up to there."""
+        return replace(self, stage=self.stage + 1, before=int(history[-1]["step"]), history=history)
+
+    @property
+    def name(self) -> str:
+        """For messages; empty if there is only one stage."""
+        return f"stage {self.stage} of {self.stages}" if self.stages > 1 else ""
+
+
 class SegmenterModule(lightning.LightningModule):
     """Minimises `losses.objective`; keeps the weights with the best mIoU.
 
@@ -46,10 +70,12 @@ class SegmenterModule(lightning.LightningModule):
         classes: Sequence[str],
         total_steps: int,
         checkpoints: Path,
+        place: Place = Place(),
     ):
+        """`total_steps` is the length of this stage, to which `config` belongs."""
         super().__init__()
         self.network, self.config, self.classes = network, config, list(classes)
-        self.total_steps, self.checkpoints = total_steps, checkpoints
+        self.total_steps, self.checkpoints, self.place = total_steps, checkpoints, place
         self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
         self.best: dict[str, Any] = {}  # scores of the best validation so far
         self.history: list[dict[str, float]] = []
@@ -60,6 +86,16 @@ class SegmenterModule(lightning.LightningModule):
     def result(self) -> Network:
         """The network that is validated and kept: the averaged one if weights are averaged."""
         return self.average if self.average is not None else self.network
+
+    @property
+    def rows(self) -> list[Mapping[str, float]]:
+        """The rows of curves.csv, those of earlier stages included."""
+        return [*self.place.history, *self.history]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps of the whole training so far."""
+        return self.place.before + self.global_step
 
     def configure_optimizers(self) -> Any:
         config = self.config
@@ -98,6 +134,8 @@ class SegmenterModule(lightning.LightningModule):
         loss = objective(self.network(images), labels, self.config)
         self._losses.append(loss.detach())
         elapsed = time.perf_counter() - self._started
+        if self.place.stages > 1:
+            self.log("stage", float(self.place.stage), prog_bar=True, logger=False)
         self.log("loss", loss.detach(), prog_bar=True)
         self.log("images/s", len(self._losses) * self.config.batch_size / elapsed, prog_bar=True)
         return loss * world_size()  # see `whole`
@@ -120,9 +158,14 @@ class SegmenterModule(lightning.LightningModule):
             raise ValueError(self._diverged("weights are not finite"))
 
     def _diverged(self, found: str) -> str:
+        where = f"{self.global_step} of {self.total_steps}"
+        key = "lr"
+        if self.place.stages > 1:
+            where += f" in {self.place.name}"
+            key = "then.lr" if self.place.stage > 1 else "lr"
         return (
-            f"the training diverged, {found} after step {self.global_step} of "
-            f"{self.total_steps}: lower lr (now {self.config.lr:g}) or raise warmup_steps"
+            f"the training diverged, {found} after step {where}: lower {key} (now "
+            f"{self.config.lr:g}) or raise warmup_steps"
         )
 
     def on_validation_epoch_start(self) -> None:
@@ -142,7 +185,7 @@ class SegmenterModule(lightning.LightningModule):
         self.log("pixel_accuracy", found["pixel_accuracy"])
         self._validation = found
         if not self.best or found["miou"] > self.best["miou"]:
-            self.best = {**found, "step": self.global_step}
+            self.best = {**found, "step": self.step}
             if self.trainer.is_global_zero:
                 write_bytes(self.checkpoints / BEST_NAME, weights_bytes(self.result))
 
@@ -167,7 +210,7 @@ class SegmenterModule(lightning.LightningModule):
         self.check_weights()  # before KeepLast
         elapsed = time.perf_counter() - self._started
         row = {
-            "step": self.global_step,
+            "step": self.step,
             "loss": float(torch.stack(self._losses).mean()),
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "images_per_sec": len(self._losses) * self.config.batch_size / elapsed,
@@ -178,7 +221,7 @@ class SegmenterModule(lightning.LightningModule):
         self.trainer.should_stop = self.exhausted
         if not self.trainer.is_global_zero:
             return
-        write_table(self.checkpoints.parent, self.history)
+        write_table(self.checkpoints.parent, self.rows)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"best": self.best, "history": self.history}

@@ -68,12 +68,12 @@ class Panels(Callback):
         images, masks = self._shown
         predictions = predict(pl_module.result, images.to(pl_module.device)).cpu()
         kind = "training samples" if self._trained else "validation"
-        title = f"step {trainer.global_step}, {kind}"
+        title = f"step {pl_module.step}, {kind}"
         sheet = draw_panel(images, masks, predictions, self._classes, self._palette, title)
         encoded = io.BytesIO()
         sheet.save(encoded, format="png")
         self._folder.mkdir(exist_ok=True)
-        write_bytes(self._folder / f"step-{trainer.global_step:06d}.png", encoded.getvalue())
+        write_bytes(self._folder / f"step-{pl_module.step:06d}.png", encoded.getvalue())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 pixels, step = np.asarray(sheet), trainer.global_step

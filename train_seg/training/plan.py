@@ -7,9 +7,25 @@ import math
 import torch
 
 from factory_core.device import pick_dtype
-from train_seg.config import MAX_LOADERS, MIN_ROUND_STEPS, SegmenterConfig
+from train_seg.config import MAX_LOADERS, MIN_ROUND_STEPS, THEN_LR_FACTOR, SegmenterConfig
 
 LIGHTNING_PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed"}
+
+
+def then_config(config: SegmenterConfig, has_datasets: bool) -> SegmenterConfig:
+    """The settings of the second stage, as those of a training of its own.
+
+    Without datasets there are no uncertainty maps, by which `ignore_above_quantile` selects pixels.
+    """
+    then = config.then
+    return config.model_copy(
+        update={
+            "max_steps": then.max_steps,
+            "lr": then.lr or THEN_LR_FACTOR * config.lr,
+            "validate_every": then.validate_every,
+            "ignore_above_quantile": config.ignore_above_quantile if has_datasets else None,
+        }
+    )
 
 
 def total_steps(config: SegmenterConfig, samples: int) -> int:

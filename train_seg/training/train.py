@@ -2,7 +2,7 @@
 
 OUT/model.safetensors, model.json   the segmenter, written at the end
     training.json                   settings and digests, which a resumed run must share
-    checkpoints/                    last.ckpt, best.safetensors
+    checkpoints/                    last.ckpt, best.safetensors; checkpoints-then/: second stage
     curves.csv, curves.png, tensorboard/        loss and mIoU over the steps
     panels/                         images, truth and predictions after each round
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,49 +20,42 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.plugins.environments import ClusterEnvironment
-from lightning.pytorch.strategies import Strategy
-from torch.utils.data import DataLoader, TensorDataset
 
 from factory_core.dataset import default_palette
 from factory_core.device import pick_device
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
-from train_seg.data.samples import check_ids
-from train_seg.data.training_data import LabeledImages, Rounds, TrainingData, open_training_data
-from train_seg.network.network import build, check_sizes
+from train_seg.data.samples import Size, check_ids
+from train_seg.data.training_data import LabeledImages, TrainingData, open_training_data
+from train_seg.network.network import Network, check_sizes
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
+from train_seg.network.sizes import settle_sizes
+from train_seg.network.start import Start, build_from, settle_start, start_digest, start_size
 from train_seg.training.curves import write_plot
-from train_seg.training.folder import CHECKPOINTS_DIR, last_checkpoint, prepare_folder
-from train_seg.training.module import LOG_EVERY, KeepLast, SegmenterModule, Skips
-from train_seg.training.panel import PANELS_DIR, Panels
-from train_seg.training.parallel import barrier, rank, synchronise, world_size
-from train_seg.training.plan import pick_num_workers, pick_precision, round_steps, total_steps
+from train_seg.training.folder import prepare_folder
+from train_seg.training.module import Place, SegmenterModule
+from train_seg.training.parallel import barrier, rank, synchronise
+from train_seg.training.plan import pick_num_workers, then_config
+from train_seg.training.stage import Runner, Stage, Together
 
+TENSORBOARD_DIRS = ("tensorboard", "tensorboard-then")  # of each stage
 
-@dataclass(frozen=True)
-class Together:
-    """How Lightning joins this process with others that call `train` with the same arguments.
-
-    Their process group already exists, and all of them see the same `out` and data.
-    """
-
-    strategy: Strategy
-    environment: ClusterEnvironment
+Data = Sequence[str | Path | LabeledImages]
 
 
 def train(
-    data: Sequence[str | Path | LabeledImages],
+    data: Data,
     out: str | Path,
     config: SegmenterConfig,
     val: LabeledImages | None = None,
     *,
+    then: Data = (),
     mix: Sequence[float] | None = None,
+    init: Start | None = None,
     device: str = "auto",
     wandb: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -69,38 +63,76 @@ def train(
 ) -> Segmenter:
     """Train on dataset folders and annotated images together; write the result to `out`.
 
-    With `val`, the weights of the best validation mIoU are kept, else the last ones. An
+    With `then`, a second stage trains the result on those data, by the settings `config.then`. With
+    `val`, the weights of the best validation mIoU of each stage are kept, else the last ones. An
     interrupted run resumes from its last checkpoint and ends with the same weights as an
     uninterrupted one. `mix` is the share of each of `data` in the samples; without it, each sample
-    comes once per epoch. `callbacks` watch (a progress bar): they find `loss`, `images/s` and
-    `miou` among Lightning's progress bar metrics.
+    comes once per epoch. `init` gives the weights to start from: a generator's U-Net (for the
+    architecture UNetGN; the last layer is new), or a segmenter with the same network (the last
+    layer is new if its classes differ); images are resized to the size of those that it was trained
+    on, unless `config.image_size` is given. `callbacks` watch (a progress bar): they find `loss`,
+    `images/s` and `miou` among Lightning's progress bar metrics.
 
     Raises:
         FileNotFoundError: a dataset or one of its shards is missing.
         ImportError: `wandb` is set, but the package is not installed.
-        ValueError: the data are damaged or disagree, the network cannot be built, `out` holds
-            a training that is damaged or has other settings or data, or the training diverged.
+        ValueError: the data are damaged or disagree, the network cannot be built or is not that
+            of `init`, `out` holds a training that is damaged or has other settings, data or start,
+            or the training diverged.
     """
-    config = settle_encoder_weights(config)
     num_workers = pick_num_workers(config, pick_device(device))
-    training_data = open_segmenter_data(data, config, val, mix, num_workers)
+    stages = open_stages(data, then, config, val, mix, init, num_workers)
     with _quiet(), torch.random.fork_rng():
-        job = _Job(training_data, Path(out), config, val, mix, device)
-        return job.run(_loggers(Path(out), wandb), callbacks, together)
+        job = _Job(stages, Path(out), stages[0].config, val, mix, init, device)
+        return job.run(wandb, callbacks, together)
 
 
-def open_segmenter_data(
-    data: Sequence[str | Path | LabeledImages],
+def open_stages(
+    data: Data,
+    then: Data,
     config: SegmenterConfig,
     val: LabeledImages | None,
     mix: Sequence[float] | None,
+    init: Start | None = None,
     num_workers: int = 0,
+) -> list[Stage]:
+    """What `train` trains on, one stage or two, with the same checks and errors.
+
+    The settings of the stages suit this machine, the size of the images and the start.
+    """
+    first = _open(data, config, val, mix, num_workers, config.image_size or start_size(init))
+    config = settle_sizes(settle_encoder_weights(config), first.image_size)
+    config = settle_start(config, init)
+    stages = [Stage(first, config)]
+    if then:
+        has_datasets = not all(isinstance(d, LabeledImages) for d in then)
+        second, shares = then_config(config, has_datasets), config.then.mix
+        if shares is not None and len(shares) != len(then):
+            raise ValueError(
+                f"then.mix has {len(shares)} weights, expected {len(then)}, one per --then"
+            )
+        more = _open(then, second, val, shares, num_workers, first.image_size)
+        if more.classes != first.classes:
+            raise ValueError(
+                f"--then has the classes {', '.join(more.classes)}, --data "
+                f"{', '.join(first.classes)}: they must agree in names and order"
+            )
+        stages.append(Stage(more, second))
+    return stages
+
+
+def _open(
+    data: Data,
+    config: SegmenterConfig,
+    val: LabeledImages | None,
+    mix: Sequence[float] | None,
+    num_workers: int,
+    size: Size | None,
 ) -> TrainingData:
-    """The data that `train` trains on, with the same checks and errors."""
     training_data = open_training_data(
         data,
         lambda size: Augment(config.augment, size),
-        config.image_size,
+        size,
         config.seed,
         num_workers,
         config.shuffle_buffer,
@@ -120,126 +152,90 @@ def open_segmenter_data(
 class _Job:
     """The arguments of `train`, checked."""
 
-    data: TrainingData
+    stages: list[Stage]
     out: Path
     config: SegmenterConfig
     val: LabeledImages | None
     mix: Sequence[float] | None
+    init: Start | None
     device: str
 
     def run(
-        self, loggers: list[Logger], callbacks: Sequence[Callback], together: Together | None
+        self, wandb: bool, callbacks: Sequence[Callback], together: Together | None
     ) -> Segmenter:
-        config, data, where = self.config, self.data, pick_device(self.device)
+        config, data, where = self.config, self.stages[0].data, pick_device(self.device)
+        shared = _wandb(self.out) if wandb else []
         torch.manual_seed(config.seed)
-        network = build(config, len(data.classes), data.image_size)
+        network = build_from(self.init, config, data.classes, data.image_size)
         check_sizes(network, data.image_size)
         synchronise(network, where)
         palette = data.palette or default_palette(len(data.classes))
         if rank() == 0:
-            prepare_folder(self.out, self._identity())
+            prepare_folder(self.out, self._identity(), len(self.stages))
         barrier()
-        samples = data.source.samples
-        total, steps = total_steps(config, samples), round_steps(config, samples)
-        module = SegmenterModule(network, config, data.classes, total, self.out / CHECKPOINTS_DIR)
-        shown = None if self.val is None else (self.val.images, self.val.masks)
-        panels = Panels(self.out / PANELS_DIR, data.classes, palette, shown)
-        trainer = self._trainer(
-            total, loggers, [Skips(data.source), KeepLast(), panels, *callbacks], together
-        )
-        rounds = Rounds(
-            data.source,
-            config.batch_size,
-            steps,
-            total,
-            lambda: trainer.global_step,
-            rank(),
-            world_size(),
-        )
-        checkpoint = last_checkpoint(self.out)
-        try:
-            trainer.fit(module, rounds, self._val_loader(), ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from None
-        network = module.restore_best().to(where)
-        module.to(where).check_weights()
+        runner = Runner(self.out, palette, self.val, self.device, callbacks, together)
+        module = self._run_stages(runner, network, shared)
         segmenter = Segmenter.create(
             network,
             config,
             data.classes,
             palette,
             data.image_size,
-            data.digest,
+            self._data_digest(),
             module.best,
-            dict(data.source.skipped),
+            dict(sum((s.data.source.skipped for s in self.stages), Counter())),
         )
         if rank() == 0:
             segmenter.save(self.out)
-            write_plot(self.out, module.history)
+            write_plot(self.out, module.rows, len(module.place.history))
         return segmenter
 
-    def _trainer(
-        self,
-        steps: int,
-        loggers: list[Logger],
-        callbacks: list[Callback],
-        together: Together | None,
-    ) -> lightning.Trainer:
-        where = pick_device(self.device)
-        return lightning.Trainer(
-            accelerator="gpu" if where.type == "cuda" else where.type,
-            precision=pick_precision(self.config, where),  # type: ignore[arg-type]
-            max_steps=steps,
-            limit_val_batches=0.0 if self.val is None else 1.0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=LOG_EVERY,
-            logger=loggers,
-            callbacks=callbacks,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # each process reads its own rows
-            **_devices(where, together),
-        )
+    def _run_stages(
+        self, runner: Runner, network: Network, shared: list[Logger]
+    ) -> SegmenterModule:
+        """Train `network` in each stage; the module of the last one.
 
-    def _val_loader(self) -> DataLoader | None:
-        """This process's rows of the validation images."""
-        if self.val is None:
-            return None
-        rows = slice(rank(), None, world_size())
-        pairs = TensorDataset(self.val.images[rows], self.val.masks[rows])
-        return DataLoader(pairs, batch_size=self.config.batch_size)
+        When a run resumes, finished stages take no step and only give their result again.
+        """
+        place = Place(stages=len(self.stages), total=sum(stage.steps for stage in self.stages))
+        for name, stage in zip(TENSORBOARD_DIRS, self.stages, strict=False):
+            loggers = [TensorBoardLogger(self.out, name="", version=name), *shared]
+            module = runner.fit(stage, network, place, loggers)
+            result = module.restore_best()
+            module.to(pick_device(self.device)).check_weights()
+            network.load_state_dict(result.state_dict())
+            place = place.after(module.rows)
+        return module
+
+    def _data_digest(self) -> str:
+        """sha256 of the data of all stages."""
+        digests = [stage.data.digest for stage in self.stages]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _identity(self) -> dict[str, Any]:
         """What determines the result, apart from the machine and the number of processes."""
+        data, *more = (stage.data.digest for stage in self.stages)
+        then = self.config.then.model_dump(mode="json") if more else {}
         return {
-            **self.config.model_dump(mode="json", exclude={"num_workers"}),
-            "data": self.data.digest,
+            **self.config.model_dump(mode="json", exclude={"num_workers", "then"}),
+            **{f"then.{key}": value for key, value in then.items()},
+            "init": start_digest(self.init),
+            "data": data,
+            "then.data": more[0] if more else None,
             "mix": None if self.mix is None else list(self.mix),
             "validation": None if self.val is None else _digest(self.val),
         }
 
 
-def _devices(device: torch.device, together: Together | None) -> dict[str, Any]:
-    """Lightning's settings for one device, or for one process of several."""
-    if together is not None:
-        return {
-            "devices": "auto",
-            "strategy": together.strategy,
-            "plugins": [together.environment],
-        }
-    return {"devices": 1 if device.index is None else [device.index]}
-
-
-def _loggers(out: Path, wandb: bool) -> list[Logger]:
-    loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
-    if wandb:
-        if find_spec("wandb") is None:
-            raise ImportError(
-                "--wandb needs Weights & Biases: pip install 'dataset-factory[wandb]'"
-            )
-        if rank() == 0:
-            loggers.append(WandbLogger(name=out.name, save_dir=out, project="dataset-factory"))
-    return loggers
+def _wandb(out: Path) -> list[Logger]:
+    """The logger of all stages, in the first process."""
+    if find_spec("wandb") is None:
+        raise ImportError("--wandb needs Weights & Biases: pip install 'dataset-factory[wandb]'")
+    if rank() > 0:
+        return []
+    return [WandbLogger(name=out.name, save_dir=out, project="dataset-factory")]
 
 
 def _check_validation(val: LabeledImages, classes: Sequence[str]) -> None:

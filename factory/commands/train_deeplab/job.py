@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class SegmenterJob:
     """Datasets and annotated folders to train on, and how.
 
-    Datasets may be in buckets. `mix` is the share of each of `data` in the samples.
+    Datasets may be in buckets. `then` are those of a second stage. `mix` is the share of each of
+    `data` in the samples; `init` names a generator or a segmenter to start from.
     """
 
     data: Sequence[Path | Store]
@@ -36,10 +37,15 @@ class SegmenterJob:
     device: str
     mix: Sequence[float] | None = None
     wandb: bool = False
+    init: str | None = None
+    then: Sequence[Path | Store] = ()
 
-    def read(self) -> tuple[list[str | LabeledImages], LabeledImages | None]:
-        """Training data (datasets by path or URL) and validation images."""
-        dataset = next((read_manifest(d) for d in self.data if is_dataset(d)), None)
+    def read(
+        self,
+    ) -> tuple[list[str | LabeledImages], list[str | LabeledImages], LabeledImages | None]:
+        """Training data of both stages (datasets by path or URL) and validation images."""
+        every = [*self.data, *self.then]
+        dataset = next((read_manifest(d) for d in every if is_dataset(d)), None)
         size, classes = self.config.image_size, None
         if dataset is not None:
             size, classes = size or dataset.image_size, dataset.classes
@@ -47,9 +53,10 @@ class SegmenterJob:
             labeled_images(d, size, classes)
             if isinstance(d, Path) and not is_dataset(d)
             else str(d)
-            for d in self.data
+            for d in every
         ]
-        return data, None if self.val is None else labeled_images(self.val, size, classes)
+        val = None if self.val is None else labeled_images(self.val, size, classes)
+        return data[: len(self.data)], data[len(self.data) :], val
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.start import read_start
 from factory.pipeline.executors.cluster import cluster
 from factory.terminal.progress import ProgressLine, quiet_libraries
-from factory.terminal.training_progress import training_status
+from factory.terminal.training_progress import steps_done, training_status
 from factory_core.machine import available_cpus
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.pretrained import settle_encoder_weights
 from train_seg.network.segmenter import Segmenter
-from train_seg.training.folder import last_checkpoint
-from train_seg.training.train import Together, open_segmenter_data, total_steps, train
+from train_seg.training.folder import all_checkpoints
+from train_seg.training.stage import Together
+from train_seg.training.train import open_stages, train
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -53,10 +56,10 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     quiet_libraries()
     # Decided here, because which pretrained weights are cached may differ between nodes.
     job = replace(job, config=settle_encoder_weights(job.config))
-    data, val = job.read()
+    data, then, val = job.read()
     _check(job, crew, val)
-    samples = open_segmenter_data(data, job.config, val, job.mix).source.samples
-    total = total_steps(job.config, samples)
+    stages = open_stages(data, then, job.config, val, job.mix, read_start(job.init))
+    total = sum(stage.steps for stage in stages)
     with cluster(crew.address, max(crew.workers * crew.cpus, available_cpus())):
         gpus = _use_gpus(job.device, crew)
         with ProgressLine("training", "steps", total, console) as line:
@@ -155,9 +158,8 @@ def _fit(trainer: TorchTrainer, mail: _Mail) -> None:
 
 
 def _stamp(out: Path) -> int | None:
-    """Identifies the last checkpoint by its time, in ns; None if there is none."""
-    last = last_checkpoint(out)
-    return None if last is None else last.stat().st_mtime_ns
+    """Identifies the newest checkpoint by its time, in ns; None if there is none."""
+    return max((last.stat().st_mtime_ns for last in all_checkpoints(out)), default=None)
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -167,21 +169,26 @@ def _work(settings: dict[str, Any]) -> None:
     quiet_libraries()
     torch.set_num_threads(settings["threads"])
     job, queue = settings["job"], settings["queue"]
-    # Some encoders have parameters that no output depends on. Buffers need no broadcast: batch
-    # normalisation sees the same batch in every worker.
-    strategy = RayDDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+
+    def strategy() -> Strategy:
+        # Some encoders have parameters that no output depends on. Buffers need no broadcast: batch
+        # normalisation sees the same batch in every worker.
+        return RayDDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+
     try:
-        data, val = job.read()
+        data, then, val = job.read()
         train(
             data,
             job.out,
             job.config,
             val,
+            then=then,
             mix=job.mix,
+            init=read_start(job.init),
             device=settings["device"],
             wandb=job.wandb,
             callbacks=[_Reports(queue)],
-            together=Together(strategy, RayLightningEnvironment()),
+            together=Together(strategy, RayLightningEnvironment),
         )
     except (ValueError, OSError) as error:
         queue.put(error)
@@ -197,7 +204,7 @@ class _Reports(Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         if trainer.is_global_zero and time.monotonic() - self._reported > REPORT_SEC:
             self._reported = time.monotonic()
-            self._queue.put((trainer.global_step, training_status(trainer)))
+            self._queue.put((steps_done(trainer, module)[0], training_status(trainer)))
 
 
 class _Mail:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.commands.train_deeplab.job import Crew, SegmenterJob
+from factory.commands.train_deeplab.start import read_start
 from factory.terminal.progress import quiet_libraries
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
     from train_seg.training.train import train
 
     quiet_libraries()
-    data, val = job.read()
+    data, then, val = job.read()
     return train(
         data,
         job.out,
         job.config,
         val,
+        then=then,
         mix=job.mix,
+        init=read_start(job.init),
         device=job.device,
         wandb=job.wandb,
         callbacks=[TrainingProgress("training", console)],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from factory.terminal import progress, training_progress
 from factory.terminal.training_progress import TrainingProgress
+from train_seg.training.module import Place
 
 
 class Trainer:
@@ -36,3 +38,20 @@ def test_progress_is_reported_at_intervals_and_at_the_end(monkeypatch: pytest.Mo
     line.teardown(trainer, None, "fit")
     assert trainer.asked_at == (1, 100)
     assert text.getvalue().splitlines()[-1].endswith("100/100  0:00 left  loss 0.25")
+
+
+def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
+    text, trainer = io.StringIO(), Trainer()
+    line = TrainingProgress("training", Console(file=text, width=100))
+    first_place = Place(stages=2, total=150)
+    for steps, place in ((100, first_place), (50, first_place.after([{"step": 100.0}]))):
+        module = SimpleNamespace(place=place)
+        trainer.max_steps = trainer.global_step = steps
+        line.on_train_start(trainer, module)
+        line.on_train_batch_end(trainer, module)
+        line.teardown(trainer, module, "fit")
+    first, second = text.getvalue().splitlines()
+    assert first.startswith("training 100/150")
+    assert second.startswith("training 150/150")
+    assert line.line is None

@@ -61,13 +61,28 @@ def test_zoom_crops_enlarged_images_and_pads_shrunk_ones(pair):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.9}, {"hue": 0.4}, {"blur": 2.0}],
+    [
+        {"brightness": 0.5},
+        {"contrast": 0.5},
+        {"saturation": 0.9},
+        {"hue": 0.4},
+        {"blur": 2.0},
+        {"noise": 0.02},
+    ],
 )
 def test_colours_change_but_masks_do_not(settings, pair):
     augment = Augment(AugmentConfig(**settings), (32, 32))
     results = [augment(*pair, seed) for seed in range(4)]
     assert any(not torch.equal(i, pair[0]) for i, _ in results)
     assert all(torch.equal(m, pair[1]) for _, m in results)
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    grey = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    noisy, _ = Augment(AugmentConfig(noise=0.1), (64, 64))(grey, grey[0], seed=1)
+    assert noisy.float().std().item() == pytest.approx(25.5, rel=0.05)
+    black, _ = Augment(AugmentConfig(noise=0.1), (64, 64))(0 * grey, grey[0], seed=1)
+    assert black.max() < 128  # not wrapped around
 
 
 def test_seed_determines_the_result_and_the_callers_random_state_is_kept(pair):
@@ -91,6 +106,8 @@ def test_invalid_settings_are_refused():
             AugmentConfig(**wrong)
     for wrong in (
         {"atrous_rates": (0, 1, 2)},
+        {"input_scale": 9},
+        {"encoder_depth": 6},
         {"encoder_depth": 3, "output_stride": 16},
         {"image_size": (4, 64)},
         {"batch_size": 1},

@@ -67,6 +67,15 @@ def test_onnx_contains_classes_palette_and_normalisation(segmenter, onnx_file):
     assert inputs.shape == ["N", 3, "H", "W"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torchscript"])
+def test_the_small_u_net_exports(tiny_segmenter, tmp_path, format):
+    small = tiny_segmenter(CLASSES, (32, 40), architecture="UNetGN", width=8)
+    check = export(small, tmp_path / "model", format)
+    assert check.pixels > 1000
+    assert exporting.metadata(small)["normalisation"]["mean"] == [0.5, 0.5, 0.5]
+
+
 def test_torchscript_gives_the_same_masks_and_metadata(segmenter, tmp_path):
     check = export(segmenter, tmp_path / "model.pt", "torchscript", list(images(2, 20, 20)))
     assert (check.pixels, check.differing) == (2 * 20 * 20, 0)

@@ -114,6 +114,21 @@ def test_other_architectures(name):
     assert network.eval()(torch.zeros(1, 3, 24, 40, dtype=torch.uint8)).shape == (1, 3, 24, 40)
 
 
+@pytest.mark.parametrize("size", [(24, 40), (30, 30)])
+def test_the_small_u_net(size, tmp_path):
+    config = SegmenterConfig(architecture="unetgn", width=8, dropout=0.25)
+    network = build(config, 3, size)
+    check_sizes(network, size)
+    assert {m.p for m in network.modules() if isinstance(m, nn.Dropout) and m.p} == {0.25}
+    trained = Segmenter.create(network, config, CLASSES, None, size, "d" * 64, {})
+    trained.save(tmp_path)
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    assert torch.equal(Segmenter.load(tmp_path, "cpu").predict(images), trained.predict(images))
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["encoder"] == "none"
+    assert about["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
 def test_dropout_reaches_the_decoder():
     config = SegmenterConfig(encoder="resnet18", encoder_depth=3, dropout=0.25)
     dropouts = [m.p for m in build(config, 2, (32, 32)).modules() if isinstance(m, nn.Dropout)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, small_unet
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.evaluation.evaluate import evaluate
@@ -136,6 +138,40 @@ def test_different_settings_in_the_same_folder_are_refused(dataset, config, tmp_
         train([dataset], tmp_path / "out", other, device="cpu")
     with pytest.raises(ValueError, match="different training: other data, other validation data;"):
         train([make_labeled(4)], tmp_path / "out", short, make_labeled(1), device="cpu")
+
+
+def test_a_record_of_an_earlier_version_is_of_the_same_training(config, tmp_path, make_labeled):
+    short = config.model_copy(update={"max_steps": 1})
+    train([make_labeled(4)], tmp_path, short, device="cpu")
+    record = json.loads((tmp_path / "training.json").read_text())
+    for key in ("width", "unet", "init"):
+        del record[key]
+    del record["augment"]["noise"]
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    expected = weights(tmp_path)
+    train([make_labeled(4)], tmp_path, short, device="cpu")
+    assert weights(tmp_path) == expected
+
+
+def test_starts_from_a_generator_and_from_a_segmenter(tmp_path, make_labeled):
+    data, out = [make_labeled(4)], tmp_path / "out"
+    config = SegmenterConfig(architecture="UNetGN", width=8, max_steps=1, batch_size=2)
+    shape = small_unet(16, 8).config
+    torch.manual_seed(0)
+    start = UNetDescription(shape, SegmentationUNet(UNetDescription(shape), 3).unet.state_dict())
+    first = train(data, out, config, device="cpu", init=start)
+    assert first.config.unet is not None
+    assert first.image_size == (16, 16)  # of the generator
+    with pytest.raises(ValueError, match="different training: another start; use another --out"):
+        train(data, out, config, device="cpu", init=first)
+    still = config.model_copy(update={"lr": 1e-12})
+    second = train(data, tmp_path / "second", still, device="cpu", init=first)
+    assert second.image_size == (16, 16)
+    given = still.model_copy(update={"image_size": (24, 24)})
+    third = train(data, tmp_path / "third", given, device="cpu", init=first)
+    assert third.image_size == (24, 24)
+    for name, tensor in second.network.state_dict().items():
+        torch.testing.assert_close(tensor, first.network.state_dict()[name])
 
 
 def test_a_failed_start_does_not_bind_the_folder(dataset, config, tmp_path, make_labeled):

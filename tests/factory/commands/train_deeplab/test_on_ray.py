@@ -23,7 +23,7 @@ from factory.commands.train_deeplab.on_ray import train_on_ray
 from factory.commands.train_deeplab.training import train_here
 from factory.demo.render import render_folder
 from factory.pipeline.executors.cluster import cluster
-from train_seg.config import AugmentConfig, SegmenterConfig
+from train_seg.config import AugmentConfig, SegmenterConfig, ThenConfig
 
 CONFIG = SegmenterConfig(
     encoder="resnet18",
@@ -116,6 +116,17 @@ def test_two_workers_take_the_steps_of_one_and_survive_a_crash(two_cores, labele
     for name, tensor in safetensors.torch.load_file(alone / "model.safetensors").items():
         torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
     assert trained.scores["images"] == 9  # each counted once
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_steps_of_both_stages(two_cores, labeled, tmp_path):
+    then = ThenConfig(max_steps=2, validate_every=1, lr=1e-4)
+    config = CONFIG.model_copy(update={"max_steps": 2, "then": then})
+    train_here(job(labeled, tmp_path / "alone", config, then=[labeled]), Console(quiet=True))
+    crew = job(labeled, tmp_path / "crew", config, then=[labeled])
+    train_on_ray(crew, Crew(2, 1), Console(quiet=True))
+    assert losses(tmp_path / "crew") == pytest.approx(losses(tmp_path / "alone"), abs=1e-5)
+    assert len(losses(tmp_path / "crew")) == 4
 
 
 @pytest.mark.slow

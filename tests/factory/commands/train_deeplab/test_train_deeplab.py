@@ -37,7 +37,7 @@ def test_flags_before_preset_before_defaults() -> None:
 
 
 def test_invalid_presets() -> None:
-    with pytest.raises(ValueError, match="--preset best: expected paper or modern"):
+    with pytest.raises(ValueError, match="--preset best: expected paper, modern, unet"):
         segmenter_config([], None, "best", {}, [])
     with pytest.raises(ValueError, match="found --preset and --recipe, expected one"):
         segmenter_config([], "demo", "paper", {}, [])
@@ -47,12 +47,15 @@ def test_a_mixture_from_the_command_line(factory: Callable) -> None:
     render_folder(Path("many"), range(4), size=32)
     render_folder(Path("few"), range(4, 6), size=32)
     command = ("train-deeplab", "--data", "many", "--data", "few", "--out", "model", "--steps", 1)
-    settings = ("--preset", "modern", *SMALL, "--device", "cpu")
+    small = ("--encoder", "resnet18", "--set", "batch_size=2")
+    settings = ("--preset", "modern", *small, "--device", "cpu")
     trained = factory(*command, "--mix", "0.9,0.1", *settings)
     assert trained.code == 0, trained.err
     record = json.loads(Path("model/training.json").read_text())
     assert record["mix"] == [0.9, 0.1]
     assert record["optimizer"] == "adamw"
+    chosen = json.loads(Path("model/model.json").read_text())["config"]  # for images of 32x32
+    assert (chosen["input_scale"], chosen["encoder_depth"]) == (4.0, 4)
     other = factory(*command, "--mix", "0.5,0.5", *settings)
     assert "other data, mix ([0.9, 0.1], now [0.5, 0.5]); use another --out" in other.err
     assert factory(*command, *settings, "--mix", "0.9").err.startswith("error: --mix 0.9: found 1")
@@ -60,13 +63,51 @@ def test_a_mixture_from_the_command_line(factory: Callable) -> None:
     assert refused == "error: --mix most,few: expected numbers such as 0.9,0.1\n"
 
 
+def test_starts_from_a_generator_then_from_its_result(factory: Callable) -> None:
+    render_folder(Path("few"), range(2), size=32)
+    command = ("train-deeplab", "--data", "few", "--steps", 1, "--device", "cpu")
+    batch = ("--set", "batch_size=2")
+    first = factory(*command, "--init", "package:factory.demo/generator", "--out", "a", *batch)
+    assert first.code == 0, first.err
+    config = json.loads(Path("a/model.json").read_text())["config"]
+    assert (config["architecture"], config["ema"]) == ("UNetGN", PRESETS["unet"]["ema"])
+    assert config["unet"]["block_out_channels"] == [16, 32, 64, 128]
+    second = factory(*command, "--init", "a", "--out", "b", *batch)
+    assert second.code == 0, second.err
+    about = json.loads(Path("b/model.json").read_text())
+    assert about["config"]["unet"] == config["unet"]
+    assert about["config"]["ema"] == 0  # only the network is taken over
+    refused = factory(*command, "--init", "a", "--out", "c", "--encoder", "resnet18")
+    assert refused.err == "error: --encoder resnet18: UNetGN has no encoder; leave it out\n"
+    wrong = factory(*command, "--init", "package:factory.demo/stylegan2/generator", "--out", "c")
+    assert "stylegan2 generator has no U-Net to start from: give a diffusion mod" in wrong.err
+    assert (
+        "--init: nothing does not exist" in factory(*command, "--init", "nothing", "--out", "c").err
+    )
+    assert not Path("c").exists()
+
+
+def test_a_second_stage_from_the_command_line(factory: Callable) -> None:
+    render_folder(Path("many"), range(4), size=32)
+    render_folder(Path("few"), range(4, 6), size=32)
+    command = ("train-deeplab", "--data", "many", "--out", "model", "--steps", 1, "--device", "cpu")
+    settings = (*SMALL, "--set", "then.max_steps=1", "--set", "then.lr=1e-4")
+    refused = factory(*command, *settings)
+    assert refused.err.startswith("error: found --set then.*, the settings of a second stage: give")
+    trained = factory(*command, "--then", "few", *settings)
+    assert trained.code == 0, trained.err
+    record = json.loads(Path("model/training.json").read_text())
+    assert (record["then.max_steps"], record["then.lr"]) == (1, 1e-4)
+    assert Path("model/checkpoints-then/last.ckpt").is_file()
+
+
 def test_a_dataset_in_a_bucket(tiny, memory_out: Store) -> None:
     assert not is_dataset(memory_out)
     tiny.make(memory_out)
     assert is_dataset(memory_out)
     config = segmenter_config([memory_out], None, None, {"encoder": "resnet18"}, [])
-    data, val = SegmenterJob([memory_out], Path("out"), None, config, "cpu").read()
-    assert (data, val) == ([str(memory_out)], None)
+    data, then, val = SegmenterJob([memory_out], Path("out"), None, config, "cpu").read()
+    assert (data, then, val) == ([str(memory_out)], [], None)
     assert open_training_data(data, lambda size: None).classes == ["dark", "bright"]
 
 
