@@ -12,7 +12,11 @@ LATER_KEYS = (
     "dataset.probabilities",
     "labeler.kind",
     "labeler.network",
+    "segmenter.augment.noise",
     "segmenter.soft_labels",
+    "segmenter.then",
+    "segmenter.unet",
+    "segmenter.width",
     "selection.policy",
 )
 

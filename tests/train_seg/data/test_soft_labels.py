@@ -18,7 +18,7 @@ from train_seg.data.augment import Augment
 from train_seg.data.samples import DamagedSample, Decoder, Encoded
 from train_seg.data.soft_labels import certain, most_probable
 from train_seg.data.training_data import batches, open_training_data
-from train_seg.training.train import train
+from train_seg.training.train import open_stages, train
 
 PLAIN = AugmentConfig()
 MOVES = {"horizontal_flip": True, "vertical_flip": True, "quarter_turns": True, "hue": 0.3}
@@ -160,6 +160,14 @@ def test_damaged_probabilities(
     decoder = Decoder((16, 32), Augment(AugmentConfig(), (16, 32)), 3, None, 0, soft=True)
     with pytest.raises(DamagedSample, match=message):
         decoder(Encoded("squares.tar", "000000000", members), 0)
+
+
+def test_a_second_stage_on_annotated_images_is_certain(soft: Path, make_labeled: Any) -> None:
+    config = SegmenterConfig(soft_labels=True)
+    first, second = open_stages([soft], [make_labeled(2)], config, None, None)
+    assert next(batches(first.data.source, 2))[1].shape == (2, 3, 32, 32)
+    assert next(batches(second.data.source, 2))[1].shape == (2, 32, 32)
+    assert second.config.soft_labels is False
 
 
 @pytest.mark.slow
