@@ -127,7 +127,13 @@ class Stub:
         """Accept any generator."""
 
     def predict(
-        self, images: torch.Tensor, features: FeatureMaps, size: Any, vote: Any, measure: Any
+        self,
+        images: torch.Tensor,
+        features: FeatureMaps,
+        size: Any,
+        vote: Any,
+        measure: Any,
+        probabilities: bool,
     ) -> StubPrediction:
         grey = features["image"].mean(1)
         found = StubPrediction((grey > 128).byte(), grey.std((1, 2)))

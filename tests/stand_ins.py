@@ -42,6 +42,7 @@ class Prediction:
     mask: torch.Tensor
     uncertainty: torch.Tensor
     pixel_uncertainty: torch.Tensor
+    probabilities: torch.Tensor | None = None
 
 
 @dataclass
@@ -95,7 +96,8 @@ class TinyModels:
         assert features is not None
         grey = features["image"].mean(1)
         unsure = 0.5 - (grey - 0.5).abs()
-        return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure)
+        classes = torch.stack([1 - grey, grey], 1) if probabilities else None
+        return Prediction((grey > 0.5).byte(), unsure.mean((1, 2)), unsure, classes)
 
 
 @dataclass

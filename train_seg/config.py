@@ -183,6 +183,10 @@ class SegmenterConfig(BaseModel):
         lt=1,
         description="ignore pixels above this quantile of a dataset's uncertainty, e.g. 0.95",
     )
+    soft_labels: bool = Field(
+        default=False,
+        description="learn from the class probabilities of a dataset, weighted by their certainty",
+    )
     ema: float = Field(
         default=0.0,
         ge=0,

@@ -114,11 +114,13 @@ Made = Annotated[
 def status(folder: Made) -> None:
     """Show the progress of a job: shards, samples/s, time left, failures. Works from any machine.
 
+    For a finished dataset, show what dropping cost each class.
+
     `factory status smears`
     """
-    from factory.commands.status import render
+    from factory.commands.status import report
 
-    console.print("\n".join(render(folder)))
+    report(folder, console)
 
 
 @app.command(rich_help_panel=MAKING)

@@ -2,7 +2,7 @@
 
 It works from another terminal or machine. It reads only the names and times of the completion
 markers, and the contents of the latest few, so it never disturbs the job and is quick on a network
-disk.
+disk. Of a finished dataset, it reads dataset.json and samples.parquet.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from factory.locking.lock import Holder, read_holder
 from factory.pipeline.failures import ShardFailure, read_failures
+from factory.reports.class_shares import show_class_shares
 from factory.terminal.text import duration, listing
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME, MANIFEST_NAME, markers, open_dataset
 from factory_core.storage import Entry, Place, Store, open_store
@@ -108,17 +111,22 @@ def _worker(folder: Store) -> Holder | None:
     return None if holder is None or holder.is_gone else holder
 
 
-def render(out: Place) -> list[str]:
-    """What `factory status` prints; raises as `read_status`."""
-    folder = open_store(out)
-    if folder.exists(MANIFEST_NAME):
-        manifest = open_dataset(folder).manifest
-        totals = manifest.totals
-        return [
-            f"finished: {totals.candidates} candidates, {totals.kept} kept in"
-            f" {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
-        ]
-    status = read_status(folder)
+def report(folder: Store, console: Console) -> None:
+    """Print the progress of a job, or what a finished one made; raises as `read_status`."""
+    if not folder.exists(MANIFEST_NAME):
+        console.print("\n".join(_progress(read_status(folder))))
+        return
+    manifest = open_dataset(folder).manifest
+    totals = manifest.totals
+    console.print(
+        f"finished: {totals.candidates} candidates, {totals.kept} kept in"
+        f" {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}"
+    )
+    show_class_shares(manifest, folder, console)
+
+
+def _progress(status: Status) -> list[str]:
+    """The progress of an unfinished job in words."""
     share = status.samples_done / status.samples_total
     lines = [
         f"{status.shards_done} of {status.shards_total} shards, {status.samples_done} of"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from factory.pipeline.select import Selection, select
 from factory.pipeline.shard import ShardStats
 from factory.recipe import ResolvedRecipe
+from factory.recipe.schema import SelectionPolicy
 from factory_core.dataset import (
     CANDIDATES_DIR,
     MARKER_SUFFIX,
@@ -28,6 +29,7 @@ from factory_core.dataset import (
     read_tar,
     recovery,
 )
+from factory_core.dataset.rows import class_pixels_of
 from factory_core.storage import Store
 
 ROW_GROUP_SAMPLES = 2**16  # rows of samples.parquet that are in memory at once
@@ -46,7 +48,9 @@ def commit(
     recipe = resolved.recipe
     candidates = out / CANDIDATES_DIR
     rows = [s.rows for s in stats]
-    selection = select_rows(_intact(candidates, rows), recipe.dataset.drop_fraction)
+    selection = select_rows(
+        _intact(candidates, rows), recipe.dataset.drop_fraction, recipe.selection.policy
+    )
     samples_per_shard = recipe.dataset.samples_per_shard
     kept_samples = (
         members for key, members in read_candidates(candidates, stats) if selection.kept[int(key)]
@@ -87,7 +91,7 @@ def _manifest(
     return Manifest(
         name=recipe.name,
         recipe_digest=resolved.digest,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.to_json(),
         weights=resolved.weights_sha256,
         source=dict(source),
         classes=list(resolved.classes),
@@ -99,6 +103,7 @@ def _manifest(
         totals=totals,
         uncertainty_threshold=selection.threshold,
         uncertainty_histogram=_histogram(stats),
+        probabilities=recipe.dataset.probabilities,
         precision=stats[0].precision,
     )
 
@@ -183,11 +188,15 @@ def pack(
 # --- samples.parquet -------------------------------------------------------------------------
 
 
-def select_rows(rows: Iterable[Path], drop_fraction: float) -> Selection:
+def select_rows(
+    rows: Iterable[Path], drop_fraction: float, policy: SelectionPolicy = "uncertain"
+) -> Selection:
     """`select` among the candidates of these files, which hold consecutive indices from 0."""
-    columns = [_read(path, ["uncertainty"])["uncertainty"].to_numpy() for path in rows]
-    uncertainty = np.concatenate(columns)
-    return select(np.arange(len(uncertainty)), uncertainty, drop_fraction)
+    columns = ["uncertainty", *(["class_pixels"] if policy == "per_class" else [])]
+    table = pa.concat_tables([_read(path, columns) for path in rows])
+    uncertainty = table["uncertainty"].to_numpy()
+    pixels = class_pixels_of(table) if policy == "per_class" else None
+    return select(np.arange(len(uncertainty)), uncertainty, drop_fraction, policy, pixels)
 
 
 def write_samples(
@@ -224,8 +233,7 @@ def write_samples(
                     pq.ParquetWriter(file, table.schema, write_page_checksum=True)
                 )
             writer.write_table(table, row_group_size=ROW_GROUP_SAMPLES)
-            counts = group["class_pixels"].combine_chunks().flatten().to_numpy()
-            pixels += counts.reshape(len(group), -1)[kept].sum(axis=0)
+            pixels += class_pixels_of(group)[kept].sum(axis=0)
             start, ranked = here.stop, ranked + int(kept.sum())
         assert writer is not None  # there is at least one candidate
         writer.add_key_value_metadata(footer(np.asarray(pixels)))

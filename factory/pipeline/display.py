@@ -9,6 +9,7 @@ from factory.pipeline.failures import ShardsFailed
 from factory.pipeline.job import Job
 from factory.pipeline.progress import Progress
 from factory.pipeline.run import run
+from factory.reports.class_shares import show_class_shares
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.text import listing
 from factory_core.dataset import PREVIEW_NAME, Manifest
@@ -47,4 +48,5 @@ def _summarise(manifest: Manifest, job: Job, console: Console) -> None:
         f"{totals.candidates} candidates, {totals.dropped} most uncertain dropped, "
         f"{totals.kept} kept in {shards} shard{'s' * (shards != 1)}"
     )
+    show_class_shares(manifest, job.out, console)
     console.print(f"dataset in {job.out}; see {job.out / PREVIEW_NAME}")

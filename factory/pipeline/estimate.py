@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from factory.pipeline import ownership
 from factory.pipeline.executors.base import Executor
 from factory.pipeline.job import Job
+from factory.pipeline.select import drop_count
 from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory_core.device import torch_threads
 from factory_core.machine import GIB, disk_free_bytes, peak_memory_bytes
@@ -49,7 +50,9 @@ def estimate(job: Job, executor: Executor) -> Estimate:
     # A tar pads every member to 512 bytes and gives it a header of 512.
     member_bytes = [512 + -(-len(data) // 512) * 512 for sample in samples for _, data in sample]
     candidates = sum(member_bytes) / count * job.n / GIB
-    kept = candidates * (1 - job.recipe.recipe.dataset.drop_fraction)
+    recipe = job.recipe.recipe
+    dropped = drop_count(job.n, recipe.dataset.drop_fraction, recipe.selection.policy)
+    kept = candidates * (1 - dropped / job.n)
     free = disk_free_bytes(job.out.path) / GIB if isinstance(job.out, DiskStore) else None
     return Estimate(
         samples=job.n,

@@ -37,6 +37,7 @@ class Encoding:
     palette: tuple[tuple[int, int, int], ...]
     image_format: ImageFormat = "png"
     uncertainty_maps: bool = False
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,20 @@ class Candidates:
     """A labelled batch, in order: the members of N samples, and a row for each.
 
     `images` uint8 `[N, 3, H, W]`, `masks` uint8 `[N, H, W]`, `levels` of the uncertainty maps uint8
-    `[N, H, W]` or None without maps; rows follow `rows_schema`.
+    `[N, H, W]` or None without maps, `probabilities` the `probability_levels` uint8
+    `[N, K, H, W]` or None without them; rows follow `rows_schema`.
     """
 
     images: np.ndarray
     masks: np.ndarray
     levels: np.ndarray | None
+    probabilities: np.ndarray | None
     rows: list[dict[str, Any]]
 
     def members(self, encoding: Encoding) -> Iterator[list[Member]]:
         """The files of each sample."""
         for i, row in enumerate(self.rows):
             meta = {name: value for name, value in row.items() if name != "key"}
-            levels = None if self.levels is None else self.levels[i]
             yield encode_sample(
                 row["key"],
                 self.images[i],
@@ -64,7 +66,8 @@ class Candidates:
                 encoding.palette,
                 meta,
                 encoding.image_format,
-                levels,
+                None if self.levels is None else self.levels[i],
+                None if self.probabilities is None else self.probabilities[i],
             )
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from factory.pipeline.select import select
+from factory.pipeline.commit import select_rows
 from factory.reports import preview
 from factory_core.dataset import (
     CANDIDATES_DIR,
@@ -37,6 +37,7 @@ from factory_core.dataset import (
     open_dataset,
     read_manifest,
     read_tar,
+    unstacked,
 )
 from factory_core.dataset.recovery import recover_manifest
 from factory_core.storage import Place, open_store
@@ -149,17 +150,18 @@ def _check_file(info: FileInfo, path: Path, name: str) -> list[Problem]:
 
 def _check_selection(manifest: Manifest, samples_path: Path) -> list[Problem]:
     """Number of rows, and whether the kept rows are those that the recipe keeps."""
-    table = pq.read_table(samples_path, columns=["index", "uncertainty", "kept"])
+    table = pq.read_table(samples_path, columns=["index", "kept"])
     fraction = manifest.recipe.get("dataset", {}).get("drop_fraction")
+    policy = manifest.recipe.get("selection", {}).get("policy", "uncertain")
     problems = []
     if len(table) != manifest.totals.candidates:
         problems.append(f"has {len(table)} rows, expected {manifest.totals.candidates}")
     elif not np.array_equal(table["index"], np.arange(len(table))):
         problems.append("does not have the indices 0, 1, 2, ...")
     elif fraction is not None:
-        selection = select(table["index"].to_numpy(), table["uncertainty"].to_numpy(), fraction)
+        selection = select_rows([samples_path], fraction, policy)
         if not np.array_equal(selection.kept, table["kept"]):
-            problems.append("does not keep the least uncertain candidates")
+            problems.append("does not keep the candidates that its recipe keeps")
         elif selection.threshold != manifest.uncertainty_threshold:
             problems.append(
                 f"has threshold {selection.threshold}, {MANIFEST_NAME} says"
@@ -220,6 +222,7 @@ def _sample_fault(
     """What is wrong with a sample, if anything; a good one is counted."""
     files = {name.partition(".")[2]: content for name, content in members}
     maps = ["unc.png"] if manifest.uncertainty_histogram is not None else []
+    maps += ["prob.png"] if manifest.probabilities else []
     expected = sorted([manifest.image_format, "json", "seg.png", *maps])
     found = sorted(name.partition(".")[2] for name, _ in members)
     if found != expected:
@@ -229,15 +232,16 @@ def _sample_fault(
         meta = json.loads(files["json"])
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of them
         return f"cannot be read: {error}"
-    modes = {manifest.image_format: "RGB", "seg.png": "P", "unc.png": "L"}
+    modes = {manifest.image_format: "RGB", "seg.png": "P", "unc.png": "L", "prob.png": "L"}
     height, width = manifest.image_size
+    classes = len(manifest.classes)
     for name, picture in pictures.items():
-        if (picture.mode, picture.size) != (modes[name], (width, height)):
+        rows = height * (classes - 1) if name == "prob.png" else height
+        if (picture.mode, picture.size) != (modes[name], (width, rows)):
             return (
                 f"has a .{name} of {picture.mode} {picture.width} x {picture.height}, expected"
-                f" {modes[name]} {width} x {height}"
+                f" {modes[name]} {width} x {rows}"
             )
-    classes = len(manifest.classes)
     pixels = np.bincount(np.asarray(pictures["seg.png"]).ravel(), minlength=256)
     unknown = np.flatnonzero(pixels[classes:IGNORE])
     if len(unknown):
@@ -246,8 +250,13 @@ def _sample_fault(
         return f"has a .json that differs from its row in {SAMPLES_NAME}"
     if pixels[:classes].tolist() != meta.get("class_pixels"):
         return "has a mask that differs from the counts in its .json"
+    if "prob.png" in pictures:
+        try:
+            unstacked(np.asarray(pictures["prob.png"]), height)
+        except ValueError as error:
+            return f"has a .prob.png that is wrong: {error}"
     counts.class_pixels += pixels[:classes]
-    if maps:
+    if "unc.png" in pictures:
         counts.levels += np.bincount(np.asarray(pictures["unc.png"]).ravel(), minlength=256)
     return None
 

@@ -15,7 +15,12 @@ from factory.pipeline.job import Job
 from factory.pipeline.models import LoadModels, Models, load_models, precision_of
 from factory.pipeline.shard import Shard, ShardStats
 from factory.pipeline.shard_writer import Candidates, Encoding, ShardWriter
-from factory_core.dataset import CANDIDATES_DIR, sample_key, uncertainty_levels
+from factory_core.dataset import (
+    CANDIDATES_DIR,
+    probability_levels,
+    sample_key,
+    uncertainty_levels,
+)
 from factory_core.storage import Store
 from generators.base import sample_seed
 from generators.config import GeneratorConfig
@@ -48,7 +53,12 @@ class WorkerSpec:
             out=job.out.resolve(),
             generator=job.recipe.generator,
             labeler=job.recipe.labeler,
-            encoding=Encoding(job.recipe.palette, dataset.image_format, dataset.uncertainty_maps),
+            encoding=Encoding(
+                job.recipe.palette,
+                dataset.image_format,
+                dataset.uncertainty_maps,
+                dataset.probabilities,
+            ),
             device=job.device,
             job=job.identity.sha256,
             precision=precision,
@@ -128,7 +138,10 @@ class ShardWorker:
         else:
             images = generator.sample_images(indices)
         how, (height, width) = self.spec.labeler, images.shape[-2:]
-        prediction = labeler.predict(images, features, (height, width), how.vote, how.uncertainty)
+        asked = self.spec.encoding.probabilities
+        prediction = labeler.predict(
+            images, features, (height, width), how.vote, how.uncertainty, asked
+        )
         masks = prediction.mask.cpu().numpy()
         uncertainty = prediction.uncertainty.cpu().numpy()
         for i in np.flatnonzero(~np.isfinite(uncertainty)).tolist():
@@ -137,11 +150,14 @@ class ShardWorker:
         if self.spec.encoding.uncertainty_maps:
             maps = prediction.pixel_uncertainty.cpu().numpy()
             levels = uncertainty_levels(maps, len(self.spec.encoding.palette))
+        probabilities = None
+        if asked:
+            probabilities = probability_levels(prediction.probabilities.cpu().numpy())
         rows = [
             self._row(index, masks[i], uncertainty[i], files[i] if files else None)
             for i, index in enumerate(indices)
         ]
-        return Candidates(images.cpu().numpy(), masks, levels, rows)
+        return Candidates(images.cpu().numpy(), masks, levels, probabilities, rows)
 
     def _row(
         self, index: int, mask: np.ndarray, uncertainty: np.float32, file: str | None

@@ -7,10 +7,22 @@ from typing import Any
 
 # The settings of a labeler that affect a dataset; the others are for training the labeler.
 LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
+# Settings that came after the first datasets: see `Recipe.to_json`.
+LATER_KEYS = (
+    "dataset.probabilities",
+    "labeler.kind",
+    "labeler.network",
+    "segmenter.augment.noise",
+    "segmenter.soft_labels",
+    "segmenter.then",
+    "segmenter.unet",
+    "segmenter.width",
+    "selection.policy",
+)
 
 
 def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """A dumped recipe with each `weights` replaced by the sha256 of its content.
+    """A recipe (see `Recipe.to_json`) with each `weights` replaced by the sha256 of its content.
 
     So the path of the weights does not matter. Sections that do not affect the bytes of a dataset
     are left out: `segmenter`, which reads it, and the settings of the labeler's training.
@@ -28,13 +40,16 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[s
     """Dotted names of the fields in which two canonical recipes differ, in order.
 
     Fields that only one of them has are skipped: they come from a different version of the program,
-    not from the user.
+    not from the user. Those of `LATER_KEYS` differ from the default that the other one has.
     """
     fields = []
-    for key in (key for key in a if key in b):
-        left, right = a[key], b[key]
+    for key in dict.fromkeys([*a, *b]):
+        name = f"{prefix}{key}"
+        left, right = a.get(key), b.get(key)
+        if any(later.startswith(f"{name}.") for later in LATER_KEYS):
+            left, right = left or {}, right or {}
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            fields += diff(left, right, f"{prefix}{key}.")
-        elif left != right:
-            fields.append(f"{prefix}{key}")
+            fields += diff(left, right, f"{name}.")
+        elif left != right and ((key in a and key in b) or name in LATER_KEYS):
+            fields.append(name)
     return fields

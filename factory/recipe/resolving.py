@@ -47,7 +47,7 @@ class ResolvedRecipe:
     @property
     def canonical(self) -> dict[str, Any]:
         """What decides the bytes of the dataset: see `comparing.canonical`."""
-        return canonical(self.recipe.model_dump(mode="json"), self.weights_sha256)
+        return canonical(self.recipe.to_json(), self.weights_sha256)
 
     @property
     def digest(self) -> str:
@@ -86,6 +86,11 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         raise ValueError(
             f"{where} palette has {len(palette)} colours for {len(classes)} classes: give one per"
             " class"
+        )
+    if recipe.dataset.probabilities and len(classes) < 2:
+        raise ValueError(
+            f"dataset.probabilities needs two or more classes, {labeler_path} has {len(classes)}:"
+            " leave that setting out"
         )
     found = {"classes": tuple(classes), "palette": palette, "labeler": labeler}
     full = recipe.model_copy(update=found)

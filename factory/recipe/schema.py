@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from factory.recipe.comparing import LATER_KEYS
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Palette = tuple[tuple[Channel, Channel, Channel], ...]
+SelectionPolicy = Literal["uncertain", "per_class", "none"]
 
 
 class DatasetConfig(BaseModel):
@@ -35,6 +37,22 @@ class DatasetConfig(BaseModel):
     uncertainty_maps: bool = Field(
         default=False, description="also write the uncertainty of each pixel, as KEY.unc.png"
     )
+    probabilities: bool = Field(
+        default=False,
+        description="also write the class probabilities of each pixel, as KEY.prob.png",
+    )
+
+
+class SelectionConfig(BaseModel):
+    """How the dropped candidates are chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: SelectionPolicy = Field(
+        default="uncertain",
+        description="uncertain: drop the most uncertain of all; per_class: of each group of "
+        "candidates that are rich in the same class; none: drop none, whatever the drop_fraction",
+    )
 
 
 class Recipe(BaseModel):
@@ -54,6 +72,23 @@ class Recipe(BaseModel):
     labeler: LabelerConfig = LabelerConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     dataset: DatasetConfig = DatasetConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        """What dataset.json and digests hold: `LATER_KEYS` only if they differ from the default.
+
+        So the recipes of earlier versions keep their digests, and their jobs can be resumed.
+        """
+        content = self.model_dump(mode="json")
+        for key in LATER_KEYS:
+            section, *path, name = key.split(".")
+            values: dict[str, Any] = content[section]
+            defaults = type(self).model_fields[section].default.model_dump(mode="json")
+            for part in path:
+                values, defaults = values[part], defaults[part]
+            if values[name] == defaults[name]:
+                del values[name]
+        return {key: value for key, value in content.items() if value != {}}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
     DIR/dataset.json             the manifest, written last: a folder without it is not finished
         shards/NAME-000000.tar   KEY.png|jpg, KEY.json, KEY.seg.png of every kept sample, and
-                                 KEY.unc.png of every one if uncertainty maps were asked for
+                                 KEY.unc.png, KEY.prob.png of every one if asked for
         samples.parquet          one row per candidate, dropped ones too
 
 The same samples give the same bytes: members are sorted, times and owners are fixed, and nothing
@@ -35,6 +35,7 @@ from factory_core.dataset.manifest import (
     read_manifest,
     read_samples,
 )
+from factory_core.dataset.probabilities import LEVEL_SUM, probability_levels, unstacked
 from factory_core.dataset.sample import (
     IGNORE,
     MAX_SAMPLES,
@@ -57,6 +58,7 @@ __all__ = [
     "FORMAT_VERSION",
     "IGNORE",
     "JOB_NAME",
+    "LEVEL_SUM",
     "MANIFEST_NAME",
     "MARKER_SUFFIX",
     "MAX_SAMPLES",
@@ -83,10 +85,12 @@ __all__ = [
     "markers",
     "open_dataset",
     "overlay",
+    "probability_levels",
     "read_manifest",
     "read_open_tar",
     "read_samples",
     "read_tar",
     "sample_key",
     "uncertainty_levels",
+    "unstacked",
 ]

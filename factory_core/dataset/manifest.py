@@ -101,6 +101,11 @@ class Manifest(BaseModel):
         max_length=UNCERTAINTY_LEVELS,
         description="pixels of all candidates at each level of KEY.unc.png; none without maps",
     )
+    probabilities: bool = Field(
+        default=False,
+        description="whether every sample has KEY.prob.png; left out if not, as in older datasets",
+        exclude_if=lambda value: not value,
+    )
     precision: str = Field(default="", description="what `auto` precision chose, as settings")
 
     def write(self, folder: Place) -> None:

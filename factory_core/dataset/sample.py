@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from factory_core.dataset.files import Member, canonical_json
+from factory_core.dataset.probabilities import LEVEL_SUM, stacked, unstacked
 
 IGNORE = 255  # in masks: no class
 MAX_SAMPLES = 10**9  # keys have nine digits
@@ -73,7 +74,8 @@ def overlay(
 class Sample:
     """One kept sample: image uint8 `[3, H, W]`, mask uint8 `[H, W]`, and its KEY.json.
 
-    `uncertainty` is float32 `[H, W]` in nats, None in a dataset without uncertainty maps.
+    `uncertainty` is float32 `[H, W]` in nats, `probabilities` float32 `[K, H, W]` of the classes;
+    each is None in a dataset without it.
     """
 
     key: str
@@ -81,6 +83,7 @@ class Sample:
     mask: np.ndarray
     meta: dict[str, Any]
     uncertainty: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
 
 def encode_sample(
@@ -91,13 +94,14 @@ def encode_sample(
     meta: Mapping[str, Any],
     image_format: ImageFormat = "png",
     levels: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
 ) -> list[Member]:
     """Members (name, bytes) of one sample, sorted by name.
 
     `image` is uint8 `[3, H, W]` RGB, `mask` uint8 `[H, W]` class ids (255 = ignore); `palette`
     (RGB, 0-255, one per class) only colours the mask for viewers. `meta` must be JSON-able.
-    `levels` are the `uncertainty_levels` uint8 `[H, W]`, given for all samples of a dataset or
-    for none.
+    `levels` are the `uncertainty_levels` uint8 `[H, W]`, `probabilities` the `probability_levels`
+    uint8 `[K, H, W]`; each is given for all samples of a dataset or for none.
     """
     assert image.dtype == mask.dtype == np.uint8, (image.dtype, mask.dtype)
     assert image.shape == (3, *mask.shape), (image.shape, mask.shape)
@@ -110,6 +114,10 @@ def encode_sample(
         assert levels.dtype == np.uint8, levels.dtype
         assert levels.shape == mask.shape, (levels.shape, mask.shape)
         members.append((f"{key}.unc.png", _png(levels)))
+    if probabilities is not None:
+        assert probabilities.dtype == np.uint8, probabilities.dtype
+        assert probabilities.shape == (len(palette), *mask.shape), probabilities.shape
+        members.append((f"{key}.prob.png", _png(stacked(probabilities))))
     return sorted(members)
 
 
@@ -150,8 +158,12 @@ def decode_sample(key: str, members: Iterable[Member], classes: int) -> Sample:
     if "unc.png" in by_extension:
         levels = np.asarray(Image.open(io.BytesIO(by_extension["unc.png"])))
         uncertainty = levels * np.float32(_largest_nats(classes) / (UNCERTAINTY_LEVELS - 1))
+    probabilities = None
+    if "prob.png" in by_extension:
+        picture = np.asarray(Image.open(io.BytesIO(by_extension["prob.png"])))
+        probabilities = unstacked(picture, len(mask)) / np.float32(LEVEL_SUM)
     meta = json.loads(by_extension["json"])
-    return Sample(key, np.ascontiguousarray(image), mask, meta, uncertainty)
+    return Sample(key, np.ascontiguousarray(image), mask, meta, uncertainty, probabilities)
 
 
 # --- uncertainty maps ------------------------------------------------------------------------

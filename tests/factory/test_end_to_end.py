@@ -92,6 +92,7 @@ def test_train_labeler(labeler: Step) -> None:
 
 def test_generate(data: Step) -> None:
     assert "20 candidates, 2 most uncertain dropped, 18 kept" in data.printed
+    assert "What dropping costs" in data.printed
     assert "Fréchet" in data.printed
     dataset = open_dataset(data.out)
     assert dataset.manifest.totals.kept == len(list(read_samples(data.out))) == 18

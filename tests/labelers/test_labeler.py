@@ -240,3 +240,17 @@ def test_check_refuses_different_blocks(labeler, random_features):
     changed = (replace(random_features.spec[0], channels=9), *random_features.spec[1:])
     with pytest.raises(ValueError, match=r"reads feature maps a 3x4x6, .* gives a 9x4x6, "):
         labeler.check(StandIn("1" * 64, changed))
+
+
+def test_probabilities_are_the_members_mean(labeler, random_features):
+    size = (10, 14)
+    prediction = labeler.predict(None, random_features, size, probabilities=True)
+    found = prediction.probabilities
+    assert found.shape == (2, len(labeler.classes), *size)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.sum(1), torch.ones(2, *size))
+    # With soft votes, the most probable class wins.
+    assert torch.equal(
+        found.argmax(1).byte(), labeler.predict(None, random_features, size, vote="soft").mask
+    )
+    assert labeler.predict(None, random_features, size).probabilities is None

@@ -70,10 +70,12 @@ def write_dataset(
     declared: int | None = None,
     levels: Callable[[np.ndarray], np.ndarray] | None = None,
     histogram: list[int] | None = None,
+    probabilities: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Path:
     """A finished dataset folder; `change` may damage masks, `declared` the number of samples.
 
-    `levels` maps a mask to its uncertainty map; `histogram` goes into the manifest.
+    `levels` maps a mask to its uncertainty map, `probabilities` to its class probabilities in
+    levels; `histogram` goes into the manifest.
     """
     (folder / "shards").mkdir(parents=True)
     palette = default_palette(len(classes))
@@ -85,8 +87,9 @@ def write_dataset(
             for _ in range(count):
                 image, mask = make_pair(index, size)
                 mask = change(index, mask)
-                key, map_ = sample_key(index), None if levels is None else levels(mask)
-                tar.add(encode_sample(key, image, mask, palette, {"index": index}, levels=map_))
+                maps = (make and make(mask) for make in (levels, probabilities))
+                about = {"index": index}
+                tar.add(encode_sample(sample_key(index), image, mask, palette, about, "png", *maps))
                 index += 1
             tar.close()
         infos.append(FileInfo.of(path, declared or count))
@@ -107,6 +110,7 @@ def write_dataset(
         totals=Totals(candidates=index, kept=index, dropped=0, bytes=0, class_pixels=[]),
         uncertainty_threshold=0.0,
         uncertainty_histogram=histogram,
+        probabilities=probabilities is not None,
     ).write(folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""One training sample: from the members of a shard to an image and its mask."""
+"""One training sample: from the members of a shard to an image and its labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from factory_core.dataset import IGNORE
+from factory_core.dataset import IGNORE, unstacked
 from factory_core.images import decode_mask, to_rgb
 from train_seg.data.augment import Augment
+from train_seg.data.soft_labels import augmented
 
 SPECIAL_CHUNKS = (b"eXIf", b"tRNS")  # of PNG: a turn and transparency, which kornia_rs ignores
 Size = tuple[int, int]
-Pair = tuple[torch.Tensor, torch.Tensor]  # image uint8 [3, H, W], mask uint8 [H, W]
+# image uint8 [3, H, W] and mask uint8 [H, W], or soft labels uint8 [K, H, W]: see `soft_labels`
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 Reason = Literal[
     "shard cannot be read",
@@ -30,6 +32,7 @@ Reason = Literal[
     "picture damaged",
     "shapes differ",
     "unknown class id",
+    "impossible probabilities",
 ]
 
 
@@ -71,9 +74,10 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """`Encoded` -> augmented (image, mask), a function of the sample, the seed and the epoch.
+    """`Encoded` -> augmented (image, labels), a function of the sample, the seed and the epoch.
 
-    Pixels whose uncertainty level is above `limit` become 255; None keeps every pixel.
+    Pixels whose uncertainty level is above `limit` are ignored; None keeps every pixel. `soft`
+    labels are the class probabilities instead of the mask.
     """
 
     size: Size
@@ -81,6 +85,7 @@ class Decoder:
     classes: int
     limit: int | None
     seed: int
+    soft: bool = False
 
     def __call__(self, sample: Encoded, epoch: int) -> Pair:
         """Raises DamagedSample."""
@@ -90,15 +95,17 @@ class Decoder:
         if problem := unknown_ids(mask, self.classes):
             raise sample.damaged("unknown class id", problem)
         if self.limit is not None:
-            levels = _picture(sample, "unc.png")
-            _check_shape(levels, pixels, "uncertainty map", sample)
-            mask[levels > self.limit] = IGNORE
+            uncertainty = _picture(sample, "unc.png")
+            _check_shape(uncertainty, pixels, "uncertainty map", sample)
+            mask[uncertainty > self.limit] = IGNORE
+        levels = _levels(sample, pixels, self.classes) if self.soft else None
         image, mask = resize(pixels.permute(2, 0, 1).contiguous(), mask, self.size)
+        if levels is not None:
+            levels = resize_labels(levels, self.size)
         # Without the folder: the place of a dataset must not change the training.
         shard = sample.shard.rsplit("/", 1)[-1]
-        return self.augment(
-            image, mask, augmentation_seed(self.seed, epoch, f"{shard}/{sample.key}")
-        )
+        seed = augmentation_seed(self.seed, epoch, f"{shard}/{sample.key}")
+        return augmented(self.augment, image, mask, levels, seed)
 
 
 def unknown_ids(mask: torch.Tensor, classes: int) -> str:
@@ -123,9 +130,15 @@ def resize(image: torch.Tensor, mask: torch.Tensor, size: Size) -> Pair:
     """Image uint8 `[..., 3, H, W]` (bilinear, antialiased) and mask `[..., H, W]` (nearest)."""
     if tuple(image.shape[-2:]) == size:
         return image, mask
-    image = tvf.resize(image, list(size), antialias=True)
-    mask = tvf.resize(mask.unsqueeze(-3), list(size), InterpolationMode.NEAREST_EXACT)
-    return image, mask.squeeze(-3)
+    return tvf.resize(image, list(size), antialias=True), resize_labels(mask, size)
+
+
+def resize_labels(labels: torch.Tensor, size: Size) -> torch.Tensor:
+    """Masks or levels uint8 `[..., H, W]`, nearest."""
+    if tuple(labels.shape[-2:]) == size:
+        return labels
+    labels = labels.unsqueeze(-3)
+    return tvf.resize(labels, list(size), InterpolationMode.NEAREST_EXACT).squeeze(-3)
 
 
 def augmentation_seed(seed: int, epoch: int, key: str) -> int:
@@ -173,6 +186,22 @@ def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         found = f"{name} cannot be decoded ({error})"
         raise sample.damaged("picture damaged", found) from None
+
+
+def _levels(sample: Encoded, pixels: torch.Tensor, classes: int) -> torch.Tensor:
+    """The levels of the class probabilities, uint8 `[K, H, W]`."""
+    picture = _picture(sample, "prob.png")
+    height, width = pixels.shape[:2]
+    if tuple(picture.shape) != ((classes - 1) * height, width):
+        line = (
+            f"prob.png has shape {tuple(picture.shape)}, expected"
+            f" {((classes - 1) * height, width)}: one image below the other, of all classes but one"
+        )
+        raise sample.damaged("shapes differ", line)
+    try:
+        return torch.from_numpy(unstacked(picture.numpy(), height))
+    except ValueError as error:
+        raise sample.damaged("impossible probabilities", f"prob.png: {error}") from None
 
 
 def _check_shape(found: torch.Tensor, pixels: torch.Tensor, what: str, sample: Encoded) -> None:

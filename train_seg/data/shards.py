@@ -30,9 +30,9 @@ from train_seg.data.stream import Item
 class ShardSource:
     """The shards of one dataset folder, a `Source` for `Stream`.
 
-    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255. With
-    `skip_damaged`, an unreadable sample is replaced by the next readable one of its window, or of
-    the next window that has one.
+    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255; `soft` labels
+    are class probabilities. With `skip_damaged`, an unreadable sample is replaced by the next
+    readable one of its window, or of the next window that has one.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class ShardSource:
         shuffle_buffer: int = SHUFFLE_BUFFER,
         ignore_above: float | None = None,
         skip_damaged: bool = False,
+        soft: bool = False,
     ):
         self._dataset = dataset
         self._counts = np.array([s.samples for s in dataset.manifest.shards], np.int64)
@@ -52,7 +53,12 @@ class ShardSource:
                 f"{dataset.store}: found no sample in any shard, expected at least one"
             )
         limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
-        self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed)
+        if soft and not dataset.manifest.probabilities:
+            raise ValueError(
+                f"{dataset.store} has no class probabilities, which soft_labels needs: regenerate "
+                "it with --set dataset.probabilities=true, or leave that setting out"
+            )
+        self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed, soft)
         self._seed, self._window, self._skip_damaged = seed, shuffle_buffer, skip_damaged
 
     @property

@@ -115,7 +115,7 @@ class Stream:
     def batches(
         self, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[Pair]:
-        """Endless full batches from `start_step`: images uint8 `[B, 3, H, W]`, masks `[B, H, W]`.
+        """Endless full batches from `start_step`: images uint8 `[B, 3, H, W]`, labels `[B, ...]`.
 
         Each of `world_size` processes gets the rows `rank::world_size` of each batch. The number of
         processes matters only if a damaged picture is skipped: its replacement is a row of the same

@@ -12,35 +12,64 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from factory_core.dataset import MANIFEST_NAME, Dataset, canonical_json, open_dataset, read_manifest
+from factory_core.dataset import (
+    LEVEL_SUM,
+    MANIFEST_NAME,
+    Dataset,
+    canonical_json,
+    open_dataset,
+    read_manifest,
+)
 from factory_core.storage import Store, open_store
 from train_seg.config import SHUFFLE_BUFFER
 from train_seg.data.augment import Augment
-from train_seg.data.samples import Pair, Size, augmentation_seed, check_ids, resize
+from train_seg.data.samples import (
+    Pair,
+    Size,
+    augmentation_seed,
+    check_ids,
+    resize,
+    resize_labels,
+)
 from train_seg.data.shards import ShardSource
+from train_seg.data.soft_labels import augmented, certain
 from train_seg.data.stream import Item, Source, Stream
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Annotated images in memory: uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]` (255 = ignore)."""
+    """Annotated images in memory: uint8 `[N, 3, H, W]`, masks uint8 `[N, H, W]` (255 = ignore).
+
+    Images that a labeler labelled may have `probabilities`: levels uint8 `[N, K, H, W]` that sum to
+    255 over the classes, see `probability_levels`.
+    """
 
     images: torch.Tensor
     masks: torch.Tensor
     classes: Sequence[str]
     palette: Sequence[Sequence[int]] | None = None
     name: str = "annotated images"
+    probabilities: torch.Tensor | None = None
 
 
 class TensorSource:
-    """Annotated images in memory, a `Source` for `Stream`."""
+    """Annotated images in memory, a `Source` for `Stream`.
 
-    def __init__(self, data: LabeledImages, size: Size, augment: Augment, seed: int):
+    `soft` labels are class probabilities; without any, the masks are certain.
+    """
+
+    def __init__(
+        self, data: LabeledImages, size: Size, augment: Augment, seed: int, soft: bool = False
+    ):
         if not len(data.images):
             raise ValueError(f"{data.name}: found no image, expected at least one")
         check_ids(data.masks, len(data.classes), data.name)
         self._images, self._masks = resize(data.images, data.masks, size)
+        self._levels = None
+        if soft and data.probabilities is not None:
+            self._levels = resize_labels(_checked_levels(data, data.probabilities), size)
         self._augment, self._seed = augment, seed
+        self._classes, self._soft = len(data.classes), soft
 
     @property
     def samples(self) -> int:
@@ -50,6 +79,8 @@ class TensorSource:
     def digest(self) -> str:
         h = hashlib.sha256(self._images.numpy().tobytes())
         h.update(self._masks.numpy().tobytes())
+        if self._levels is not None:
+            h.update(self._levels.numpy().tobytes())
         return h.hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
@@ -61,9 +92,25 @@ class TensorSource:
                 yield Item(epoch, int(order[place]))
 
     def decoder(self, number: int, epoch: int) -> Pair:
-        """An image and its mask, augmented."""
+        """An image and its labels, augmented."""
+        mask, levels = self._masks[number], None
+        if self._soft:
+            levels = certain(mask, self._classes) if self._levels is None else self._levels[number]
         seed = augmentation_seed(self._seed, epoch, f"memory/{number}")
-        return self._augment(self._images[number], self._masks[number], seed)
+        return augmented(self._augment, self._images[number], mask, levels, seed)
+
+
+def _checked_levels(data: LabeledImages, levels: torch.Tensor) -> torch.Tensor:
+    """Raise ValueError unless these are levels of the data's images and classes."""
+    expected = (len(data.masks), len(data.classes), *data.masks.shape[1:])
+    if levels.dtype != torch.uint8 or tuple(levels.shape) != expected:
+        raise ValueError(
+            f"{data.name}: found probabilities {levels.dtype} {list(levels.shape)}, expected levels"
+            f" torch.uint8 {list(expected)}"
+        )
+    if (levels.sum(1) != LEVEL_SUM).any():
+        raise ValueError(f"{data.name}: found levels that do not sum to {LEVEL_SUM} in each pixel")
+    return levels
 
 
 def batches(
@@ -137,6 +184,7 @@ def open_training_data(
     ignore_above: float | None = None,
     mix: Sequence[float] | None = None,
     skip_damaged: bool = False,
+    soft_labels: bool = False,
 ) -> TrainingData:
     """Join dataset folders and annotated images; `size` (height, width) None: that of the data.
 
@@ -144,41 +192,54 @@ def open_training_data(
     probabilities (see `Stream`). With None, each sample comes once per epoch. `ignore_above` is a
     quantile of each dataset's uncertainty (see `ShardSource`); annotated images count as certain.
     With `skip_damaged`, damaged samples and shards of datasets are counted in `source.skipped`
-    instead of ending the stream.
+    instead of ending the stream. `soft_labels` are the class probabilities of datasets (see
+    `data.soft_labels`); annotated images without any count as certain.
 
     Raises:
         FileNotFoundError: a folder is not a finished dataset, or a shard is missing.
         ValueError: no data, no samples, a damaged shard, classes or sizes that differ, weights that
-            do not match the data, or `ignore_above` without uncertainty maps.
+            do not match the data, `ignore_above` without uncertainty maps, or `soft_labels` without
+            probabilities.
     """
     if not data:
         raise ValueError("found no training data: give --data DIR at least once")
     weights = None if mix is None else _weights(mix, len(data))
     inputs = [d if isinstance(d, LabeledImages) else _open(d, skip_damaged) for d in data]
     datasets = [d for d in inputs if isinstance(d, Dataset)]
+    annotated = [d for d in inputs if isinstance(d, LabeledImages)]
     classes = _agreed_classes(inputs)
     # If there are datasets, annotated images are resized to their size.
     size = size or _agreed_size(datasets or inputs)
     transform = augment(size)
-    if ignore_above is not None and not datasets:
-        raise ValueError(
-            "ignore_above_quantile needs the uncertainty maps of a dataset, found only annotated"
-            " images: leave that setting out"
-        )
+    if not datasets:
+        _check_annotated(annotated, ignore_above, soft_labels)
     sources: list[Source] = [
-        ShardSource(d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged)
+        ShardSource(
+            d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged, soft_labels
+        )
         if isinstance(d, Dataset)
-        else TensorSource(d, size, transform, seed)
+        else TensorSource(d, size, transform, seed, soft_labels)
         for d in inputs
     ]
     palettes = [d.manifest.palette for d in datasets]
-    palettes += [
-        [list(colour) for colour in m.palette]
-        for m in inputs
-        if isinstance(m, LabeledImages) and m.palette
-    ]
+    palettes += [[list(colour) for colour in d.palette] for d in annotated if d.palette]
     stream = Stream(sources, seed, weights, num_workers, skip_damaged)
     return TrainingData(stream, classes, palettes[0] if palettes else None, size)
+
+
+def _check_annotated(
+    data: Sequence[LabeledImages], ignore_above: float | None, soft_labels: bool
+) -> None:
+    """Raise ValueError for settings that need what images without a dataset do not have."""
+    missing = ""
+    if ignore_above is not None:
+        missing = "ignore_above_quantile needs the uncertainty maps"
+    elif soft_labels and all(d.probabilities is None for d in data):
+        missing = "soft_labels needs the class probabilities"
+    if missing:
+        raise ValueError(
+            f"{missing} of a dataset, found only annotated images: leave that setting out"
+        )
 
 
 def _weights(mix: Sequence[float], inputs: int) -> list[float]:

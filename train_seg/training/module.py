@@ -123,11 +123,11 @@ class SegmenterModule(lightning.LightningModule):
         self._losses, self._started = [], time.perf_counter()
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
-        images, masks = batch
+        images, labels = batch
         # Dropout depends on seed and step, so that a resumed run repeats the lost steps exactly.
         words = [self.config.seed, self.global_step, rank()]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-        loss = objective(self.network(images), masks, self.config)
+        loss = objective(self.network(images), labels, self.config)
         self._losses.append(loss.detach())
         elapsed = time.perf_counter() - self._started
         if self.place.stages > 1:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from factory_core.dataset import IGNORE
 from factory_core.storage import write_bytes
+from train_seg.data.soft_labels import most_probable
 from train_seg.training.module import SegmenterModule
 
 PANELS_DIR = "panels"
@@ -82,8 +83,8 @@ class Panels(Callback):
 
     @staticmethod
     def _first(pairs: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        images, masks = pairs
-        return images[:ROWS].cpu().clone(), masks[:ROWS].cpu().clone()
+        images, labels = pairs
+        return images[:ROWS].cpu().clone(), most_probable(labels[:ROWS]).cpu().clone()
 
 
 def predict(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

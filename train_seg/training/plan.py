@@ -15,7 +15,8 @@ LIGHTNING_PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed"}
 def then_config(config: SegmenterConfig, has_datasets: bool) -> SegmenterConfig:
     """The settings of the second stage, as those of a training of its own.
 
-    Without datasets there are no uncertainty maps, by which `ignore_above_quantile` selects pixels.
+    Without datasets there are no uncertainty maps, by which `ignore_above_quantile` selects pixels,
+    and no class probabilities: what a person annotated is certain.
     """
     then = config.then
     return config.model_copy(
@@ -24,6 +25,7 @@ def then_config(config: SegmenterConfig, has_datasets: bool) -> SegmenterConfig:
             "lr": then.lr or THEN_LR_FACTOR * config.lr,
             "validate_every": then.validate_every,
             "ignore_above_quantile": config.ignore_above_quantile if has_datasets else None,
+            "soft_labels": config.soft_labels and has_datasets,
         }
     )
 

@@ -140,6 +140,7 @@ def _open(
         config.ignore_above_quantile,
         mix=mix,
         skip_damaged=config.skip_damaged,
+        soft_labels=config.soft_labels,
     )
     if val is not None:
         _check_validation(val, training_data.classes)

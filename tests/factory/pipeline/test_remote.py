@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -16,8 +17,9 @@ from typing import Any
 
 import fsspec
 import pytest
+from rich.console import Console
 
-from factory.commands.status import read_status, render
+from factory.commands.status import read_status, report
 from factory.locking import lease
 from factory.locking.lease import LOCK_NAME
 from factory.locking.lock import exclusive
@@ -190,10 +192,15 @@ def test_status_of_a_bucket(tiny: Any, out: Store):
     found = read_status(out)
     assert (found.shards_done, found.samples_done) == (2, 16)
     assert found.holder is None
+    console = Console(record=True, file=io.StringIO(), width=200)
     with exclusive(out):
-        assert f"running on host {os.uname().nodename}" in "\n".join(render(out))
+        report(out, console)
+    assert f"running on host {os.uname().nodename}" in console.export_text()
     tiny.make(out)
-    assert render(out) == ["finished: 25 candidates, 23 kept in 4 shards"]
+    report(out, console)
+    finished = console.export_text()
+    assert "finished: 25 candidates, 23 kept in 4 shards" in finished
+    assert "bright" in finished  # a row of the class shares
 
 
 def test_damage_is_found_and_repaired(tiny: Any, out: Store):

@@ -13,17 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from factory.pipeline.verify import verify
 from factory_core.dataset import FileInfo, Member, TarWriter, read_manifest, read_tar
 
-MAPS = ["dataset.uncertainty_maps=true"]
+MAPS = ["dataset.uncertainty_maps=true", "dataset.probabilities=true"]
 
 
 @pytest.fixture
 def out(tiny: Any, tmp_path: Path) -> Path:
-    """25 candidates in final shards of 7, 7, 7 and 2, with uncertainty maps."""
+    """25 candidates in final shards of 7, 7, 7 and 2, with uncertainty maps and probabilities."""
     tiny.make(tmp_path / "out", overrides=MAPS)
     return tmp_path / "out"
 
@@ -58,6 +59,10 @@ def relist(out: Path, info: FileInfo) -> None:
 
 def replaced(members: list[Member], extension: str, content: bytes) -> list[Member]:
     return [(n, content if n.split(".", 1)[1] == extension else data) for n, data in members]
+
+
+def without(members: list[Member], extension: str) -> list[Member]:
+    return [(n, data) for n, data in members if n.split(".", 1)[1] != extension]
 
 
 def png(pixels: np.ndarray, palette: bool = False) -> bytes:
@@ -115,6 +120,8 @@ MASK = np.zeros((16, 16), np.uint8)
         (lambda m: replaced(m, "seg.png", png(MASK, True)), "a mask that differs from the counts"),
         (lambda m: replaced(m, "seg.png", png(MASK)), "a .seg.png of L 16 x 16, expected P"),
         (lambda m: replaced(m, "unc.png", png(MASK[:8])), "a .unc.png of L 16 x 8, expected"),
+        (lambda m: replaced(m, "prob.png", png(MASK[:8])), "a .prob.png of L 16 x 8, expected"),
+        (lambda m: without(m, "prob.png"), "has members"),
         (lambda m: [], "has 6 samples, expected 6 and 7 rows"),
     ],
 )
@@ -136,7 +143,7 @@ def test_maps_that_the_manifest_does_not_count(out: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the least uncertain"),
+        ("kept", pa.array([False] * 2 + [True] * 23), "does not keep the candidates that"),
         ("index", pa.array([0] * 25), "does not have the indices"),
         ("shard", pa.array(["tiny-000001.tar"] * 25), "expected those of tiny-000000.tar"),
         ("shard", pa.array([f"tiny-{i // 2:06d}.tar" for i in range(25)]), "does not list"),
@@ -234,3 +241,24 @@ def test_an_unfinished_dataset_is_not_an_annotated_folder(
     assert result.code == 1
     assert "its job is not finished: rerun the command" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_impossible_probabilities(tiny: Any, tmp_path: Path) -> None:
+    (tiny.folder / "weights/labeler.json").write_text('{"classes": ["dark", "bright", "never"]}')
+    predict = tiny.models.predict
+
+    def with_a_third(*given: Any) -> Any:
+        labels = predict(*given)
+        labels.probabilities = torch.nn.functional.pad(labels.probabilities, (0, 0, 0, 0, 0, 1))
+        return labels
+
+    tiny.models.predict = with_a_third
+    tiny.make(tmp_path / "out", overrides=["dataset.probabilities=true"])
+    assert verify(tmp_path / "out") == []
+    wrong = png(np.full((32, 16), 200, np.uint8))
+    rewrite(tmp_path / "out", lambda members: replaced(members, "prob.png", wrong))
+    assert found(tmp_path / "out")[0] == (
+        "shards/tiny-000000.tar: sample 000000001 has a .prob.png that is wrong: found levels that"
+        " sum to 400, expected at most 255",
+        "none",
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from factory.recipe import diff, load_recipe, recipe_of_labeler, resolve
-from factory_core.dataset import default_palette
+from factory_core.dataset import canonical_json, default_palette
 
 
 def test_classes_and_palette_come_from_the_labeler(mine: str) -> None:
@@ -106,3 +107,25 @@ def test_a_labelers_palette_of_the_wrong_length(mine: str) -> None:
         resolve(load_recipe(mine))
     with pytest.raises(ValueError, match="lacks the settings of its generator"):
         recipe_of_labeler(str(file.parent))
+
+
+def test_a_setting_that_came_later_appears_only_if_it_is_used(mine: str) -> None:
+    """A new setting belongs to LATER_KEYS: dataset.json and digests of old recipes must not change.
+
+    The sha256 are those of the first version.
+    """
+    demo = resolve(load_recipe("demo"))
+    assert demo.digest == "822bf1ce83c809a7ec30e19b764431b4a52ac0d891fc1dcadb32215f4b6a8e56"
+    written = sha256(canonical_json(demo.recipe.to_json())).hexdigest()
+    assert written == "352a80220c0c99d9628810111d8b1586585366f6cb12149eda0304663b64bde8"
+    plain = load_recipe(mine).to_json()
+    assert "selection" not in plain
+    changes = ("selection.policy=none", "dataset.probabilities=true", "segmenter.soft_labels=true")
+    for change in changes:
+        key = change.split("=")[0]
+        section, name = key.split(".")
+        changed = load_recipe(mine, [change])
+        assert name in changed.to_json()[section]
+        assert type(changed).model_validate(changed.to_json()) == changed
+        differing = diff(resolve(load_recipe(mine)).canonical, resolve(changed).canonical)
+        assert differing == ([] if section == "segmenter" else [key])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from train_seg.config import SegmenterConfig
+from train_seg.data.soft_labels import certain
 from train_seg.training.losses import objective
 from train_seg.training.parallel import SyncedBatchNorm2d, synchronise, whole, world_size
 
@@ -33,11 +34,21 @@ def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
     return images, masks
 
 
-def step(network: torch.nn.Module, part: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def soften(masks: torch.Tensor) -> torch.Tensor:
+    """Levels `[N, K, H, W]`, less certain in later images."""
+    levels = torch.stack([certain(mask, 3) for mask in masks])
+    doubt = 20 * torch.arange(len(masks), dtype=torch.uint8)[:, None, None, None]
+    return torch.where(levels > 0, levels - 2 * doubt, doubt) * (masks != 255)[:, None]
+
+
+def step(
+    network: torch.nn.Module, part: slice, soft: bool
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss, and gradients and buffers after one step, gradients averaged as DDP does."""
     images, masks = make_batch()
+    labels = soften(masks) if soft else masks
     config = SegmenterConfig(dice=0.5, label_smoothing=0.1)
-    loss = objective(network(images[part]), masks[part], config)
+    loss = objective(network(images[part]), labels[part], config)
     (loss * world_size()).backward()
     found = dict(network.named_buffers())
     for name, parameter in network.named_parameters():
@@ -46,24 +57,25 @@ def step(network: torch.nn.Module, part: slice) -> tuple[torch.Tensor, dict[str,
     return loss.detach(), found
 
 
-def _work(number: int, folder: Path) -> None:
+def _work(number: int, folder: Path, soft: bool) -> None:
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=number, world_size=2)
     network = synchronise(make_network(), torch.device("cpu"))
     assert type(network[1]) is SyncedBatchNorm2d
-    torch.save(step(network, PARTS[number]), folder / f"{number}.pt")
+    torch.save(step(network, PARTS[number], soft), folder / f"{number}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_step_of_one(tmp_path):
-    processes = [CHILDREN.Process(target=_work, args=(i, tmp_path)) for i in range(2)]
+@pytest.mark.parametrize("soft", [False, True])
+def test_two_processes_take_the_step_of_one(tmp_path, soft):
+    processes = [CHILDREN.Process(target=_work, args=(i, tmp_path, soft)) for i in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    loss, expected = step(make_network(), slice(None))
+    loss, expected = step(make_network(), slice(None), soft)
     for i in range(2):
         found_loss, found = torch.load(tmp_path / f"{i}.pt")
         assert float(found_loss) == pytest.approx(float(loss), abs=1e-6)
