@@ -94,8 +94,10 @@ def check_saveable(net: Architecture, settings: Settings) -> None:
         found = f"a time embedding of {net.time_channels} channels over {net.channels[0]}"
     else:
         return
+    hint = ", or give --channels-per-head" if "heads" in settings.assumed else ""
     raise ValueError(
-        f"found {found}, which no diffusers folder can express: use the file itself as --generator"
+        f"found {found}, which no diffusers folder can express: use the file itself as "
+        f"--generator{hint}"
     )
 
 
