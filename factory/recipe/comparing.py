@@ -10,6 +10,11 @@ LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
 # Settings that came after the first datasets: see `Recipe.to_json`.
 LATER_KEYS = (
     "dataset.probabilities",
+    "generator.num_heads_upsample",
+    "generator.predicts",
+    "generator.rescale_timesteps",
+    "generator.schedule",
+    "generator.train_steps",
     "labeler.kind",
     "labeler.network",
     "segmenter.augment.noise",

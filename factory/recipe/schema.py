@@ -83,10 +83,12 @@ class Recipe(BaseModel):
         for key in LATER_KEYS:
             section, *path, name = key.split(".")
             values: dict[str, Any] = content[section]
-            defaults = type(self).model_fields[section].default.model_dump(mode="json")
+            # Settings of another kind of generator are absent; those of ours default to None.
+            field = type(self).model_fields[section]
+            defaults = {} if field.is_required() else field.default.model_dump(mode="json")
             for part in path:
                 values, defaults = values[part], defaults[part]
-            if values[name] == defaults[name]:
+            if name in values and values[name] == defaults.get(name):
                 del values[name]
         return {key: value for key, value in content.items() if value != {}}
 

@@ -183,9 +183,9 @@ def test_a_generator_without_a_network_to_fine_tune(train: Callable) -> None:
 def test_the_dry_run_times_steps_and_writes_nothing(train: Callable) -> None:
     alone = train(*NETWORK, "--dry-run")
     assert "1 network of 2.7 M weights, 12 steps each: about" in alone.out
-    assert "GiB of features" not in alone.out
+    assert "of features" not in alone.out
     both = train(*BOTH, "--dry-run")
-    assert "GiB of features (float16, deleted afterwards)" in both.out
+    assert "MiB of features (float16, deleted afterwards)" in both.out
     assert "1 network of 2.7 M weights" in both.out
     assert not Path("out").exists()
 
