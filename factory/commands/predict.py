@@ -46,12 +46,14 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
     """
     from PIL import Image
 
+    from factory.terminal.notes import print_notes
     from factory.terminal.progress import ProgressLine
-    from factory_core.images import find_images, read_image
+    from factory_core.images import find_images, image_notes, left_out, read_image
     from train_seg.inference.predict import predict as write_predictions
     from train_seg.network.segmenter import Segmenter
 
     paths = find_images(images)
+    print_notes(console, (*left_out(images), *image_notes(list(paths.values()))))
     segmenter = Segmenter.load(job.model, job.device)
     run = _runner(segmenter, job)
     if job.tile is not None:

@@ -95,7 +95,7 @@ def _check_same(record: Path, identity: Mapping[str, Any], continues: Continues)
     why = " (only a longer one with a constant learning rate continues it exactly)"
     raise ValueError(
         f"{record.parent} holds a different training: {', '.join(differing)}"
-        f"{why if is_length else ''}; use another --out"
+        f"{why if is_length else ''}; use another --out, which may start from it with --init"
     )
 
 
