@@ -20,7 +20,7 @@ from factory_core.models import read_model
 from factory_core.output_folder import contents
 from factory_core.storage import sweep_temporaries, write_json
 
-IDENTITY_NAME = "compare.json"
+IDENTITY_NAME, PROGRESS_NAME = "compare.json", "progress.json"
 CELLS_DIR, PARTS_DIR = "cells", "parts"
 HINT = "delete the file and rerun the command"
 
@@ -41,6 +41,20 @@ class Cell(BaseModel):
     iou: dict[str, float | None]
     also_miou: float | None = None
     seconds: float
+    cost_sec: float
+
+
+class Progress(BaseModel):
+    """Decisions that a resumed comparison repeats, because times differ from run to run.
+
+    `cuts` lists what was dropped, by number of splits done; `unmeasured` was never reached.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cuts: dict[int, tuple[str, ...]] = {}
+    unmeasured: tuple[str, ...] = ()
+    shared_sec: float = 0.0
 
 
 class Results:
@@ -52,6 +66,8 @@ class Results:
         for path in sorted((folder / CELLS_DIR).glob("*.json")):
             cell = read_model(path, Cell, HINT)
             self.cells[cell.contender, cell.split, cell.images] = cell
+        path = folder / PROGRESS_NAME
+        self.progress = read_model(path, Progress, HINT) if path.is_file() else Progress()
 
     @classmethod
     def begin(cls, folder: Path, identity: Mapping[str, Any]) -> Results:
@@ -88,10 +104,15 @@ class Results:
         name = f"{cell.contender}-{cell.split:04d}-{cell.images}.json"
         write_json(self.folder / CELLS_DIR / name, cell.model_dump(mode="json"))
 
+    def note(self, **changes: Any) -> None:
+        """Change the progress, on disk too."""
+        self.progress = self.progress.model_copy(update=changes)
+        write_json(self.folder / PROGRESS_NAME, self.progress.model_dump(mode="json"))
+
     @property
     def seconds(self) -> float:
-        """Time that all finished cells took, in this run and in earlier ones."""
-        return sum(cell.seconds for cell in self.cells.values())
+        """Time of shared work and of all finished cells, in this run and in earlier ones."""
+        return self.progress.shared_sec + sum(cell.seconds for cell in self.cells.values())
 
     def of(self, contender: str, sizes: Mapping[int, int]) -> dict[int, Cell]:
         """The cells of a contender by split; `sizes` gives the training images of each split."""

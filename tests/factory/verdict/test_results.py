@@ -14,7 +14,13 @@ IDENTITY = {"labeled": "abc", "settings": {"folds": 4}}
 def make_cell(split: int = 0, miou: float = 0.5, images: int = 6) -> Cell:
     """A cell of the contender `unet`."""
     return Cell(
-        contender="unet", split=split, images=images, miou=miou, iou={"cell": None}, seconds=2
+        contender="unet",
+        split=split,
+        images=images,
+        miou=miou,
+        iou={"cell": None},
+        seconds=2,
+        cost_sec=3,
     )
 
 

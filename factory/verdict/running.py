@@ -1,0 +1,147 @@
+"""Running a comparison: cells in rungs, within the time, each kept as soon as it is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from factory.terminal.text import duration
+from factory.verdict.bench import Bench, Materials
+from factory.verdict.contenders import Contender
+from factory.verdict.decision import mean
+from factory.verdict.folds import Split
+from factory.verdict.models import Model
+from factory.verdict.pools import Pool
+from factory.verdict.racing import best, halve, rungs
+from factory.verdict.results import Cell, Results, mean_sec, scores
+from train_seg.evaluation import metrics
+
+RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
+
+
+@dataclass
+class Runner:
+    """Trains and scores contenders on splits; finished cells are never repeated.
+
+    `budget_sec` None: no limit. Time counts over all runs in the same folder.
+    """
+
+    materials: Materials
+    results: Results
+    splits: Sequence[Split]
+    console: Console
+    budget_sec: float | None = None
+
+    @property
+    def left_sec(self) -> float:
+        """Time left of the whole budget."""
+        return float("inf") if self.budget_sec is None else self.budget_sec - self.results.seconds
+
+    @property
+    def race_left_sec(self) -> float:
+        """Time left for the race."""
+        if self.budget_sec is None:
+            return float("inf")
+        return RACE_SHARE * self.budget_sec - self.results.seconds
+
+    def race(self, contenders: Sequence[Contender]) -> None:
+        """Run all contenders on ever more splits; cut the worse half when time is short."""
+        alive, done = list(contenders), 0
+        for rung in rungs(len(self.splits)):
+            for split in self.splits[done:rung]:
+                alive = self._row(alive, split)
+                self.bench(split).delete()
+            done = rung
+            if done < len(self.splits):
+                alive = self._cut(alive, done)
+
+    def _row(self, alive: list[Contender], split: Split) -> list[Contender]:
+        """One split; the contenders for which there was time."""
+        ran = []
+        for contender in alive:
+            is_done = self.results.find(contender.name, split.number, len(split.train))
+            expected = mean_sec(self.cells(contender).values())
+            if not is_done and self.race_left_sec < expected and contender.group == "factory":
+                self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
+                self._note_unmeasured(contender.name)
+                continue
+            self.cell(contender, split, split.train)
+            ran.append(contender)
+        return ran
+
+    def _note_unmeasured(self, name: str) -> None:
+        names = dict.fromkeys([*self.results.progress.unmeasured, name])
+        self.results.note(unmeasured=tuple(names))
+
+    def _cut(self, alive: list[Contender], done: int) -> list[Contender]:
+        """The contenders that continue after `done` splits; a resumed race cuts the same."""
+        found = {c.name: self.cells(c) for c in alive}
+        cuts = self.results.progress.cuts
+        if done not in cuts:
+            means = {name: mean(scores(cells)) for name, cells in found.items()}
+            names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
+            baseline = best(means, names["labels"])
+            cut = halve(
+                {name: value for name, value in means.items() if name not in names["blind"]},
+                {name: mean_sec(cells.values()) for name, cells in found.items()},
+                [] if baseline is None else [baseline],
+                len(self.splits) - done,
+                self.race_left_sec,
+            )
+            cuts = {**cuts, done: cut.dropped}
+            self.results.note(cuts=cuts)
+        if cuts[done]:
+            splits = "1 split" if done == 1 else f"{done} splits"
+            self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[done])}")
+        return [c for c in alive if c.name not in cuts[done]]
+
+    def cell(self, contender: Contender, split: Split, rows: Sequence[int]) -> Cell:
+        """Train one contender on `rows` and score it on the split's test images, once."""
+        found = self.results.find(contender.name, split.number, len(rows))
+        if found is not None:
+            return found
+        began, bench = time.monotonic(), self.bench(split, rows)
+        with bench.costs.part(contender.name):
+            model = contender.make(bench)
+        m = self.materials
+        scored = self._score(model, m.annotated, m.masks, split.test)
+        also = m.also and self._score(model, *m.also, range(len(m.also[1]))).miou
+        cell = Cell(
+            contender=contender.name,
+            split=split.number,
+            images=len(rows),
+            miou=scored.miou,
+            iou=dict(zip(scored.classes, scored.iou, strict=True)),
+            also_miou=also,
+            seconds=time.monotonic() - began,
+            cost_sec=bench.costs.total_sec(contender.name),
+        )
+        self.results.add(cell)
+        self.console.print(
+            f"split {split.number + 1} of {len(self.splits)}, {len(rows)} images: "
+            f"{contender.name} mIoU {cell.miou:.3f} ({duration(cell.seconds)})"
+        )
+        return cell
+
+    def _score(
+        self, model: Model, pool: Pool, masks: torch.Tensor, rows: Sequence[int]
+    ) -> metrics.Scores:
+        classes = self.materials.classes
+        confusion = metrics.Confusion(len(classes))
+        confusion.update(model.predict(pool, rows), masks[list(rows)])
+        return metrics.scores(confusion, classes, len(rows))
+
+    def bench(self, split: Split, rows: Sequence[int] | None = None) -> Bench:
+        """The bench of a split, with all of its training images or some."""
+        rows = split.train if rows is None else rows
+        name = f"split-{split.number:04d}-{len(rows)}"
+        return Bench(self.materials, name, rows, split.seed, split.test)
+
+    def cells(self, contender: Contender) -> dict[int, Cell]:
+        """The finished cells of a contender on whole training sets, by split."""
+        sizes = {split.number: len(split.train) for split in self.splits}
+        return self.results.of(contender.name, sizes)
