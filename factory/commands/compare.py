@@ -30,5 +30,7 @@ def compare(
     """
     quiet_libraries()
     seconds = None if budget == "none" else parse_budget(budget)
-    config = build_settings(CompareConfig, {}, overrides, "settings of the comparison")
+    # A section that is changed keeps our other defaults, which are not those of a recipe.
+    content = CompareConfig().model_dump(mode="json")
+    config = build_settings(CompareConfig, content, overrides, "settings of the comparison")
     run(given, Wanted(seconds, deliver, names), config, console)
