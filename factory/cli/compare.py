@@ -1,4 +1,4 @@
-"""Commands that say which way to a model is the best on the user's data."""
+"""Commands that find the best way to a model by cross-validation on the user's data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from factory.cli.application import USING, app, console
+from factory.cli.application import TRAINING, USING, app, console
 from factory.cli.options import Device, GeneratorDir, Out, Settings, writable_folder
 
 BUDGET = "50m"
@@ -49,3 +49,25 @@ def compare(
 
     given = Given(labeled, out, images, generator, also_test, device)
     run(given, budget, settings or [], contender or [], deliver, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def rounds(
+    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
+    out: Out,
+    generator: Annotated[str, typer.Option(help="As for `train-labeler`.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, at most.")] = 4,
+    settings: Settings = None,
+    device: Device = "auto",
+) -> None:
+    """Let labeler and segmenter label the photographs in turns; the best round becomes the model.
+
+    `factory rounds --labeled annotated --images photos --generator generator --out model`
+
+    Stops when cross-validation on the annotated images no longer improves. Rerun to resume.
+    """
+    from factory.commands.rounds import rounds as run
+    from factory.verdict.inputs import Given
+
+    run(Given(labeled, out, images, generator, device=device), rounds, settings or [], console)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from factory.recipe import build_settings
 from factory.terminal.progress import quiet_libraries
 from factory.verdict.comparison import Wanted
 from factory.verdict.comparison import compare as run
 from factory.verdict.inputs import Given
 from factory.verdict.racing import parse_budget
-from factory.verdict.settings import CompareConfig
+from factory.verdict.settings import compare_config
 
 
 def compare(
@@ -26,11 +25,8 @@ def compare(
 ) -> None:
     """Compare; `budget` is a duration or `none`, `overrides` are settings as `KEY=VALUE`.
 
-    Raises as `factory.verdict.comparison.compare`, `parse_budget` and `build_settings`.
+    Raises as `factory.verdict.comparison.compare`, `parse_budget` and `compare_config`.
     """
     quiet_libraries()
     seconds = None if budget == "none" else parse_budget(budget)
-    # A section that is changed keeps our other defaults, which are not those of a recipe.
-    content = CompareConfig().model_dump(mode="json")
-    config = build_settings(CompareConfig, content, overrides, "settings of the comparison")
-    run(given, Wanted(seconds, deliver, names), config, console)
+    run(given, Wanted(seconds, deliver, names), compare_config(overrides), console)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from factory.recipe import build_settings
 from labelers.config import FastTraining, LabelerConfig, NetworkTraining
 
 
@@ -49,3 +52,10 @@ class CompareConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0, description="learning rate from a random start")
     finish_lr: float = Field(default=3e-4, gt=0, description="learning rate from trained weights")
     curve: bool = Field(default=True, description="train on a quarter and half of the labels too")
+
+
+def compare_config(overrides: Sequence[str]) -> CompareConfig:
+    """The defaults with `overrides` (`KEY=VALUE`); raises ValueError as `build_settings`."""
+    # A section that is changed keeps our other defaults, which are not those of a recipe.
+    content = CompareConfig().model_dump(mode="json")
+    return build_settings(CompareConfig, content, overrides, "settings of the comparison")
