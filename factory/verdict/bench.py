@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 
+from factory.recipe.schema import SelectionPolicy
 from factory.verdict.costs import Ledger
 from factory.verdict.labels import Labels, label_pool
 from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool
@@ -171,10 +172,10 @@ class Bench:
             teacher = self.teacher(kind)
             return label_pool(path, self.materials.pool(pool), teacher)
 
-    def taught_images(self, pool: str) -> LabeledImages:
-        """A pool with the labels of the strongest labeler, without the most uncertain images."""
+    def taught_images(self, pool: str, policy: SelectionPolicy = "uncertain") -> LabeledImages:
+        """A pool with the labels of the strongest labeler, without the images that are dropped."""
         labels, images = self.taught(pool), self.materials.pool(pool).images
-        kept = labels.kept(self.config.drop_fraction) & self.may_learn_from(images)
+        kept = labels.kept(self.config.drop_fraction, policy) & self.may_learn_from(images)
         return self.labelled(images[kept], labels.masks[kept], pool)
 
     def may_learn_from(self, images: torch.Tensor) -> torch.Tensor:

@@ -124,9 +124,9 @@ def _judge(
     reasons = {c.name: why for c, why in left_out.items()}
     rows = table_rows(cells, [*runnable, *left_out], decision, runner.results, reasons)
     images, (height, width) = len(m.masks), m.size
-    inputs = Inputs(
-        str(given.labeled), None if given.images is None else str(given.images), given.generator
-    )
+    photographs = None if given.images is None else str(given.images)
+    kind = whole_bench(m).best_kind
+    inputs = Inputs(str(given.labeled), photographs, given.generator, kind)
     return Verdict(
         images=images,
         splits=len(runner.splits),

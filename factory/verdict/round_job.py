@@ -29,7 +29,7 @@ ROUNDS_NAME = "rounds.json"
 
 
 def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
-    """Play up to `config.rounds` rounds; write the best segmenter to `given.out`; its name. Resumes.
+    """Play up to `config.rounds` rounds and write the best segmenter; returns its name. Resumes.
 
     Raises ValueError or OSError for a user's mistake, before any training.
     """

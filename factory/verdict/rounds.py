@@ -8,15 +8,16 @@ labels. It never starts from its predecessor, whose mistakes it would keep.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from factory.verdict.bench import Bench
+from factory.verdict.labels import levels_of, save_tensors
 from factory.verdict.students import finishing, unet_settings
-from factory.verdict.symmetric import mean_probabilities
-from factory_core.storage import atomic_path
+from factory.verdict.symmetric import mean_levels
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.segmenter import Segmenter
 
@@ -40,6 +41,7 @@ def learn(bench: Bench, number: int) -> Segmenter:
     settings = unet_settings(config, bench.size, bench.seed, config.pretrain_steps)
     if start is not None:
         settings = settings.model_copy(update={"lr": config.finish_lr})
+    settings = settings.model_copy(update={"soft_labels": config.soft_labels})
     data = _labelled(bench, before, number)
     taught = bench.student(f"round-{number}-{POOL}", [data], settings, init=start)
     finish = finishing(config, taught.config)
@@ -49,14 +51,12 @@ def learn(bench: Bench, number: int) -> Segmenter:
 def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     """The photographs with the labels of round `number`."""
     path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
-    images = bench.materials.pool(POOL).images
+    images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL).levels
     if not path.is_file():
-        ours = mean_probabilities(segmenter, images, bench.config.upright)
-        theirs = bench.taught(POOL).probabilities
-        mean = ours.short().add_(theirs).add_(1) // 2
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            save_file({"probabilities": mean.to(torch.uint8)}, temporary)
-    probabilities, kept = load_file(path)["probabilities"], bench.may_learn_from(images)
-    masks = probabilities.argmax(1).to(torch.uint8)
-    return bench.labelled(images[kept], masks[kept], POOL)
+        ours = mean_levels(segmenter, images, bench.config.upright)
+        # The sum of two levels may be 510; `levels_of` scales it.
+        save_tensors(path, {"levels": levels_of(ours.short() + theirs)})
+    kept = bench.may_learn_from(images)
+    levels = load_file(path)["levels"][kept]
+    masks = levels.argmax(1).to(torch.uint8)
+    return replace(bench.labelled(images[kept], masks, POOL), probabilities=levels)

@@ -65,7 +65,13 @@ def deeplab_settings(
 
 def finishing(config: CompareConfig, first: SegmenterConfig) -> SegmenterConfig:
     """The settings of a second stage, on the annotated images, after those of the first."""
-    return first.model_copy(update={"max_steps": config.finish_steps, "lr": config.finish_lr})
+    changes = {
+        "max_steps": config.finish_steps,
+        "validate_every": config.finish_steps,
+        "lr": config.finish_lr,
+        "soft_labels": False,  # what a person drew is certain
+    }
+    return first.model_copy(update=changes)
 
 
 def _common(config: CompareConfig, seed: int, steps: int) -> dict[str, Any]:

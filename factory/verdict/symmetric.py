@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from factory.verdict.labels import quantise
+from factory.verdict.labels import levels_of
 from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.network.segmenter import Segmenter
 
@@ -32,8 +32,8 @@ def _change(turns: int, flip: bool) -> tuple[Change, Change]:
 
 
 @torch.inference_mode()
-def mean_probabilities(segmenter: Segmenter, images: Tensor, upright: bool) -> Tensor:
-    """Class probabilities uint8 `[N, K, H, W]` (255 is 1) of images uint8 `[N, 3, H, W]`."""
+def mean_levels(segmenter: Segmenter, images: Tensor, upright: bool) -> Tensor:
+    """Levels uint8 `[N, K, H, W]` of the class probabilities of images uint8 `[N, 3, H, W]`."""
     network = segmenter.network.eval()
     device = next(network.parameters()).device
     changes = symmetries(images.shape[-1] == images.shape[-2], upright)
@@ -41,5 +41,5 @@ def mean_probabilities(segmenter: Segmenter, images: Tensor, upright: bool) -> T
     for batch in images.split(INFERENCE_BATCH_SIZE):
         there = batch.to(device)
         seen = [back(network(change(there)).softmax(1)) for change, back in changes]
-        parts.append(quantise(torch.stack(seen).mean(0).cpu()))
+        parts.append(levels_of(torch.stack(seen).mean(0).cpu()))
     return torch.cat(parts)

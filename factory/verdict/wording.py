@@ -10,15 +10,17 @@ from factory.verdict.settings import CompareConfig
 from factory.verdict.statistics import Interval
 
 SYNTHETIC = ("synthetic", "synthetic-labels")
+POLICIES = ("photographs-per_class", "photographs-none")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user gave, as in the commands to print."""
+    """What the user gave, as in the commands to print; `kind` is the strongest labeler."""
 
     labeled: str
     images: str | None = None
     generator: str | None = None
+    kind: str = "both"
 
 
 def points(interval: Interval) -> str:
@@ -105,7 +107,8 @@ class _Commands:
         is_finished = name.endswith("-labels")
         out = "taught" if is_finished else "model"
         how = how_of(c.pretrain_steps)
-        lines = [self._labeler(), self._pool(pool)]
+        policy = name.removeprefix(f"{pool}-") if name in POLICIES else None
+        lines = [self._labeler(), self._pool(pool, policy)]
         lines.append(f"factory train-deeplab --data {pool} --out {out} {how}")
         if is_finished:
             how = how_of(c.finish_steps, c.finish_lr)
@@ -117,17 +120,24 @@ class _Commands:
         flags["generator"] = self.inputs.generator
         return " ".join(f"--{key} {value}" for key, value in flags.items() if value)
 
-    def _labeler(self, kind: str = "both") -> str:
-        fast = "" if kind == "network" else " --fast"
+    def _labeler(self, kind: str | None = None) -> str:
+        kind, network = kind or self.inputs.kind, self.config.labeler.network
+        how = [] if kind == "network" else ["--fast"]
+        if kind != "ensemble":
+            how.append(f"--set labeler.network.members={network.members}")
+            how.append(f"--set labeler.network.steps={network.steps}")
         return (
             f"factory train-labeler --generator {self.inputs.generator} --labeled "
-            f"{self.inputs.labeled} --out labeler --kind {kind}{fast}"
+            f"{self.inputs.labeled} --out labeler --kind {kind} {' '.join(how)}"
         )
 
-    def _pool(self, pool: str) -> str:
+    def _pool(self, pool: str, policy: str | None = None) -> str:
         if pool == "synthetic":
-            return "factory generate --labeler labeler --n 2000 --out synthetic"
-        return f"factory label --labeler labeler --images {self.inputs.images} --out photographs"
+            n = self.config.synthetic
+            return f"factory generate --labeler labeler --n {n} --out synthetic"
+        images = self.inputs.images
+        selection = "" if policy is None else f" --set selection.policy={policy}"
+        return f"factory label --labeler labeler --images {images} --out photographs{selection}"
 
     def _unet(self, steps: int, lr: float | None = None) -> str:
         return " ".join(["--preset unet", *self._common(steps, lr)])

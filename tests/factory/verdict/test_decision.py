@@ -95,6 +95,7 @@ INPUTS = Inputs("labels", "photos", "gen")
         ("deeplab", ["--preset modern --encoder resnet18"]),
         ("labeler-network", ["train-labeler --generator gen --labeled labels"]),
         ("photographs", ["train-labeler", "label --labeler", "--data photographs --out model"]),
+        ("photographs-none", ["train-labeler", "--set selection.policy=none", "--out model"]),
         ("synthetic-labels", ["train-labeler", "generate", "--out taught", "--init taught"]),
         ("mixture", ["train-labeler", "generate", "label", "--mix 0.4,0.4,0.2"]),
         ("generator-unet", ["--init gen --out model"]),
