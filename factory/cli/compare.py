@@ -36,6 +36,10 @@ def compare(
         list[str] | None, typer.Option(help="Compare only these; repeatable.")
     ] = None,
     settings: Settings = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, e.g. `auto`: several splits at once."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Find out whether generator and photographs beat the labels alone, on your own images.
@@ -44,11 +48,12 @@ def compare(
 
     All contenders are cross-validated on the same folds. Keep a test set aside. Rerun to resume.
     """
+    from factory.commands.compare import Options
     from factory.commands.compare import compare as run
     from factory.verdict.inputs import Given
 
     given = Given(labeled, out, images, generator, also_test, device)
-    run(given, budget, settings or [], contender or [], deliver, console)
+    run(given, Options(budget, settings or [], contender or [], deliver, address), console)
 
 
 @app.command(rich_help_panel=TRAINING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,18 +16,26 @@ from factory.verdict.racing import parse_budget
 from factory.verdict.settings import compare_config
 
 
-def compare(
-    given: Given,
-    budget: str,
-    overrides: Sequence[str],
-    names: Sequence[str],
-    deliver: Path | None,
-    console: Console,
-) -> None:
-    """Compare; `budget` is a duration or `none`, `overrides` are settings as `KEY=VALUE`.
+@dataclass(frozen=True)
+class Options:
+    """How to compare: see `factory.verdict.comparison.Wanted`.
+
+    `budget` is a duration or `none`, `overrides` are settings as `KEY=VALUE`.
+    """
+
+    budget: str
+    overrides: Sequence[str] = ()
+    names: Sequence[str] = ()
+    deliver: Path | None = None
+    address: str | None = None
+
+
+def compare(given: Given, options: Options, console: Console) -> None:
+    """Compare and print the verdict.
 
     Raises as `factory.verdict.comparison.compare`, `parse_budget` and `compare_config`.
     """
     quiet_libraries()
-    seconds = None if budget == "none" else parse_budget(budget)
-    run(given, Wanted(seconds, deliver, names), compare_config(overrides), console)
+    budget_sec = None if options.budget == "none" else parse_budget(options.budget)
+    wanted = Wanted(budget_sec, options.deliver, options.names, options.address)
+    run(given, wanted, compare_config(options.overrides), console)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from factory.locking.lock import exclusive
+from factory.pipeline.executors.cluster import cluster
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
@@ -19,6 +21,7 @@ from factory.verdict.delivery import deliver
 from factory.verdict.folds import Split, draw_splits
 from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, next_images, rows_by_split
+from factory.verdict.on_ray import RayRows
 from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results, mean_sec
 from factory.verdict.running import Runner
@@ -26,6 +29,7 @@ from factory.verdict.settings import CompareConfig
 from factory.verdict.students import input_scale
 from factory.verdict.verdict import Verdict, decide_on, table_rows
 from factory.verdict.wording import Inputs, commands, sentence
+from factory_core.machine import available_cpus
 
 NEXT_IMAGES = 8
 
@@ -34,12 +38,14 @@ NEXT_IMAGES = 8
 class Wanted:
     """How to compare: time in seconds (None: no limit), and where to write the best model.
 
-    `names` are the contenders, all if empty.
+    `names` are the contenders, all if empty. `address` is a Ray cluster that runs several splits at
+    once; None runs all in this process.
     """
 
     budget_sec: float | None = None
     deliver: Path | None = None
     names: Sequence[str] = ()
+    address: str | None = None
 
 
 def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Console) -> Verdict:
@@ -51,10 +57,10 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     m = found.materials
     splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
     runnable, left_out = choose(m, wanted.names)
-    with exclusive(given.out):
+    with exclusive(given.out), _rows(given, wanted, config) as rows:
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))
-        runner = Runner(m, results, splits, console, wanted.budget_sec)
+        runner = Runner(m, results, splits, console, wanted.budget_sec, rows)
         _prepare(m, results, console, runnable)
         runner.race(runnable)
         verdict = _judge(runner, runnable, left_out, found, given)
@@ -71,6 +77,16 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
             deliver(verdict, runnable, m, wanted.deliver, console)
         shutil.rmtree(m.parts, ignore_errors=True)
     return verdict
+
+
+@contextmanager
+def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[RayRows | None]:
+    """What runs splits elsewhere: the cluster, joined; None without an address."""
+    if wanted.address is None:
+        yield None
+        return
+    with cluster(wanted.address, available_cpus()):
+        yield RayRows(given, config)
 
 
 def choose(
@@ -122,7 +138,9 @@ def _judge(
     m, cells = runner.materials, {c.name: runner.cells(c) for c in runnable}
     decision = decide_on(cells, runnable, _test_share(runner.splits))
     reasons = {c.name: why for c, why in left_out.items()}
-    rows = table_rows(cells, [*runnable, *left_out], decision, runner.results, reasons)
+    rows = table_rows(
+        cells, [*runnable, *left_out], decision, runner.results, reasons, len(runner.splits)
+    )
     images, (height, width) = len(m.masks), m.size
     photographs = None if given.images is None else str(given.images)
     kind = whole_bench(m).best_kind
@@ -171,7 +189,7 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
             points.append((split.number, len(split.train), whole[split.number].miou))
             for size in budgets(len(split.train))[:-1]:
                 is_done = runner.results.find(name, split.number, size)
-                if is_done is None and runner.left_sec < expected:
+                if is_done is None and runner.left_sec() < expected:
                     continue
                 cell = runner.cell(contender, split, split.subset(size))
                 points.append((split.number, size, cell.miou))

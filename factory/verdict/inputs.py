@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,20 @@ class Given:
     generator: str | None = None
     also: Path | None = None
     device: str = "auto"
+
+    def absolute(self) -> Given:
+        """The same, for processes in other working directories."""
+        generator = self.generator
+        if generator is not None and Path(generator).expanduser().exists():
+            generator = str(Path(generator).expanduser().absolute())
+        return replace(
+            self,
+            labeled=self.labeled.absolute(),
+            out=self.out.absolute(),
+            images=self.images and self.images.absolute(),
+            generator=generator,
+            also=self.also and self.also.absolute(),
+        )
 
 
 @dataclass(frozen=True)

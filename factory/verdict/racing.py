@@ -1,8 +1,8 @@
 """Successive halving: contenders that lose on few splits are not trained on all of them.
 
-Splits are taken in rungs of 1, 2, 4 ... of them (Jamieson & Talwalkar 2016; Li et al. 2018). After
-each rung, if the rest does not fit into the time, the worse half is cut. What nobody measured yet
-is not cut. The functions here are pure: times and scores come in, names come out.
+Splits are taken in rungs of 1, 2, 4 ... of them, times as many as run at once (Jamieson & Talwalkar
+2016; Li et al. 2018). After each rung, if the rest does not fit into the time, the worse half is
+cut. The functions here are pure: times and scores come in, names come out.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * UNITS_SEC[match[2]]
 
 
-def rungs(splits: int) -> list[int]:
-    """The number of splits done after each rung: 1, 2, 4 ..., finally all."""
-    doubling = [2**i for i in range(splits.bit_length()) if 2**i < splits]
-    return [*doubling, splits]
+def rungs(splits: int, at_once: int = 1) -> list[int]:
+    """The number of splits done after each rung: 1, 2, 4 ... times `at_once`, finally all."""
+    doubling = [at_once * 2**i for i in range(splits.bit_length())]
+    return [*(done for done in doubling if done < splits), splits]
 
 
 def rest_sec(cell_sec: Mapping[str, float], contenders: Collection[str], splits: int) -> float:

@@ -63,11 +63,15 @@ class Results:
     def __init__(self, folder: Path):
         self.folder = folder
         self.cells: dict[tuple[str, int, int], Cell] = {}
-        for path in sorted((folder / CELLS_DIR).glob("*.json")):
-            cell = read_model(path, Cell, HINT)
-            self.cells[cell.contender, cell.split, cell.images] = cell
+        self.reload()
         path = folder / PROGRESS_NAME
         self.progress = read_model(path, Progress, HINT) if path.is_file() else Progress()
+
+    def reload(self) -> None:
+        """Read the cells that this or another process has finished."""
+        for path in sorted((self.folder / CELLS_DIR).glob("*.json")):
+            cell = read_model(path, Cell, HINT)
+            self.cells[cell.contender, cell.split, cell.images] = cell
 
     @classmethod
     def begin(cls, folder: Path, identity: Mapping[str, Any]) -> Results:

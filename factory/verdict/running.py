@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from rich.console import Console
@@ -16,18 +18,32 @@ from factory.verdict.decision import mean
 from factory.verdict.folds import Split
 from factory.verdict.models import Model
 from factory.verdict.pools import Pool
-from factory.verdict.racing import best, halve, rungs
+from factory.verdict.racing import best, halve, rest_sec, rungs
 from factory.verdict.results import Cell, Results, mean_sec, scores
 from train_seg.evaluation import metrics
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
 
 
+class Rows(Protocol):
+    """What runs all contenders of several splits at once, in other processes."""
+
+    @property
+    def at_once(self) -> int:
+        """How many splits run at the same time."""
+        ...
+
+    def run(self, names: Sequence[str], splits: Sequence[Split]) -> None:
+        """Score contenders on splits; the cells are on disk afterwards."""
+        ...
+
+
 @dataclass
 class Runner:
     """Trains and scores contenders on splits; finished cells are never repeated.
 
-    `budget_sec` None: no limit. Time counts over all runs in the same folder.
+    `budget_sec` None: no limit. Time counts over all runs in the same folder. `rows` None: all
+    in this process.
     """
 
     materials: Materials
@@ -35,23 +51,27 @@ class Runner:
     splits: Sequence[Split]
     console: Console
     budget_sec: float | None = None
+    rows: Rows | None = None
 
     @property
-    def left_sec(self) -> float:
-        """Time left of the whole budget."""
-        return float("inf") if self.budget_sec is None else self.budget_sec - self.results.seconds
+    def at_once(self) -> int:
+        """How many splits run at the same time."""
+        return 1 if self.rows is None else self.rows.at_once
 
-    @property
-    def race_left_sec(self) -> float:
-        """Time left for the race."""
+    def left_sec(self, share: float = 1.0) -> float:
+        """Time left of a share of the budget."""
         if self.budget_sec is None:
-            return float("inf")
-        return RACE_SHARE * self.budget_sec - self.results.seconds
+            return math.inf
+        shared_sec = self.results.progress.shared_sec
+        spent_sec = shared_sec + (self.results.seconds - shared_sec) / self.at_once
+        return share * self.budget_sec - spent_sec
 
     def race(self, contenders: Sequence[Contender]) -> None:
         """Run all contenders on ever more splits; cut the worse half when time is short."""
         alive, done = list(contenders), 0
-        for rung in rungs(len(self.splits)):
+        for rung in rungs(len(self.splits), self.at_once):
+            if self.rows is not None:
+                self._elsewhere(alive, self.splits[done:rung])
             for split in self.splits[done:rung]:
                 alive = self._row(alive, split)
                 self.bench(split).delete()
@@ -59,13 +79,24 @@ class Runner:
             if done < len(self.splits):
                 alive = self._cut(alive, done)
 
+    def _elsewhere(self, alive: Sequence[Contender], splits: Sequence[Split]) -> None:
+        """Have other processes make the cells that are missing; `_row` then finds them."""
+        assert self.rows is not None
+        missing = [s for s in splits if any(not self._is_done(c, s) for c in alive)]
+        if missing and self.left_sec(RACE_SHARE) > 0:
+            self.rows.run([c.name for c in alive], missing)
+            self.results.reload()
+
+    def _is_done(self, contender: Contender, split: Split) -> bool:
+        return self.results.find(contender.name, split.number, len(split.train)) is not None
+
     def _row(self, alive: list[Contender], split: Split) -> list[Contender]:
         """One split; the contenders for which there was time."""
         ran = []
         for contender in alive:
-            is_done = self.results.find(contender.name, split.number, len(split.train))
             expected = mean_sec(self.cells(contender).values())
-            if not is_done and self.race_left_sec < expected and contender.group == "factory":
+            is_late = self.left_sec(RACE_SHARE) < expected and contender.group == "factory"
+            if is_late and not self._is_done(contender, split):
                 self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
                 self._note_unmeasured(contender.name)
                 continue
@@ -85,12 +116,14 @@ class Runner:
             means = {name: mean(scores(cells)) for name, cells in found.items()}
             names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
             baseline = best(means, names["labels"])
+            cell_sec = {name: mean_sec(cells.values()) for name, cells in found.items()}
+            rest = math.ceil((len(self.splits) - done) / self.at_once)
             cut = halve(
                 {name: value for name, value in means.items() if name not in names["blind"]},
-                {name: mean_sec(cells.values()) for name, cells in found.items()},
+                cell_sec,
                 [] if baseline is None else [baseline],
-                len(self.splits) - done,
-                self.race_left_sec,
+                rest,
+                self.left_sec(RACE_SHARE) - rest_sec(cell_sec, names["blind"], rest),
             )
             cuts = {**cuts, done: cut.dropped}
             self.results.note(cuts=cuts)

@@ -97,13 +97,15 @@ def table_rows(
     decision: Decision,
     store: Results,
     left_out: dict[str, str],
+    splits: int,
 ) -> list[Row]:
     """One row per contender, best first; those without scores last, with the reason."""
     rows = []
     for contender in contenders:
         name, about = contender.name, (contender.description, contender.group)
         cells = list(results.get(name, {}).values())
-        note = left_out.get(name, "") or _cut_note(name, store)
+        is_complete = len(cells) == splits
+        note = left_out.get(name, "") or ("" if is_complete else _cut_note(name, store))
         if not cells:
             rows.append(Row(name, *about, 0, note=note))
             continue

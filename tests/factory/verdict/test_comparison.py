@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,23 @@ def test_time_is_kept(factory: Callable, annotated: Path, tmp_path: Path) -> Non
     splits = {row["name"]: row["splits"] for row in verdict["contenders"]}
     assert splits[verdict["best_labels_only"]] == 2
     assert 1 in splits.values()
+
+
+@pytest.mark.slow
+def test_on_ray(factory: Callable, annotated: Path, tmp_path: Path) -> None:
+    """Both splits at once, on a running cluster; the same scores as without."""
+    from factory.pipeline.executors.cluster import cluster
+
+    scores = []
+    for address in ([], ["--address", "auto"]):
+        out = tmp_path / f"out{len(address)}"
+        command = ("compare", "--labeled", annotated, "--out", out, "--budget", "none", *UNET)
+        with cluster(None, 2) if address else nullcontext():
+            result = factory(*command, *settings(curve=False), *address)
+        assert result.code == 0, result.err
+        verdict = json.loads((out / "verdict.json").read_text())
+        scores.append({row["name"]: row["mean"] for row in verdict["contenders"]})
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,11 @@ def test_rungs(splits: int, wanted: list[int]) -> None:
     assert rungs(splits) == wanted
 
 
+def test_several_splits_run_at_once() -> None:
+    assert rungs(8, at_once=3) == [3, 6, 8]
+    assert rungs(8, at_once=16) == [8]
+
+
 def test_nothing_is_cut_while_the_rest_fits() -> None:
     cut = halve(SCORES, SECONDS, (), splits=2, left_sec=100)
     assert cut.kept == ("b", "c", "d", "a", "e")

@@ -25,9 +25,7 @@ def test_rounds_end_with_the_best_model(
     found = json.loads((out / "rounds.json").read_text())
     means = list(found["miou"].values())
     assert list(found["miou"])[:2] == ["generator-unet", "round-1"]
-    # All but the last are improvements; the last may be one, too, if there are no more rounds.
-    assert all(a < b for a, b in zip(means[:-2], means[1:-1], strict=True))
-    assert len(means) == 3 or means[-1] <= means[-2]
+    assert len(means) == 3 or means[1] <= means[0]  # another round only after an improvement
     assert found["miou"][found["best"]] == max(means)
     model = (out / "model.safetensors").read_bytes()
 
