@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -134,7 +134,7 @@ class Bench:
         if self.config.upright:
             network = settings.network.model_copy(update={"flips": False, "quarter_turns": False})
             settings = settings.model_copy(update={"network": network})
-        about = {
+        about: dict[str, Any] = {
             "classes": m.classes,
             "generator": m.generator,
             "data_digest": m.annotated.digest,

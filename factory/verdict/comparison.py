@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from factory.locking.lock import exclusive
@@ -29,6 +30,7 @@ from factory.verdict.settings import CompareConfig
 from factory.verdict.students import input_scale
 from factory.verdict.verdict import Verdict, decide_on, table_rows
 from factory.verdict.wording import Inputs, commands, sentence
+from factory_core.dataset import IGNORE
 from factory_core.machine import available_cpus
 
 NEXT_IMAGES = 8
@@ -64,18 +66,18 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
         _prepare(m, results, console, runnable)
         runner.race(runnable)
         verdict = _judge(runner, runnable, left_out, found, given)
-        verdict = replace(
-            verdict,
-            curves=_curves(runner, runnable, verdict) if config.curve else {},
-            next_images=_next(runner, found),
-            seconds=results.seconds,
-        )
+        verdict = replace(verdict, next_images=_next(runner, found))
+        if config.curve:  # last, because it takes the time that is left
+            verdict = replace(verdict, curves=_curves(runner, runnable, verdict))
+        verdict = replace(verdict, seconds=results.seconds)
         files = report.write(verdict, given.out)
         report.show(verdict, console)
         console.print(f"{', '.join(files)} in {given.out}")
-        if wanted.deliver is not None:
+        if wanted.deliver is not None and verdict.decision.is_learned:
             deliver(verdict, runnable, m, wanted.deliver, console)
         shutil.rmtree(m.parts, ignore_errors=True)
+    if wanted.deliver is not None and not verdict.decision.is_learned:
+        raise ValueError(f"nothing to deliver in {wanted.deliver}: {verdict.sentence}")
     return verdict
 
 
@@ -120,8 +122,9 @@ def _prepare(
     if m.encoder is not None and any("generator" in c.needs for c in runnable):
         console.print("computing the generator's features of the images")
         _ = m.annotated.store
-        if m.photographs is not None:
-            _ = m.photographs.store
+        for pool in (m.photographs, m.also and m.also[0]):
+            if pool is not None:
+                _ = pool.store
         if any("synthetic" in c.name or c.name == "mixture" for c in runnable):
             console.print(f"sampling {m.config.synthetic} images")
             _ = m.synthetic
@@ -188,15 +191,22 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
         for split in (s for s in runner.splits if s.seed == 0 and s.number in whole):
             points.append((split.number, len(split.train), whole[split.number].miou))
             for size in budgets(len(split.train))[:-1]:
+                rows = split.subset(size)
                 is_done = runner.results.find(name, split.number, size)
-                if is_done is None and runner.left_sec() < expected:
+                is_late = is_done is None and runner.left_sec() < expected
+                if is_late or not _has_two_classes(runner.materials.masks[list(rows)]):
                     continue
-                cell = runner.cell(contender, split, split.subset(size))
+                cell = runner.cell(contender, split, rows)
                 points.append((split.number, size, cell.miou))
-                runner.bench(split, split.subset(size)).delete()
+                runner.bench(split, rows).delete()
         labeled, share = len(runner.materials.masks), _test_share(runner.splits)
         curves[name] = fit_curve(rows_by_split(points), labeled, share)
     return curves
+
+
+def _has_two_classes(masks: torch.Tensor) -> bool:
+    """Whether there is anything to distinguish."""
+    return len(masks[masks != IGNORE].unique()) > 1
 
 
 def _next(runner: Runner, found: Read) -> list[str]:

@@ -39,12 +39,7 @@ def deliver(
     folder: Path,
     console: Console,
 ) -> str:
-    """Train the contender to deliver on all labels, write it to `folder`; its name.
-
-    Raises ValueError if nothing can be learned from the labels.
-    """
-    if not verdict.decision.is_learned:
-        raise ValueError(f"nothing to deliver in {folder}: {verdict.sentence}")
+    """Train the contender to deliver on all labels, write it to `folder`; its name."""
     name = segmenter_to_deliver(verdict.decision, contenders)
     if name != verdict.decision.winner:
         console.print(

@@ -66,7 +66,8 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
     if encoder is not None:
         size = encoder.generator.image_size
     labeled = read_annotations(given.labeled, size)
-    names, found = (), 0
+    names: tuple[str, ...] = ()
+    found = 0
     photographs = None
     if given.images is not None:
         if encoder is None:

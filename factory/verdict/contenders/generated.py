@@ -42,49 +42,50 @@ def _labeler(bench: Bench, kind: Kind) -> Model:
 
 
 def taught() -> list[Contender]:
-    photographs, synthetic = frozenset({"generator", "photographs"}), frozenset({"generator"})
+    photographs: frozenset[Need] = frozenset({"generator", "photographs"})
+    synthetic: frozenset[Need] = frozenset({"generator"})
     return [
         Contender(
             "photographs",
             "U-Net on labelled photographs",
             "factory",
             lambda bench: SegmenterModel(_first(bench, "photographs")),
-            frozenset[Need](photographs),
+            photographs,
         ),
         Contender(
             "photographs-labels",
             "U-Net on labelled photographs, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "photographs")),
-            frozenset[Need](photographs),
+            photographs,
         ),
         Contender(
             "deeplab-photographs-labels",
             "DeepLabV3 on labelled photographs, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "photographs", is_deeplab=True)),
-            frozenset[Need](photographs),
+            photographs,
         ),
         Contender(
             "synthetic",
             "U-Net on synthetic images",
             "factory",
             lambda bench: SegmenterModel(_first(bench, "synthetic")),
-            frozenset[Need](synthetic),
+            synthetic,
         ),
         Contender(
             "synthetic-labels",
             "U-Net on synthetic images, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "synthetic")),
-            frozenset[Need](synthetic),
+            synthetic,
         ),
         Contender(
             "mixture",
             "U-Net on synthetic images, photographs and labels, mixed",
             "factory",
             _mixture,
-            frozenset[Need](photographs),
+            photographs,
         ),
     ]
 
