@@ -40,7 +40,7 @@ NEXT_IMAGES = 8
 class Wanted:
     """How to compare: time in seconds (None: no limit), and where to write the best model.
 
-    `names` are the contenders, all if empty. `address` is a Ray cluster that runs several splits at
+    `names` are the contenders, all but extras if empty. `address` is a Ray cluster that runs several splits at
     once; None runs all in this process.
     """
 
@@ -94,7 +94,7 @@ def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[RayRo
 def choose(
     materials: Materials, names: Sequence[str] = ()
 ) -> tuple[list[Contender], dict[Contender, str]]:
-    """The contenders that can run, and why the others cannot.
+    """The contenders that can run, and why the others cannot: those in `names`, or all but extras.
 
     Raises ValueError for an unknown name in `names`.
     """
@@ -104,7 +104,7 @@ def choose(
         raise ValueError(f"--contender {unknown[0]}: expected one of {', '.join(known)}")
     runnable, left_out = [], {}
     for contender in every:
-        if names and contender.name not in names:
+        if contender.name not in names if names else contender.is_extra:
             continue
         need = missing(contender, materials)
         if need is None:

@@ -23,6 +23,7 @@ from factory.verdict.results import Cell, Results, mean_sec, scores
 from train_seg.evaluation import metrics
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
+MIN_SPLITS = 2  # without them, there is no interval
 
 
 class Rows(Protocol):
@@ -73,6 +74,9 @@ class Runner:
             if self.rows is not None:
                 self._elsewhere(alive, self.splits[done:rung])
             for split in self.splits[done:rung]:
+                if split.number >= MIN_SPLITS and self.left_sec(RACE_SHARE) <= 0:
+                    self.console.print(f"time is up after {split.number} splits")
+                    return
                 alive = self._row(alive, split)
                 self.bench(split).delete()
             done = rung

@@ -40,14 +40,14 @@ class CompareConfig(BaseModel):
     )
     labeler: LabelerConfig = Field(
         default=LabelerConfig(
-            training=FastTraining(), network=NetworkTraining(members=2, steps=200)
+            training=FastTraining(), network=NetworkTraining(members=2, steps=150)
         ),
         description="its training; the kind is chosen by each contender",
     )
     batch_size: int = Field(default=8, ge=2, description="images per step of a segmenter")
     label_steps: int = Field(default=300, ge=1, description="steps on annotated images alone")
     pretrain_steps: int = Field(
-        default=400, ge=1, description="steps on labelled photographs or synthetic images"
+        default=300, ge=1, description="steps on labelled photographs or synthetic images"
     )
     finish_steps: int = Field(
         default=100, ge=1, description="steps on the annotated images after those"

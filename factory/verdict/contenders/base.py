@@ -26,7 +26,8 @@ class Contender:
 
     `group` is `labels` for those that use annotated images alone, `blind` for controls that do not
     look at the image, or learn from wrong masks. `make` trains it on the images of a bench.
-    `is_segmenter` says whether the result can be delivered as a segmenter.
+    `is_segmenter` says whether the result can be delivered as a segmenter. One that `is_extra` runs
+    only if it is asked for by name.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Contender:
     make: Callable[[Bench], Model]
     needs: frozenset[Need] = frozenset()
     is_segmenter: bool = True
+    is_extra: bool = False

@@ -146,6 +146,7 @@ def policies() -> list[Contender]:
             "factory",
             partial(_selected, policy=policy),
             frozenset({"generator", "photographs"}),
+            is_extra=True,
         )
         for policy, text in policies
     ]
