@@ -40,8 +40,8 @@ NEXT_IMAGES = 8
 class Wanted:
     """How to compare: time in seconds (None: no limit), and where to write the best model.
 
-    `names` are the contenders, all but extras if empty. `address` is a Ray cluster that runs several splits at
-    once; None runs all in this process.
+    `names` are the contenders, all but extras if empty. `address` is a Ray cluster that runs
+    several splits at once; None runs all in this process.
     """
 
     budget_sec: float | None = None

@@ -45,7 +45,7 @@ class CompareConfig(BaseModel):
         description="its training; the kind is chosen by each contender",
     )
     batch_size: int = Field(default=8, ge=2, description="images per step of a segmenter")
-    label_steps: int = Field(default=300, ge=1, description="steps on annotated images alone")
+    label_steps: int = Field(default=200, ge=1, description="steps on annotated images alone")
     pretrain_steps: int = Field(
         default=300, ge=1, description="steps on labelled photographs or synthetic images"
     )

@@ -91,7 +91,7 @@ INPUTS = Inputs("labels", "photos", "gen")
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("unet", ["train-deeplab --data labels --out model --preset unet --steps 300"]),
+        ("unet", ["train-deeplab --data labels --out model --preset unet --steps 200"]),
         ("deeplab", ["--preset modern --encoder resnet18"]),
         ("labeler-network", ["train-labeler --generator gen --labeled labels"]),
         ("photographs", ["train-labeler", "label --labeler", "--data photographs --out model"]),
