@@ -27,7 +27,6 @@ from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results, mean_sec
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
-from factory.verdict.students import input_scale
 from factory.verdict.verdict import Verdict, decide_on, table_rows
 from factory.verdict.wording import Inputs, commands, sentence
 from factory_core.dataset import IGNORE
@@ -154,7 +153,7 @@ def _judge(
         rows=rows,
         decision=decision,
         sentence=sentence(decision, images),
-        commands=commands(decision.winner, inputs, m.config, height == width, input_scale(m.size)),
+        commands=commands(decision.winner, inputs, m.config, height == width),
         notes=_notes(found),
     )
 

@@ -15,8 +15,7 @@ from train_seg.network.segmenter import INFO_NAME, WEIGHTS_NAME, Segmenter
 from train_seg.training.train import train
 
 STRONG = {"scale": [0.5, 1.0], "brightness": 0.2, "contrast": 0.2, "saturation": 0.1}
-DEEPLAB = {"encoder": "resnet18", "encoder_depth": 4, "encoder_weights": None}
-SMALL_PX = 96  # DeepLabV3 sees smaller images enlarged: its last map would have few pixels
+DEEPLAB = {"encoder": "resnet18", "encoder_weights": None}
 
 
 def augmentation(config: CompareConfig, size: tuple[int, int], is_strong: bool) -> dict[str, Any]:
@@ -28,11 +27,6 @@ def augmentation(config: CompareConfig, size: tuple[int, int], is_strong: bool) 
         "noise": PRESETS["unet"]["augment"]["noise"],
     }
     return light | (STRONG if is_strong else {})
-
-
-def input_scale(size: tuple[int, int]) -> float:
-    """By how much DeepLabV3 enlarges its images."""
-    return 2.0 if max(size) <= SMALL_PX else 1.0
 
 
 def unet_settings(
@@ -55,10 +49,7 @@ def deeplab_settings(
         PRESETS["modern"]
         | DEEPLAB
         | _common(config, seed, steps)
-        | {
-            "augment": augmentation(config, size, is_strong),
-            "input_scale": input_scale(size),
-        }
+        | {"augment": augmentation(config, size, is_strong)}
         | changes
     )
 

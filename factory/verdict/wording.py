@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factory.verdict.decision import Decision
 from factory.verdict.settings import CompareConfig
 from factory.verdict.statistics import Interval
+from train_seg.config import PRESETS
 
 SYNTHETIC = ("synthetic", "synthetic-labels")
 POLICIES = ("photographs-per_class", "photographs-none")
@@ -63,15 +63,12 @@ def _about_synthetic(decision: Decision) -> str:
     return "; synthetic images add nothing significant"
 
 
-def commands(
-    name: str, inputs: Inputs, config: CompareConfig, square: bool, scale: float
-) -> list[str]:
+def commands(name: str, inputs: Inputs, config: CompareConfig, square: bool) -> list[str]:
     """The commands that train the contender `name` on all labels, in order.
 
-    `square` and `scale` describe the images: whether they may be turned, and by how much DeepLabV3
-    enlarges them.
+    `square` says whether the images may be turned.
     """
-    return _Commands(inputs, config, square, scale).of(name)
+    return _Commands(inputs, config, square).of(name)
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,6 @@ class _Commands:
     inputs: Inputs
     config: CompareConfig
     square: bool
-    scale: float
 
     def of(self, name: str) -> list[str]:
         c, labels = self.config, self.inputs.labeled
@@ -140,23 +136,26 @@ class _Commands:
         return f"factory label --labeler labeler --images {images} --out photographs{selection}"
 
     def _unet(self, steps: int, lr: float | None = None) -> str:
-        return " ".join(["--preset unet", *self._common(steps, lr)])
+        return " ".join(["--preset unet", *self._turning(in_preset=True), *self._common(steps, lr)])
 
     def _deeplab(self, steps: int, lr: float | None = None) -> str:
-        how = "--preset modern --encoder resnet18 --set encoder_depth=4 --set encoder_weights=null"
-        turns = "true" if self.square and not self.config.upright else "false"
-        flips = "false" if self.config.upright else "true"
-        augment = f"--set augment.vertical_flip={flips} --set augment.quarter_turns={turns}"
-        return " ".join(
-            [how, f"--set input_scale={self.scale:g}", augment, *self._common(steps, lr)]
-        )
+        how = "--preset modern --encoder resnet18 --set encoder_weights=null"
+        noise = f"--set augment.noise={PRESETS['unet']['augment']['noise']}"
+        turning = self._turning(in_preset=False)
+        return " ".join([how, noise, *turning, *self._common(steps, lr)])
 
-    def _common(self, steps: int, lr: float | None) -> Sequence[str]:
-        upright = self.config.upright
-        turns = ["--set augment.quarter_turns=false"] if upright or not self.square else []
-        flips = ["--set augment.vertical_flip=false"] if upright else []
-        rate = f"--set lr={lr or self.config.lr:g}"
-        return [f"--steps {steps}", rate, *turns, *flips]
+    def _turning(self, in_preset: bool) -> list[str]:
+        """Vertical flips and quarter turns, where they differ from the preset's."""
+        flips = not self.config.upright
+        wanted = {"vertical_flip": flips, "quarter_turns": flips and self.square}
+        return [
+            f"--set augment.{key}={str(value).lower()}"
+            for key, value in wanted.items()
+            if value != in_preset
+        ]
+
+    def _common(self, steps: int, lr: float | None) -> list[str]:
+        return [f"--steps {steps}", f"--set lr={lr or self.config.lr:g}"]
 
     @staticmethod
     def _more(name: str) -> list[str]:

@@ -103,8 +103,17 @@ INPUTS = Inputs("labels", "photos", "gen")
     ],
 )
 def test_commands(name: str, parts: list[str]) -> None:
-    lines = commands(name, INPUTS, CompareConfig(), True, 2.0)
+    lines = commands(name, INPUTS, CompareConfig(), True)
     assert len(lines) == len(parts)
     for line, part in zip(lines, parts, strict=True):
         assert line.startswith("factory ")
         assert part in line
+
+
+def test_upright_images_are_not_turned() -> None:
+    config = CompareConfig(upright=True)
+    unet, deeplab = (commands(name, INPUTS, config, True)[0] for name in ("unet", "deeplab"))
+    assert "augment.vertical_flip=false --set augment.quarter_turns=false" in unet
+    assert "vertical_flip" not in deeplab
+    assert "augment.quarter_turns=true" in commands("deeplab", INPUTS, CompareConfig(), True)[0]
+    assert "augment.quarter_turns=false" in commands("unet", INPUTS, CompareConfig(), False)[0]

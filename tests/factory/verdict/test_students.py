@@ -31,11 +31,6 @@ def test_strong_augmentation() -> None:
     assert found.quarter_turns
 
 
-def test_small_images_are_enlarged_for_deeplab() -> None:
-    assert deeplab_settings(CompareConfig(), (64, 64), 0, 5).input_scale == 2
-    assert deeplab_settings(CompareConfig(), (256, 256), 0, 5).input_scale == 1
-
-
 def test_the_last_stage_is_certain_short_and_slow() -> None:
     config = CompareConfig(finish_steps=7, finish_lr=1e-4)
     first = unet_settings(config, (64, 64), 0, 50).model_copy(update={"soft_labels": True})
