@@ -72,10 +72,10 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
         files = report.write(verdict, given.out)
         report.show(verdict, console)
         console.print(f"{', '.join(files)} in {given.out}")
-        if wanted.deliver is not None and verdict.decision.is_learned:
+        if wanted.deliver is not None and not verdict.decision.is_hopeless:
             deliver(verdict, runnable, m, wanted.deliver, console)
         shutil.rmtree(m.parts, ignore_errors=True)
-    if wanted.deliver is not None and not verdict.decision.is_learned:
+    if wanted.deliver is not None and verdict.decision.is_hopeless:
         raise ValueError(f"nothing to deliver in {wanted.deliver}: {verdict.sentence}")
     return verdict
 

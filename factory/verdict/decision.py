@@ -19,6 +19,8 @@ from factory.verdict.statistics import Interval, paired
 
 Scores = Mapping[int, float]  # mIoU by split
 
+MIN_PAIRS = 3  # two pairs give intervals that are 13 times their standard deviation wide
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -26,7 +28,7 @@ class Decision:
 
     `baseline` is the best labels-only contender, `winner` the recommended one (the baseline, if
     nothing is significantly better), `differences` those of all others from the baseline.
-    `over_blind` is the smallest lead of the best contender over a blind one; `is_learned` whether
+    `over_blind` is the least certain lead of the winner over a blind one; `is_learned` whether
     all these leads are significant.
     """
 
@@ -37,6 +39,12 @@ class Decision:
     blind: str | None
     over_blind: Interval | None
     is_learned: bool
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether enough splits were scored to say that nothing can be learned."""
+        enough = self.over_blind is not None and self.over_blind.cells >= MIN_PAIRS
+        return enough and not self.is_learned
 
 
 def decide(
@@ -61,7 +69,7 @@ def decide(
     winner = max(better, key=lambda name: differences[name].mean, default=baseline)
     leads = {name: paired(others[winner], scores, test_share) for name, scores in blind.items()}
     known = {name: lead for name, lead in leads.items() if lead is not None}
-    closest = min(known, key=lambda name: known[name].mean, default=None)
+    closest = min(known, key=lambda name: known[name].low, default=None)
     return Decision(
         baseline=baseline,
         winner=winner,

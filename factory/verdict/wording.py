@@ -32,7 +32,12 @@ def points(interval: Interval) -> str:
 
 def sentence(decision: Decision, images: int) -> str:
     """The verdict on `images` annotated images."""
-    if not decision.is_learned:
+    if not decision.is_learned and not decision.is_hopeless:
+        return (
+            f"With your {images} images: no verdict yet, too few splits were scored: "
+            "rerun with a longer --budget."
+        )
+    if decision.is_hopeless:
         assert decision.over_blind is not None
         return (
             f"Nothing can be learned from your {images} images: the best model is not "

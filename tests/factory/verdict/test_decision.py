@@ -69,7 +69,16 @@ def test_no_better_than_blind_is_not_learned() -> None:
     blind = {"blind-shuffled": plus(UNET, 0.01, -0.02, 0.02, -0.01)}
     found = decide({"unet": UNET}, {}, blind, 1 / 3)
     assert not found.is_learned
+    assert found.is_hopeless
     assert sentence(found, 12).startswith("Nothing can be learned from your 12 images")
+
+
+def test_two_splits_are_no_verdict() -> None:
+    """Interrupted by the budget: a large lead, but nothing shown."""
+    found = decide({"unet": {0: 0.84, 1: 0.91}}, {}, {"blind-place": {0: 0.59, 1: 0.55}}, 1 / 3)
+    assert not found.is_learned
+    assert not found.is_hopeless
+    assert "no verdict yet, too few splits were scored" in sentence(found, 12)
 
 
 def make(name: str, is_segmenter: bool = True) -> Contender:
