@@ -1,0 +1,78 @@
+"""Commands that find the best way to a model by cross-validation on the user's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factory.cli.application import TRAINING, USING, app, console
+from factory.cli.options import Device, GeneratorDir, Out, Settings, writable_folder
+
+BUDGET = "50m"
+
+
+@app.command(rich_help_panel=USING)
+def compare(
+    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
+    out: Out,
+    images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images.")] = None,
+    generator: GeneratorDir = None,
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="E.g. `30m`, `2h`; `none`: run everything.")
+    ] = BUDGET,
+    also_test: Annotated[
+        Path | None,
+        typer.Option(help="A second annotated folder: reported, never used to choose."),
+    ] = None,
+    deliver: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the best segmenter, trained on all labels.", callback=writable_folder
+        ),
+    ] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Compare only these; repeatable.")
+    ] = None,
+    settings: Settings = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, e.g. `auto`: several splits at once."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Find out whether generator and photographs beat the labels alone, on your own images.
+
+    `factory compare --labeled annotated --images photos --generator generator --out verdict`
+
+    All contenders are cross-validated on the same folds. Keep a test set aside. Rerun to resume.
+    """
+    from factory.commands.compare import Options
+    from factory.commands.compare import compare as run
+    from factory.verdict.inputs import Given
+
+    given = Given(labeled, out, images, generator, also_test, device)
+    run(given, Options(budget, settings or [], contender or [], deliver, address), console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def rounds(
+    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
+    out: Out,
+    generator: Annotated[str, typer.Option(help="As for `train-labeler`.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, at most.")] = 4,
+    settings: Settings = None,
+    device: Device = "auto",
+) -> None:
+    """Let labeler and segmenter label the photographs in turns; the best round becomes the model.
+
+    `factory rounds --labeled annotated --images photos --generator generator --out model`
+
+    Stops when cross-validation on the annotated images no longer improves. Rerun to resume.
+    """
+    from factory.commands.rounds import rounds as run
+    from factory.verdict.inputs import Given
+
+    run(Given(labeled, out, images, generator, device=device), rounds, settings or [], console)

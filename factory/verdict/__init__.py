@@ -1,0 +1,1 @@
+"""Is it worth it, on this data? Contenders, folds, statistics and the verdict."""

@@ -1,0 +1,228 @@
+"""A comparison from its inputs to the verdict: the race, the learning curve, the delivery."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from factory.locking.lock import exclusive
+from factory.pipeline.executors.cluster import cluster
+from factory.verdict import report
+from factory.verdict.bench import Materials, whole_bench
+from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
+from factory.verdict.delivery import deliver
+from factory.verdict.folds import Split, draw_splits
+from factory.verdict.inputs import Given, Read, identity, read
+from factory.verdict.learning_curve import Curve, budgets, fit_curve, next_images, rows_by_split
+from factory.verdict.on_ray import RayRows
+from factory.verdict.pools import equal_to_none
+from factory.verdict.results import PARTS_DIR, Results, mean_sec
+from factory.verdict.running import Runner
+from factory.verdict.settings import CompareConfig
+from factory.verdict.verdict import Verdict, decide_on, table_rows
+from factory.verdict.wording import Inputs, commands, sentence
+from factory_core.dataset import IGNORE
+from factory_core.machine import available_cpus
+
+NEXT_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to compare: time in seconds (None: no limit), and where to write the best model.
+
+    `names` are the contenders, all but extras if empty. `address` is a Ray cluster that runs
+    several splits at once; None runs all in this process.
+    """
+
+    budget_sec: float | None = None
+    deliver: Path | None = None
+    names: Sequence[str] = ()
+    address: str | None = None
+
+
+def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Console) -> Verdict:
+    """Compare all contenders, print and write the verdict, and deliver the best; resumes.
+
+    Raises ValueError or OSError for a user's mistake, before any training.
+    """
+    found = read(given, config, given.out / PARTS_DIR)
+    m = found.materials
+    splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
+    runnable, left_out = choose(m, wanted.names)
+    with exclusive(given.out), _rows(given, wanted, config) as rows:
+        names = [c.name for c in [*runnable, *left_out]]
+        results = Results.begin(given.out, identity(m, names))
+        runner = Runner(m, results, splits, console, wanted.budget_sec, rows)
+        _prepare(m, results, console, runnable)
+        runner.race(runnable)
+        verdict = _judge(runner, runnable, left_out, found, given)
+        verdict = replace(verdict, next_images=_next(runner, found))
+        if config.curve:  # last, because it takes the time that is left
+            verdict = replace(verdict, curves=_curves(runner, runnable, verdict))
+        verdict = replace(verdict, seconds=results.seconds)
+        files = report.write(verdict, given.out)
+        report.show(verdict, console)
+        console.print(f"{', '.join(files)} in {given.out}")
+        if wanted.deliver is not None and not verdict.decision.is_hopeless:
+            deliver(verdict, runnable, m, wanted.deliver, console)
+        shutil.rmtree(m.parts, ignore_errors=True)
+    if wanted.deliver is not None and verdict.decision.is_hopeless:
+        raise ValueError(f"nothing to deliver in {wanted.deliver}: {verdict.sentence}")
+    return verdict
+
+
+@contextmanager
+def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[RayRows | None]:
+    """What runs splits elsewhere: the cluster, joined; None without an address."""
+    if wanted.address is None:
+        yield None
+        return
+    with cluster(wanted.address, available_cpus()):
+        yield RayRows(given, config)
+
+
+def choose(
+    materials: Materials, names: Sequence[str] = ()
+) -> tuple[list[Contender], dict[Contender, str]]:
+    """The contenders that can run, and why the others cannot: those in `names`, or all but extras.
+
+    Raises ValueError for an unknown name in `names`.
+    """
+    every = contenders(materials.config)
+    known = [c.name for c in every]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--contender {unknown[0]}: expected one of {', '.join(known)}")
+    runnable, left_out = [], {}
+    for contender in every:
+        if contender.name not in names if names else contender.is_extra:
+            continue
+        need = missing(contender, materials)
+        if need is None:
+            runnable.append(contender)
+        else:
+            left_out[contender] = WHY_NOT[need]
+    return runnable, left_out
+
+
+def _prepare(
+    m: Materials, results: Results, console: Console, runnable: Sequence[Contender]
+) -> None:
+    """Do the work that all splits share."""
+    began = time.monotonic()
+    if m.encoder is not None and any("generator" in c.needs for c in runnable):
+        console.print("computing the generator's features of the images")
+        _ = m.annotated.store
+        for pool in (m.photographs, m.also and m.also[0]):
+            if pool is not None:
+                _ = pool.store
+        if any("synthetic" in c.name or c.name == "mixture" for c in runnable):
+            console.print(f"sampling {m.config.synthetic} images")
+            _ = m.synthetic
+    results.note(shared_sec=results.progress.shared_sec + time.monotonic() - began)
+
+
+def _judge(
+    runner: Runner,
+    runnable: Sequence[Contender],
+    left_out: dict[Contender, str],
+    found: Read,
+    given: Given,
+) -> Verdict:
+    m, cells = runner.materials, {c.name: runner.cells(c) for c in runnable}
+    decision = decide_on(cells, runnable, _test_share(runner.splits))
+    reasons = {c.name: why for c, why in left_out.items()}
+    rows = table_rows(
+        cells, [*runnable, *left_out], decision, runner.results, reasons, len(runner.splits)
+    )
+    images, (height, width) = len(m.masks), m.size
+    photographs = None if given.images is None else str(given.images)
+    kind = whole_bench(m).best_kind
+    inputs = Inputs(str(given.labeled), photographs, given.generator, kind)
+    return Verdict(
+        images=images,
+        splits=len(runner.splits),
+        rows=rows,
+        decision=decision,
+        sentence=sentence(decision, images),
+        commands=commands(decision.winner, inputs, m.config, height == width),
+        notes=_notes(found),
+    )
+
+
+def _notes(found: Read) -> list[str]:
+    notes = []
+    if found.photographs:
+        used = len(found.photographs)
+        if used < found.photographs_found:
+            notes.append(
+                f"{used} of {found.photographs_found} photographs were used, evenly spaced "
+                "(--set photographs=N)"
+            )
+        notes.append(
+            "The generator saw all photographs, unlabelled, also those of the images scored here; "
+            "no contender learned from labels of those."
+        )
+    return notes
+
+
+def _test_share(splits: Sequence[Split]) -> float:
+    return float(np.mean([split.test_share for split in splits]))
+
+
+def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> dict[str, Curve]:
+    """Curves of the best labels-only contender and of the winner, as far as time permits."""
+    names = dict.fromkeys([verdict.decision.baseline, verdict.decision.winner])
+    by_name = {c.name: c for c in runnable}
+    curves = {}
+    for name in names:
+        contender, points = by_name[name], []
+        whole = runner.cells(contender)
+        expected = mean_sec(whole.values())
+        for split in (s for s in runner.splits if s.seed == 0 and s.number in whole):
+            points.append((split.number, len(split.train), whole[split.number].miou))
+            for size in budgets(len(split.train))[:-1]:
+                rows = split.subset(size)
+                is_done = runner.results.find(name, split.number, size)
+                is_late = is_done is None and runner.left_sec() < expected
+                if is_late or not _has_two_classes(runner.materials.masks[list(rows)]):
+                    continue
+                cell = runner.cell(contender, split, rows)
+                points.append((split.number, size, cell.miou))
+                runner.bench(split, rows).delete()
+        labeled, share = len(runner.materials.masks), _test_share(runner.splits)
+        curves[name] = fit_curve(rows_by_split(points), labeled, share)
+    return curves
+
+
+def _has_two_classes(masks: torch.Tensor) -> bool:
+    """Whether there is anything to distinguish."""
+    return len(masks[masks != IGNORE].unique()) > 1
+
+
+def _next(runner: Runner, found: Read) -> list[str]:
+    """Names of the photographs to annotate next, by a labeler trained on all labels."""
+    m = runner.materials
+    if m.photographs is None:
+        return []
+    began = time.monotonic()
+    bench = whole_bench(m)
+    labels, images = bench.taught("photographs"), m.photographs.images
+    is_new = equal_to_none(images, m.annotated.images)
+    free = np.flatnonzero(is_new.numpy())
+    pooled = [m.photographs.features([row]) for row in free.tolist()]
+    descriptors = np.array(
+        [np.concatenate([t.mean((0, 2, 3)).numpy() for t in maps.values()]) for maps in pooled]
+    ).reshape(len(free), -1)
+    chosen = next_images(labels.uncertainty.numpy()[free], descriptors, NEXT_IMAGES)
+    shared = runner.results.progress.shared_sec + time.monotonic() - began
+    runner.results.note(shared_sec=shared)
+    return [found.photographs[free[i]] for i in chosen]

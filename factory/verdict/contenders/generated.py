@@ -1,0 +1,159 @@
+"""Contenders with the generator: labelers, and segmenters that learn from what these label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from factory.recipe.schema import SelectionPolicy
+from factory.verdict import rounds
+from factory.verdict.bench import Bench, Kind
+from factory.verdict.contenders.base import Contender, Need
+from factory.verdict.models import LabelerModel, Model, SegmenterModel
+from factory.verdict.settings import CompareConfig
+from factory.verdict.students import deeplab_settings, finishing, unet_settings
+from train_seg.network.segmenter import Segmenter
+
+MIXTURE = {"synthetic": 0.4, "photographs": 0.4, "labels": 0.2}
+
+
+def labelers() -> list[Contender]:
+    about: list[tuple[Kind, str, frozenset[Need]]] = [
+        ("ensemble", "labeler: pixel classifiers", frozenset({"generator"})),
+        ("network", "labeler: the generator's U-Net", frozenset({"generator", "unet"})),
+        ("both", "labeler: both", frozenset({"generator", "unet"})),
+    ]
+    direct = [
+        Contender(f"labeler-{kind}", text, "factory", partial(_labeler, kind=kind), needs, False)
+        for kind, text, needs in about
+    ]
+    tuned = Contender(
+        "generator-unet",
+        "the generator's U-Net, fine-tuned on the labels",
+        "factory",
+        lambda bench: SegmenterModel(rounds.fine_tuned(bench)),
+        frozenset({"generator", "unet"}),
+    )
+    return [*direct, tuned]
+
+
+def _labeler(bench: Bench, kind: Kind) -> Model:
+    return LabelerModel(bench.teacher(kind))
+
+
+def taught() -> list[Contender]:
+    photographs: frozenset[Need] = frozenset({"generator", "photographs"})
+    synthetic: frozenset[Need] = frozenset({"generator"})
+    return [
+        Contender(
+            "photographs",
+            "U-Net on labelled photographs",
+            "factory",
+            lambda bench: SegmenterModel(_first(bench, "photographs")),
+            photographs,
+        ),
+        Contender(
+            "photographs-labels",
+            "U-Net on labelled photographs, then the labels",
+            "factory",
+            lambda bench: SegmenterModel(_then_labels(bench, "photographs")),
+            photographs,
+        ),
+        Contender(
+            "deeplab-photographs-labels",
+            "DeepLabV3 on labelled photographs, then the labels",
+            "factory",
+            lambda bench: SegmenterModel(_then_labels(bench, "photographs", is_deeplab=True)),
+            photographs,
+        ),
+        Contender(
+            "synthetic",
+            "U-Net on synthetic images",
+            "factory",
+            lambda bench: SegmenterModel(_first(bench, "synthetic")),
+            synthetic,
+        ),
+        Contender(
+            "synthetic-labels",
+            "U-Net on synthetic images, then the labels",
+            "factory",
+            lambda bench: SegmenterModel(_then_labels(bench, "synthetic")),
+            synthetic,
+        ),
+        Contender(
+            "mixture",
+            "U-Net on synthetic images, photographs and labels, mixed",
+            "factory",
+            _mixture,
+            photographs,
+        ),
+    ]
+
+
+def _first(bench: Bench, pool: str, is_deeplab: bool = False) -> Segmenter:
+    """A segmenter trained on what the labeler labelled."""
+    steps = bench.config.pretrain_steps
+    if is_deeplab:
+        settings = deeplab_settings(bench.config, bench.size, bench.seed, steps)
+    else:
+        settings = unet_settings(bench.config, bench.size, bench.seed, steps)
+    name = f"deeplab-{pool}" if is_deeplab else pool
+    return bench.student(name, [bench.taught_images(pool)], settings)
+
+
+def _then_labels(bench: Bench, pool: str, is_deeplab: bool = False) -> Segmenter:
+    """Trained on what the labeler labelled, finished on what a person drew."""
+    first = _first(bench, pool, is_deeplab)
+    name = f"deeplab-{pool}-labels" if is_deeplab else f"{pool}-labels"
+    settings = finishing(bench.config, first.config)
+    return bench.student(name, [bench.labels()], settings, init=first)
+
+
+def _mixture(bench: Bench) -> Model:
+    data = [bench.taught_images("synthetic"), bench.taught_images("photographs"), bench.labels()]
+    steps = bench.config.pretrain_steps
+    settings = unet_settings(bench.config, bench.size, bench.seed, steps)
+    shares: Sequence[float] = list(MIXTURE.values())
+    return SegmenterModel(bench.student("mixture", data, settings, mix=shares))
+
+
+def later_rounds(config: CompareConfig) -> list[Contender]:
+    def play(bench: Bench, number: int) -> Model:
+        return SegmenterModel(rounds.learn(bench, number))
+
+    return [
+        Contender(
+            f"round-{number}",
+            f"from the generator: photographs, then the labels, round {number}",
+            "factory",
+            partial(play, number=number),
+            frozenset({"generator", "photographs"}),
+        )
+        for number in range(1, config.rounds + 1)
+    ]
+
+
+def policies() -> list[Contender]:
+    """What dropping costs: the same photographs with another selection."""
+    policies: list[tuple[SelectionPolicy, str]] = [
+        ("per_class", "U-Net on labelled photographs, dropped per class"),
+        ("none", "U-Net on labelled photographs, none dropped"),
+    ]
+    return [
+        Contender(
+            f"photographs-{policy}",
+            text,
+            "factory",
+            partial(_selected, policy=policy),
+            frozenset({"generator", "photographs"}),
+            is_extra=True,
+        )
+        for policy, text in policies
+    ]
+
+
+def _selected(bench: Bench, policy: SelectionPolicy) -> Model:
+    data = bench.taught_images("photographs", policy)
+    steps = bench.config.pretrain_steps
+    settings = unet_settings(bench.config, bench.size, bench.seed, steps)
+    return SegmenterModel(bench.student(f"photographs-{policy}", [data], settings))

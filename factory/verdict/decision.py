@@ -1,0 +1,92 @@
+"""From scores to a verdict: what is recommended, and why.
+
+The rule: nothing is recommended over the best labels-only contender unless it is better with
+significance. And nothing at all can be learned from annotations if the best contender is not
+significantly better than every blind one.
+
+The best labels-only contender is chosen by the same splits that score it, so its mean is a little
+too high, which makes the comparison harder for the others. The recommended contender is the best of
+several, so its lead is a little too high as well: check it on images that were kept aside.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from factory.verdict.statistics import Interval, paired
+
+Scores = Mapping[int, float]  # mIoU by split
+
+MIN_PAIRS = 3  # two pairs give intervals that are 13 times their standard deviation wide
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome.
+
+    `baseline` is the best labels-only contender, `winner` the recommended one (the baseline, if
+    nothing is significantly better), `differences` those of all others from the baseline.
+    `over_blind` is the least certain lead of the winner over a blind one; `is_learned` whether
+    all these leads are significant.
+    """
+
+    baseline: str
+    winner: str
+    best: str
+    differences: dict[str, Interval]
+    blind: str | None
+    over_blind: Interval | None
+    is_learned: bool
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether enough splits were scored to say that nothing can be learned."""
+        enough = self.over_blind is not None and self.over_blind.cells >= MIN_PAIRS
+        return enough and not self.is_learned
+
+
+def decide(
+    labels: Mapping[str, Scores],
+    factory: Mapping[str, Scores],
+    blind: Mapping[str, Scores],
+    test_share: float,
+) -> Decision:
+    """The verdict on scores by contender and split.
+
+    `labels` are the labels-only contenders, at least one; every contender has at least one score.
+    Contenders that ran on few splits can win only if their interval there is above 0.
+    """
+    baseline = max(_complete(labels), key=lambda name: mean(labels[name]))
+    others = {**labels, **factory}
+    differences = {}
+    for name, scores in others.items():
+        found = None if name == baseline else paired(scores, labels[baseline], test_share)
+        if found is not None:
+            differences[name] = found
+    better = [name for name in factory if name in differences and differences[name].is_positive]
+    winner = max(better, key=lambda name: differences[name].mean, default=baseline)
+    leads = {name: paired(others[winner], scores, test_share) for name, scores in blind.items()}
+    known = {name: lead for name, lead in leads.items() if lead is not None}
+    closest = min(known, key=lambda name: known[name].low, default=None)
+    return Decision(
+        baseline=baseline,
+        winner=winner,
+        best=max(_complete(others), key=lambda name: mean(others[name])),
+        differences=differences,
+        blind=closest,
+        over_blind=None if closest is None else known[closest],
+        is_learned=all(lead.is_positive for lead in known.values()),
+    )
+
+
+def mean(scores: Scores) -> float:
+    """Mean mIoU over the splits."""
+    return statistics.fmean(scores.values())
+
+
+def _complete(scores: Mapping[str, Scores]) -> list[str]:
+    """The contenders that ran on the most splits: means over fewer are not comparable."""
+    most = max(len(row) for row in scores.values())
+    return [name for name, row in scores.items() if len(row) == most]

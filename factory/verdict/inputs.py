@@ -1,0 +1,143 @@
+"""What the user gives a comparison, read and checked before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factory.annotation.samples import load_generator
+from factory.pipeline.photographs import list_photographs
+from factory.recipe.choosing import generator_recipe
+from factory.verdict.bench import Materials
+from factory.verdict.pools import Encoder, Pool, spaced
+from factory.verdict.settings import CompareConfig
+from factory_core.annotated.annotations import Annotations, annotated_size, read_annotations
+from factory_core.images import read_image
+from generators.base import Finetunable, Projecting
+from labelers.labeler import GeneratorInfo
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options of a comparison. `labeled` and `also` may select some images of a folder."""
+
+    labeled: Path
+    out: Path
+    images: Path | None = None
+    generator: str | None = None
+    also: Path | None = None
+    device: str = "auto"
+
+    def absolute(self) -> Given:
+        """The same, for processes in other working directories."""
+        generator = self.generator
+        if generator is not None and Path(generator).expanduser().exists():
+            generator = str(Path(generator).expanduser().absolute())
+        return replace(
+            self,
+            labeled=self.labeled.absolute(),
+            out=self.out.absolute(),
+            images=self.images and self.images.absolute(),
+            generator=generator,
+            also=self.also and self.also.absolute(),
+        )
+
+
+@dataclass(frozen=True)
+class Read:
+    """The materials, the names of the photographs in use, and how many there are in all."""
+
+    materials: Materials
+    photographs: tuple[str, ...]
+    photographs_found: int
+
+
+def read(given: Given, config: CompareConfig, parts: Path) -> Read:
+    """Read everything; `parts` is the folder for what is computed.
+
+    Raises ValueError or OSError, in one line, for a user's mistake.
+    """
+    encoder, info, start = _generator(given, config)
+    size = config.image_size or annotated_size(given.labeled)
+    if encoder is not None:
+        size = encoder.generator.image_size
+    labeled = read_annotations(given.labeled, size)
+    names: tuple[str, ...] = ()
+    found = 0
+    photographs = None
+    if given.images is not None:
+        if encoder is None:
+            raise ValueError(
+                "found --images without --generator: photographs are labelled with its help, so "
+                "give both, or neither to compare what labels alone can do"
+            )
+        paths = list_photographs(given.images)
+        found = len(paths)
+        chosen = [paths[i] for i in spaced(found, min(config.photographs, encoder.most_images))]
+        images = torch.stack([read_image(path, size) for path in chosen])
+        photographs = Pool(images, parts / "photographs", encoder)
+        names = tuple(Path(path).name for path in chosen)
+    materials = Materials(
+        config=config,
+        parts=parts,
+        annotated=Pool(labeled.images, parts / "annotated", encoder),
+        masks=labeled.masks,
+        classes=labeled.classes,
+        palette=labeled.palette,
+        photographs=photographs,
+        encoder=encoder,
+        generator=info,
+        start=start,
+        also=_also(given, labeled, size, parts, encoder),
+        device=given.device,
+    )
+    return Read(materials, names, found)
+
+
+def identity(materials: Materials, contenders: Sequence[str]) -> dict[str, Any]:
+    """What decides the scores: settings, and digests of all inputs."""
+    m = materials
+    return {
+        "settings": m.config.model_dump(mode="json"),
+        "contenders": list(contenders),
+        "classes": m.classes,
+        "labeled": _digest(m.annotated, m.masks),
+        "images": None if m.photographs is None else m.photographs.digest,
+        "generator": None if m.generator is None else m.generator.digest,
+        "also_test": None if m.also is None else _digest(*m.also),
+    }
+
+
+def _generator(given: Given, config: CompareConfig) -> tuple[Any, Any, Any]:
+    """Encoder, description and U-Net of the generator; None, None, None without one."""
+    if given.generator is None:
+        return None, None, None
+    recipe = generator_recipe(None, given.generator, [])
+    generator, found = load_generator("--generator", recipe.generator, given.device)
+    if isinstance(generator, Projecting):
+        raise ValueError(
+            f"--generator {given.generator}: a {found.kind} generator cannot encode photographs, "
+            "only search for similar images: give a diffusion model"
+        )
+    start = generator.describe_unet() if isinstance(generator, Finetunable) else None
+    info = GeneratorInfo(digest=generator.digest, config=found.model_dump(mode="json"))
+    return Encoder(generator, config.labeler.feature_dtype), info, start
+
+
+def _also(
+    given: Given, labeled: Annotations, size: tuple[int, int], parts: Path, encoder: Encoder | None
+) -> tuple[Pool, torch.Tensor] | None:
+    if given.also is None:
+        return None
+    found = read_annotations(given.also, size, labeled.classes)
+    return Pool(found.images, parts / "also", encoder), found.masks
+
+
+def _digest(pool: Pool, masks: torch.Tensor) -> str:
+    import hashlib
+
+    return hashlib.sha256(pool.digest.encode() + masks.numpy().tobytes()).hexdigest()

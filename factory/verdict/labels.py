@@ -1,0 +1,64 @@
+"""The labels that a teacher gives the images of a pool, kept in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from factory.pipeline.select import select
+from factory.recipe.schema import SelectionPolicy
+from factory.verdict.models import predictions
+from factory.verdict.pools import Pool
+from factory_core.dataset import probability_levels
+from factory_core.storage import atomic_path
+from labelers.labeler import Labeler
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of N images.
+
+    `masks` uint8 `[N, H, W]`, `levels` of the class probabilities uint8 `[N, K, H, W]` (see
+    `probability_levels`), `uncertainty` float32 `[N]`, nats.
+    """
+
+    masks: torch.Tensor
+    levels: torch.Tensor
+    uncertainty: torch.Tensor
+
+    def kept(self, drop_fraction: float, policy: SelectionPolicy) -> torch.Tensor:
+        """Which images remain after selection, as `factory label` selects, bool `[N]`."""
+        classes = range(self.levels.shape[1])
+        pixels = torch.stack([(self.masks == c).sum((1, 2)) for c in classes], 1).numpy()
+        indices, uncertainty = np.arange(len(self.masks)), self.uncertainty.numpy()
+        return torch.from_numpy(select(indices, uncertainty, drop_fraction, policy, pixels).kept)
+
+
+def label_pool(path: Path, pool: Pool, teacher: Labeler) -> Labels:
+    """The labels in the file `path`, made by `teacher` if it does not exist."""
+    if not path.is_file():
+        found = list(predictions(teacher, pool, range(len(pool))))
+        tensors = {
+            "masks": torch.cat([part.mask for part in found]),
+            "levels": torch.cat([levels_of(part.probabilities) for part in found]),
+            "uncertainty": torch.cat([part.uncertainty for part in found]),
+        }
+        save_tensors(path, tensors)
+    return Labels(**load_file(path))
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file, complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def levels_of(probabilities: torch.Tensor | None) -> torch.Tensor:
+    """Levels uint8 `[N, K, H, W]` of class probabilities, which need not sum to 1."""
+    assert probabilities is not None  # asked for
+    return torch.from_numpy(probability_levels(probabilities.float().numpy()))

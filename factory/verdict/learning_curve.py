@@ -1,0 +1,97 @@
+"""What more annotated images would buy: scores over label budgets, extrapolated with an interval.
+
+Over the range of a few doublings, the scores of segmenters rise about linearly with the logarithm
+of the number of images (Sun et al. 2017 find the same far beyond it). Each split gives one slope,
+and the slopes of all splits give an interval, as differences between contenders do. A straight line
+flatters the gain near saturation, so it is an upper estimate there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from factory.verdict.statistics import Interval, interval
+
+MORE_IMAGES = 8
+MIN_BUDGET = 2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean mIoU by number of training images, and the gain to expect from `more` further ones.
+
+    `gain` is None if there are fewer than two budgets.
+    """
+
+    means: dict[int, float]
+    more: int
+    gain: Interval | None
+
+
+def budgets(images: int) -> list[int]:
+    """A quarter, a half and all of `images`, at least MIN_BUDGET, ascending and distinct."""
+    parts = {max(MIN_BUDGET, math.ceil(images * share)) for share in (0.25, 0.5, 1)}
+    return sorted(part for part in parts if part <= images)
+
+
+def fit_curve(
+    scores: Mapping[int, Mapping[int, float]],
+    labeled: int,
+    test_share: float,
+    more: int = MORE_IMAGES,
+) -> Curve:
+    """The curve of `scores`, by split and number of training images.
+
+    `labeled` is how many annotated images there are: the gain is that from `labeled` to
+    `labeled + more`.
+    """
+    sizes = sorted({size for row in scores.values() for size in row})
+    means = {
+        size: float(np.mean([row[size] for row in scores.values() if size in row]))
+        for size in sizes
+    }
+    slopes = [_slope(row) for row in scores.values() if len(row) > 1]
+    if not slopes:
+        return Curve(means, more, None)
+    doublings = math.log2((labeled + more) / labeled)
+    return Curve(means, more, interval([slope * doublings for slope in slopes], test_share))
+
+
+def _slope(row: Mapping[int, float]) -> float:
+    """mIoU per doubling of the number of images, by least squares."""
+    x = np.log2(list(row))
+    return float(np.polyfit(x, list(row.values()), 1)[0])
+
+
+def next_images(uncertainty: np.ndarray, descriptors: np.ndarray, count: int) -> list[int]:
+    """Rows of `count` images to annotate next: uncertain ones that differ from each other.
+
+    `uncertainty` `[N]`, `descriptors` `[N, D]`. Of the most uncertain quarter (at least four times
+    `count`), the most uncertain comes first, then always the one that is farthest from all chosen
+    (farthest-point sampling; Sener & Savarese 2018).
+    """
+    if not len(uncertainty):
+        return []
+    pool = np.argsort(-uncertainty, kind="stable")[: max(4 * count, len(uncertainty) // 4)]
+    points = descriptors[pool].astype(np.float64)
+    points = (points - points.mean(0)) / (points.std(0) + 1e-9)
+    chosen = [0]
+    distance = np.full(len(pool), math.inf)
+    while len(chosen) < min(count, len(pool)):
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return pool[chosen].tolist()
+
+
+def rows_by_split(
+    cells: Sequence[tuple[int, int, float]],
+) -> dict[int, dict[int, float]]:
+    """(split, images, score) triples as `fit_curve` takes them."""
+    rows: dict[int, dict[int, float]] = {}
+    for split, images, score in cells:
+        rows.setdefault(split, {})[images] = score
+    return rows

@@ -1,0 +1,120 @@
+"""Sets of images, with the generator's features of each computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from factory_core.storage import atomic_path
+from generators.base import FeatureMaps, Generator, batches
+from labelers.config import FeatureDtype
+from labelers.training.feature_store import FeatureStore, store_bytes
+
+MAX_FEATURE_BYTES = 4 * 2**30  # of one pool, on disk
+ENCODE_BATCH = 8  # images
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The generator, and the number format of its features on disk."""
+
+    generator: Generator
+    dtype: FeatureDtype
+
+    @property
+    def batch(self) -> int:
+        """Images at a time."""
+        return min(ENCODE_BATCH, self.generator.batch_size)
+
+    @property
+    def most_images(self) -> int:
+        """How many images' features fit into MAX_FEATURE_BYTES."""
+        return max(1, MAX_FEATURE_BYTES // store_bytes(self.generator.feature_spec, 1, self.dtype))
+
+
+class Pool:
+    """Images uint8 `[N, 3, H, W]` in memory, and their features in `folder`.
+
+    `encoder` is None without a generator: then there are no features.
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        folder: Path,
+        encoder: Encoder | None,
+        recorded: FeatureStore | None = None,
+    ):
+        """`recorded` are features that exist already: those of samples, from their sampling."""
+        self.images, self.folder, self.encoder = images, folder, encoder
+        self._recorded = recorded
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the images."""
+        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """The features of all images, encoded at the first use; resumes in `folder`."""
+        if self._recorded is not None:
+            return self._recorded
+        assert self.encoder is not None
+        generator = self.encoder.generator
+        source = f"{self.digest} {generator.digest}"
+        spec, count = generator.feature_spec, len(self.images)
+        store = FeatureStore(self.folder, spec, count, self.encoder.dtype, source)
+        rest = range(store.written, count)
+        for rows in batches(rest, self.encoder.batch):
+            store.append(generator.encode(self.images[rows.start : rows.stop], rows))
+        return store
+
+    def features(self, rows: Sequence[int]) -> FeatureMaps:
+        """The features of some images, float32."""
+        return FeatureMaps.concat([self.store.features(row) for row in rows]).to(torch.float32)
+
+
+def sample_pool(folder: Path, encoder: Encoder, count: int) -> Pool:
+    """`count` samples of the generator, with the features recorded while sampling.
+
+    Sampled once: a second call reads `folder`.
+    """
+    path = folder / "images.safetensors"
+    generator = encoder.generator
+    source = f"samples of {generator.digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore(folder, generator.feature_spec, count, encoder.dtype, source)
+    if not path.is_file() or store.written < count:
+        store.delete()
+        folder.mkdir(parents=True, exist_ok=True)
+        store = FeatureStore(folder, generator.feature_spec, count, encoder.dtype, source)
+        images = []
+        for rows in batches(range(count), generator.batch_size):
+            made, features = generator.sample(rows)
+            store.append(features)
+            images.append(made.cpu())
+        with atomic_path(path) as temporary:
+            save_file({"images": torch.cat(images).contiguous()}, temporary)
+    return Pool(load_file(path)["images"], folder, encoder, store)
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """At most `most` of `count` numbers from 0, evenly spaced."""
+    if count <= most:
+        return list(range(count))
+    return [i * count // most for i in range(most)]
+
+
+def equal_to_none(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Which of the images uint8 `[N, 3, H, W]` equal none of `others`, bool `[N]`."""
+    known = {other.numpy().tobytes() for other in others}
+    return torch.tensor([image.numpy().tobytes() not in known for image in images])

@@ -1,0 +1,145 @@
+"""The results of a comparison on disk: one file per finished cell, so that nothing is repeated.
+
+OUT/compare.json         settings and digests, which a resumed comparison must share
+    cells/NAME-0003.json one contender on one split; NAME-0003-6.json on 6 of its images
+    parts/               labelers, labels and segmenters that cells share, until all are done
+    verdict.json, verdict.md, verdict.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from factory.recipe import diff
+from factory_core.models import read_model
+from factory_core.output_folder import contents
+from factory_core.storage import sweep_temporaries, write_json
+
+IDENTITY_NAME, PROGRESS_NAME = "compare.json", "progress.json"
+CELLS_DIR, PARTS_DIR = "cells", "parts"
+HINT = "delete the file and rerun the command"
+
+
+class Cell(BaseModel):
+    """The score of one contender, trained on `images` images of one split.
+
+    Scores are 0-1; `iou` is None for a class that is in neither truth nor prediction. `also_miou`
+    is that on the second labelled set. `seconds` excludes what earlier cells had made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    contender: str
+    split: int
+    images: int
+    miou: float
+    iou: dict[str, float | None]
+    also_miou: float | None = None
+    seconds: float
+    cost_sec: float
+
+
+class Progress(BaseModel):
+    """Decisions that a resumed comparison repeats, because times differ from run to run.
+
+    `cuts` lists what was dropped, by number of splits done; `unmeasured` was never reached.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cuts: dict[int, tuple[str, ...]] = {}
+    unmeasured: tuple[str, ...] = ()
+    shared_sec: float = 0.0
+
+
+class Results:
+    """The cells of the comparison in `folder`, in memory and on disk."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.cells: dict[tuple[str, int, int], Cell] = {}
+        self.reload()
+        path = folder / PROGRESS_NAME
+        self.progress = read_model(path, Progress, HINT) if path.is_file() else Progress()
+
+    def reload(self) -> None:
+        """Read the cells that this or another process has finished."""
+        for path in sorted((self.folder / CELLS_DIR).glob("*.json")):
+            cell = read_model(path, Cell, HINT)
+            self.cells[cell.contender, cell.split, cell.images] = cell
+
+    @classmethod
+    def begin(cls, folder: Path, identity: Mapping[str, Any]) -> Results:
+        """Claim `folder` for a comparison with this `identity`, or resume it there.
+
+        Raises ValueError if it holds a comparison with another one, naming what differs, or other
+        files.
+        """
+        record = folder / IDENTITY_NAME
+        if record.is_file():
+            found = _read_identity(record)
+            if different := diff(found, dict(identity)):
+                raise ValueError(
+                    f"{folder} holds a comparison with other inputs ({', '.join(different)}): give"
+                    " a different --out, or delete it to start over"
+                )
+        elif others := contents(folder):
+            raise ValueError(
+                f"--out {folder} holds no comparison but {others[0]}: give a new or empty folder"
+            )
+        (folder / CELLS_DIR).mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / CELLS_DIR):
+            sweep_temporaries(place)
+        write_json(record, dict(identity))
+        return cls(folder)
+
+    def find(self, contender: str, split: int, images: int) -> Cell | None:
+        """A finished cell."""
+        return self.cells.get((contender, split, images))
+
+    def add(self, cell: Cell) -> None:
+        """Write a finished cell; complete on disk when this returns."""
+        self.cells[cell.contender, cell.split, cell.images] = cell
+        name = f"{cell.contender}-{cell.split:04d}-{cell.images}.json"
+        write_json(self.folder / CELLS_DIR / name, cell.model_dump(mode="json"))
+
+    def note(self, **changes: Any) -> None:
+        """Change the progress, on disk too."""
+        self.progress = self.progress.model_copy(update=changes)
+        write_json(self.folder / PROGRESS_NAME, self.progress.model_dump(mode="json"))
+
+    @property
+    def seconds(self) -> float:
+        """Time of shared work and of all finished cells, in this run and in earlier ones."""
+        return self.progress.shared_sec + sum(cell.seconds for cell in self.cells.values())
+
+    def of(self, contender: str, sizes: Mapping[int, int]) -> dict[int, Cell]:
+        """The cells of a contender by split; `sizes` gives the training images of each split."""
+        return {
+            split: cell
+            for split, images in sizes.items()
+            if (cell := self.find(contender, split, images)) is not None
+        }
+
+
+def scores(cells: Mapping[int, Cell]) -> dict[int, float]:
+    """mIoU by split."""
+    return {split: cell.miou for split, cell in cells.items()}
+
+
+def mean_sec(cells: Iterable[Cell]) -> float:
+    """Mean time of some cells; 0 for none."""
+    seconds = [cell.seconds for cell in cells]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: delete its folder to start over") from None

@@ -1,0 +1,62 @@
+"""Rounds: what was learned labels the photographs again, together with the labeler.
+
+Round 0 is the generator's U-Net, fine-tuned on the labels. In round r, the photographs get the mean
+of the probabilities of the labeler and of the segmenter of round r - 1 (averaged over flips and
+turns). A new segmenter, which again starts from the generator, learns from these, then from the
+labels. It never starts from its predecessor, whose mistakes it would keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from factory.verdict.bench import Bench
+from factory.verdict.labels import levels_of, save_tensors
+from factory.verdict.students import finishing, unet_settings
+from factory.verdict.symmetric import mean_levels
+from train_seg.data.training_data import LabeledImages
+from train_seg.network.segmenter import Segmenter
+
+POOL = "photographs"
+
+
+def fine_tuned(bench: Bench) -> Segmenter:
+    """The generator's U-Net, or a random one without it, trained on the labels: round 0."""
+    config, start = bench.config, bench.materials.start
+    settings = unet_settings(config, bench.size, bench.seed, config.label_steps)
+    if start is None:
+        return bench.student("unet", [bench.labels()], settings)
+    settings = settings.model_copy(update={"lr": config.finish_lr})
+    return bench.student("generator-unet", [bench.labels()], settings, init=start)
+
+
+def learn(bench: Bench, number: int) -> Segmenter:
+    """The segmenter of round `number` >= 1; earlier rounds are made first, once."""
+    config, start = bench.config, bench.materials.start
+    before = fine_tuned(bench) if number == 1 else learn(bench, number - 1)
+    settings = unet_settings(config, bench.size, bench.seed, config.pretrain_steps)
+    if start is not None:
+        settings = settings.model_copy(update={"lr": config.finish_lr})
+    settings = settings.model_copy(update={"soft_labels": config.soft_labels})
+    data = _labelled(bench, before, number)
+    taught = bench.student(f"round-{number}-{POOL}", [data], settings, init=start)
+    finish = finishing(config, taught.config)
+    return bench.student(f"round-{number}", [bench.labels()], finish, init=taught)
+
+
+def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
+    """The photographs with the labels of round `number`."""
+    path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
+    images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL).levels
+    if not path.is_file():
+        ours = mean_levels(segmenter, images, bench.config.upright)
+        # The sum of two levels may be 510; `levels_of` scales it.
+        save_tensors(path, {"levels": levels_of(ours.short() + theirs)})
+    kept = bench.may_learn_from(images)
+    levels = load_file(path)["levels"][kept]
+    masks = levels.argmax(1).to(torch.uint8)
+    return replace(bench.labelled(images[kept], masks, POOL), probabilities=levels)

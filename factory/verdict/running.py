@@ -1,0 +1,184 @@
+"""Running a comparison: cells in rungs, within the time, each kept as soon as it is finished."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from rich.console import Console
+
+from factory.terminal.text import duration
+from factory.verdict.bench import Bench, Materials
+from factory.verdict.contenders import Contender
+from factory.verdict.decision import mean
+from factory.verdict.folds import Split
+from factory.verdict.models import Model
+from factory.verdict.pools import Pool
+from factory.verdict.racing import best, halve, rest_sec, rungs
+from factory.verdict.results import Cell, Results, mean_sec, scores
+from train_seg.evaluation import metrics
+
+RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
+MIN_SPLITS = 2  # without them, there is no interval
+
+
+class Rows(Protocol):
+    """What runs all contenders of several splits at once, in other processes."""
+
+    @property
+    def at_once(self) -> int:
+        """How many splits run at the same time."""
+        ...
+
+    def run(self, names: Sequence[str], splits: Sequence[Split]) -> None:
+        """Score contenders on splits; the cells are on disk afterwards."""
+        ...
+
+
+@dataclass
+class Runner:
+    """Trains and scores contenders on splits; finished cells are never repeated.
+
+    `budget_sec` None: no limit. Time counts over all runs in the same folder. `rows` None: all
+    in this process.
+    """
+
+    materials: Materials
+    results: Results
+    splits: Sequence[Split]
+    console: Console
+    budget_sec: float | None = None
+    rows: Rows | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many splits run at the same time."""
+        return 1 if self.rows is None else self.rows.at_once
+
+    def left_sec(self, share: float = 1.0) -> float:
+        """Time left of a share of the budget."""
+        if self.budget_sec is None:
+            return math.inf
+        shared_sec = self.results.progress.shared_sec
+        spent_sec = shared_sec + (self.results.seconds - shared_sec) / self.at_once
+        return share * self.budget_sec - spent_sec
+
+    def race(self, contenders: Sequence[Contender]) -> None:
+        """Run all contenders on ever more splits; cut the worse half when time is short."""
+        alive, done = list(contenders), 0
+        for rung in rungs(len(self.splits), self.at_once):
+            if self.rows is not None:
+                self._elsewhere(alive, self.splits[done:rung])
+            for split in self.splits[done:rung]:
+                if split.number >= MIN_SPLITS and self.left_sec(RACE_SHARE) <= 0:
+                    self.console.print(f"time is up after {split.number} splits")
+                    return
+                alive = self._row(alive, split)
+                self.bench(split).delete()
+            done = rung
+            if done < len(self.splits):
+                alive = self._cut(alive, done)
+
+    def _elsewhere(self, alive: Sequence[Contender], splits: Sequence[Split]) -> None:
+        """Have other processes make the cells that are missing; `_row` then finds them."""
+        assert self.rows is not None
+        missing = [s for s in splits if any(not self._is_done(c, s) for c in alive)]
+        if missing and self.left_sec(RACE_SHARE) > 0:
+            self.rows.run([c.name for c in alive], missing)
+            self.results.reload()
+
+    def _is_done(self, contender: Contender, split: Split) -> bool:
+        return self.results.find(contender.name, split.number, len(split.train)) is not None
+
+    def _row(self, alive: list[Contender], split: Split) -> list[Contender]:
+        """One split; the contenders for which there was time."""
+        ran = []
+        for contender in alive:
+            expected = mean_sec(self.cells(contender).values())
+            is_late = self.left_sec(RACE_SHARE) < expected and contender.group == "factory"
+            if is_late and not self._is_done(contender, split):
+                self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
+                self._note_unmeasured(contender.name)
+                continue
+            self.cell(contender, split, split.train)
+            ran.append(contender)
+        return ran
+
+    def _note_unmeasured(self, name: str) -> None:
+        names = dict.fromkeys([*self.results.progress.unmeasured, name])
+        self.results.note(unmeasured=tuple(names))
+
+    def _cut(self, alive: list[Contender], done: int) -> list[Contender]:
+        """The contenders that continue after `done` splits; a resumed race cuts the same."""
+        found = {c.name: self.cells(c) for c in alive}
+        cuts = self.results.progress.cuts
+        if done not in cuts:
+            means = {name: mean(scores(cells)) for name, cells in found.items()}
+            names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
+            baseline = best(means, names["labels"])
+            cell_sec = {name: mean_sec(cells.values()) for name, cells in found.items()}
+            rest = math.ceil((len(self.splits) - done) / self.at_once)
+            cut = halve(
+                {name: value for name, value in means.items() if name not in names["blind"]},
+                cell_sec,
+                [] if baseline is None else [baseline],
+                rest,
+                self.left_sec(RACE_SHARE) - rest_sec(cell_sec, names["blind"], rest),
+            )
+            cuts = {**cuts, done: cut.dropped}
+            self.results.note(cuts=cuts)
+        if cuts[done]:
+            splits = "1 split" if done == 1 else f"{done} splits"
+            self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[done])}")
+        return [c for c in alive if c.name not in cuts[done]]
+
+    def cell(self, contender: Contender, split: Split, rows: Sequence[int]) -> Cell:
+        """Train one contender on `rows` and score it on the split's test images, once."""
+        found = self.results.find(contender.name, split.number, len(rows))
+        if found is not None:
+            return found
+        began, bench = time.monotonic(), self.bench(split, rows)
+        with bench.costs.part(contender.name):
+            model = contender.make(bench)
+        m = self.materials
+        scored = self._score(model, m.annotated, m.masks, split.test)
+        also = m.also and self._score(model, *m.also, range(len(m.also[1]))).miou
+        cell = Cell(
+            contender=contender.name,
+            split=split.number,
+            images=len(rows),
+            miou=scored.miou,
+            iou=dict(zip(scored.classes, scored.iou, strict=True)),
+            also_miou=also,
+            seconds=time.monotonic() - began,
+            cost_sec=bench.costs.total_sec(contender.name),
+        )
+        self.results.add(cell)
+        self.console.print(
+            f"split {split.number + 1} of {len(self.splits)}, {len(rows)} images: "
+            f"{contender.name} mIoU {cell.miou:.3f} ({duration(cell.seconds)})"
+        )
+        return cell
+
+    def _score(
+        self, model: Model, pool: Pool, masks: torch.Tensor, rows: Sequence[int]
+    ) -> metrics.Scores:
+        classes = self.materials.classes
+        confusion = metrics.Confusion(len(classes))
+        confusion.update(model.predict(pool, rows), masks[list(rows)])
+        return metrics.scores(confusion, classes, len(rows))
+
+    def bench(self, split: Split, rows: Sequence[int] | None = None) -> Bench:
+        """The bench of a split, with all of its training images or some."""
+        rows = split.train if rows is None else rows
+        name = f"split-{split.number:04d}-{len(rows)}"
+        return Bench(self.materials, name, rows, split.seed, split.test)
+
+    def cells(self, contender: Contender) -> dict[int, Cell]:
+        """The finished cells of a contender on whole training sets, by split."""
+        sizes = {split.number: len(split.train) for split in self.splits}
+        return self.results.of(contender.name, sizes)

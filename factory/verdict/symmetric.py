@@ -1,0 +1,45 @@
+"""Mean predictions over the flips and turns that leave a domain unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from factory.verdict.labels import levels_of
+from train_seg.config import INFERENCE_BATCH_SIZE
+from train_seg.network.segmenter import Segmenter
+
+Change = Callable[[Tensor], Tensor]
+
+
+def symmetries(is_square: bool, upright: bool) -> list[tuple[Change, Change]]:
+    """Changes of `[..., H, W]` and their inverses: 8 for squares, 4 for others, 2 if `upright`."""
+    turns = (0,) if upright else (0, 1, 2, 3) if is_square else (0, 2)
+    return [_change(turn, flip) for turn in turns for flip in (False, True)]
+
+
+def _change(turns: int, flip: bool) -> tuple[Change, Change]:
+    def there(x: Tensor) -> Tensor:
+        return torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))
+
+    def back(x: Tensor) -> Tensor:
+        x = torch.rot90(x, -turns, (-2, -1))
+        return x.flip(-1) if flip else x
+
+    return there, back
+
+
+@torch.inference_mode()
+def mean_levels(segmenter: Segmenter, images: Tensor, upright: bool) -> Tensor:
+    """Levels uint8 `[N, K, H, W]` of the class probabilities of images uint8 `[N, 3, H, W]`."""
+    network = segmenter.network.eval()
+    device = next(network.parameters()).device
+    changes = symmetries(images.shape[-1] == images.shape[-2], upright)
+    parts = []
+    for batch in images.split(INFERENCE_BATCH_SIZE):
+        there = batch.to(device)
+        seen = [back(network(change(there)).softmax(1)) for change, back in changes]
+        parts.append(levels_of(torch.stack(seen).mean(0).cpu()))
+    return torch.cat(parts)

@@ -1,0 +1,128 @@
+"""What is recommended, and when nothing is."""
+
+from __future__ import annotations
+
+import pytest
+
+from factory.verdict.contenders import Contender
+from factory.verdict.decision import Decision, decide
+from factory.verdict.delivery import segmenter_to_deliver
+from factory.verdict.settings import CompareConfig
+from factory.verdict.wording import Inputs, commands, sentence
+
+UNET = {0: 0.60, 1: 0.62, 2: 0.58, 3: 0.61}
+DEEPLAB = {0: 0.50, 1: 0.54, 2: 0.48, 3: 0.51}
+BLIND = {"blind-place": {0: 0.30, 1: 0.33, 2: 0.28, 3: 0.31}}
+
+
+def plus(scores: dict[int, float], *gains: float) -> dict[int, float]:
+    """Scores with a gain per split."""
+    return {split: scores[split] + gain for split, gain in enumerate(gains)}
+
+
+BETTER = plus(UNET, 0.04, 0.05, 0.045, 0.05)
+NOISY = plus(UNET, 0.20, -0.10, 0.15, -0.05)
+WORSE = plus(UNET, -0.1, -0.11, -0.1, -0.1)
+
+
+def verdict(**factory: dict[int, float]) -> Decision:
+    labels = {"unet": UNET, "deeplab": DEEPLAB}
+    names = {name.replace("_", "-"): scores for name, scores in factory.items()}
+    return decide(labels, names, BLIND, test_share=1 / 3)
+
+
+def test_a_significant_lead_wins() -> None:
+    found = verdict(photographs_labels=BETTER, synthetic=NOISY)
+    assert found.baseline == "unet"
+    assert found.winner == "photographs-labels"
+    assert found.is_learned
+    said = sentence(found, 12)
+    assert said.startswith("With your 12 images: photographs-labels, +4.6 ± ")
+    assert said.endswith("over labels alone (unet); synthetic images add nothing significant.")
+
+
+def test_a_higher_mean_alone_does_not() -> None:
+    found = verdict(synthetic=NOISY)
+    assert found.best == "synthetic"
+    assert found.winner == "unet"
+    assert "labels alone (unet); nothing is significantly better (closest: synthetic" in sentence(
+        found, 12
+    )
+
+
+def test_the_best_labels_only_contender_is_the_measure() -> None:
+    """Better than DeepLabV3 is not enough."""
+    found = verdict(photographs=plus(DEEPLAB, 0.05, 0.05, 0.05, 0.05))
+    assert found.winner == "unet"
+
+
+def test_synthetic_images_that_harm() -> None:
+    said = sentence(verdict(photographs=BETTER, synthetic=WORSE), 12)
+    assert "; synthetic images are worse than labels alone" in said
+
+
+def test_one_split_recommends_nothing() -> None:
+    assert verdict(photographs={0: 0.99}).winner == "unet"
+
+
+def test_no_better_than_blind_is_not_learned() -> None:
+    blind = {"blind-shuffled": plus(UNET, 0.01, -0.02, 0.02, -0.01)}
+    found = decide({"unet": UNET}, {}, blind, 1 / 3)
+    assert not found.is_learned
+    assert found.is_hopeless
+    assert sentence(found, 12).startswith("Nothing can be learned from your 12 images")
+
+
+def test_two_splits_are_no_verdict() -> None:
+    """Interrupted by the budget: a large lead, but nothing shown."""
+    found = decide({"unet": {0: 0.84, 1: 0.91}}, {}, {"blind-place": {0: 0.59, 1: 0.55}}, 1 / 3)
+    assert not found.is_learned
+    assert not found.is_hopeless
+    assert "no verdict yet, too few splits were scored" in sentence(found, 12)
+
+
+def make(name: str, is_segmenter: bool = True) -> Contender:
+    return Contender(name, name, "factory", lambda bench: None, is_segmenter=is_segmenter)
+
+
+@pytest.mark.parametrize(("also_better", "wanted"), [(True, "photographs"), (False, "unet")])
+def test_a_labeler_is_not_delivered(also_better: bool, wanted: str) -> None:
+    best = plus(UNET, 0.08, 0.09, 0.08, 0.08)
+    found = verdict(labeler_both=best, photographs=BETTER if also_better else NOISY)
+    assert found.winner == "labeler-both"
+    every = [make("labeler-both", False), make("photographs"), make("unet"), make("deeplab")]
+    assert segmenter_to_deliver(found, every) == wanted
+
+
+INPUTS = Inputs("labels", "photos", "gen")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("unet", ["train-deeplab --data labels --out model --preset unet --steps 200"]),
+        ("deeplab", ["--preset modern --encoder resnet18"]),
+        ("labeler-network", ["train-labeler --generator gen --labeled labels"]),
+        ("photographs", ["train-labeler", "label --labeler", "--data photographs --out model"]),
+        ("photographs-none", ["train-labeler", "--set selection.policy=none", "--out model"]),
+        ("synthetic-labels", ["train-labeler", "generate", "--out taught", "--init taught"]),
+        ("mixture", ["train-labeler", "generate", "label", "--mix 0.4,0.4,0.2"]),
+        ("generator-unet", ["--init gen --out model"]),
+        ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
+    ],
+)
+def test_commands(name: str, parts: list[str]) -> None:
+    lines = commands(name, INPUTS, CompareConfig(), True)
+    assert len(lines) == len(parts)
+    for line, part in zip(lines, parts, strict=True):
+        assert line.startswith("factory ")
+        assert part in line
+
+
+def test_upright_images_are_not_turned() -> None:
+    config = CompareConfig(upright=True)
+    unet, deeplab = (commands(name, INPUTS, config, True)[0] for name in ("unet", "deeplab"))
+    assert "augment.vertical_flip=false --set augment.quarter_turns=false" in unet
+    assert "vertical_flip" not in deeplab
+    assert "augment.quarter_turns=true" in commands("deeplab", INPUTS, CompareConfig(), True)[0]
+    assert "augment.quarter_turns=false" in commands("unet", INPUTS, CompareConfig(), False)[0]
