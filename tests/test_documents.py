@@ -16,7 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import make, sample, train, use  # noqa: F401 - registers the commands
+from factory.cli import make, sample, train, use, verdict  # noqa: F401 - registers the commands
 from factory.cli.application import app
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
@@ -41,6 +41,8 @@ NOT_RUN = {
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
     ("docs/cluster.md", "pip install 'ray[default]'"): "needs a cloud",
     ("docs/cluster.md", "#!/bin/bash"): "needs Slurm",
+    ("docs/verdict.md", "factory compare"): "takes an hour: tests of factory/verdict run it small",
+    ("docs/verdict.md", "factory rounds"): "takes an hour: tests of factory/verdict run it small",
     ("docs/results/demo.md", "for recipe in"): "takes an hour: its figures are in the document",
     ("docs/results/samplers.md", "factory train-generator"): "takes hours, needs the images",
     ("docs/results/wbc.md", "factory train-generator"): "takes hours, needs the images",

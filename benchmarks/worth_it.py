@@ -1,0 +1,186 @@
+"""What the factory is worth on a data set with a test set: label budgets x contenders x seeds.
+
+    python -m benchmarks.worth_it --data DIR --generator G --out OUT [--budgets 4 8 24]
+        [--draws 3] [--seeds 3] [--contenders unet round-2 ...] [--set KEY=VALUE] [--json FILE]
+
+DIR holds `labeled`, `unlabeled` and `test`. Draw 0 of a budget takes the first images of `labeled`
+by name, the others a random order; smaller budgets are parts of larger ones. The contenders are
+those of `factory compare`, with its settings. Every cell trains on one draw with one seed and is
+scored on `test`; nothing is chosen there. Finished cells are kept in OUT and never repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from factory.terminal.text import duration
+from factory.verdict.bench import Bench, Materials
+from factory.verdict.comparison import choose
+from factory.verdict.contenders import Contender
+from factory.verdict.inputs import Given, identity, read
+from factory.verdict.results import PARTS_DIR, Cell, Results
+from factory.verdict.settings import compare_config
+from factory_core.storage import write_json
+from train_seg.evaluation import metrics
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a contender is trained: `rows` of the annotated images, drawn by `draw`."""
+
+    budget: int
+    draw: int
+    seed: int
+    rows: tuple[int, ...]
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.budget}-labels-draw-{self.draw}-seed-{self.seed}"
+
+
+def places(images: int, budgets: Sequence[int], draws: int, seeds: int) -> list[Place]:
+    """All draws and seeds of each budget; there is only one way to draw all images."""
+    found = []
+    for budget in budgets:
+        for draw in range(draws if budget < images else 1):
+            order = np.random.default_rng(draw).permutation(images) if draw else np.arange(images)
+            rows = tuple(sorted(order[:budget].tolist()))
+            found += [Place(budget, draw, seed, rows, draw * seeds + seed) for seed in range(seeds)]
+    return found
+
+
+def run_cell(contender: Contender, place: Place, m: Materials) -> Cell:
+    """Train a contender and score it on the test set."""
+    began = time.monotonic()
+    bench = Bench(m, place.name, place.rows, place.seed)
+    with bench.costs.part(contender.name):
+        model = contender.make(bench)
+    assert m.also is not None
+    pool, masks = m.also
+    confusion = metrics.Confusion(len(m.classes))
+    confusion.update(model.predict(pool, range(len(masks))), masks)
+    found = metrics.scores(confusion, m.classes, len(masks))
+    return Cell(
+        contender=contender.name,
+        split=place.number,
+        images=place.budget,
+        miou=found.miou,
+        iou=dict(zip(found.classes, found.iou, strict=True)),
+        seconds=time.monotonic() - began,
+        cost_sec=bench.costs.total_sec(contender.name),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender at a budget: scores by place, and their differences from the baseline's."""
+
+    contender: str
+    scores: Mapping[int, float]
+    baseline: Mapping[int, float]
+
+    @property
+    def differences(self) -> list[float]:
+        return [score - self.baseline[n] for n, score in self.scores.items() if n in self.baseline]
+
+
+def summarise(results: Results, contenders: Sequence[Contender], budget: int) -> list[Row]:
+    """The finished contenders of a budget; the baseline is the best that uses labels alone.
+
+    It is chosen on the test set, which favours it and none of the others.
+    """
+    found = {
+        c.name: {
+            split: cell.miou
+            for (name, split, images), cell in sorted(results.cells.items())
+            if (name, images) == (c.name, budget)
+        }
+        for c in contenders
+    }
+    alone = [c.name for c in contenders if c.group == "labels" and found[c.name]]
+    best = max(alone, key=lambda name: statistics.mean(found[name].values()), default=None)
+    baseline = found[best] if best else {}
+    return [Row(name, scores, baseline) for name, scores in found.items() if scores]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation."""
+    if not values:
+        return "-"
+    std = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{std}"
+
+
+def show(budget: int, rows: Sequence[Row], console: Console) -> None:
+    table = Table(title=f"{budget} labels: mIoU on the test set, over draws and seeds")
+    for column in ("contender", "mIoU", "minus the best of the labels alone", "trainings"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    for row in sorted(rows, key=lambda r: -statistics.mean(r.scores.values())):
+        scores = list(row.scores.values())
+        table.add_row(row.contender, spread(scores), spread(row.differences), str(len(scores)))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--generator", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 24])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--contenders", nargs="*", default=[])
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    console = Console()
+    config = compare_config(given.overrides)
+    found = read(
+        Given(
+            labeled=given.data / "labeled",
+            out=given.out,
+            images=given.data / "unlabeled",
+            generator=given.generator,
+            also=given.data / "test",
+        ),
+        config,
+        given.out / PARTS_DIR,
+    )
+    m = found.materials
+    contenders, _ = choose(m, given.contenders)
+    results = Results.begin(given.out, identity(m, []))
+    for place in places(len(m.masks), given.budgets, given.draws, given.seeds):
+        for contender in contenders:
+            if results.find(contender.name, place.number, place.budget) is None:
+                cell = run_cell(contender, place, m)
+                results.add(cell)
+                console.print(
+                    f"{place.name}: {contender.name} {cell.miou:.3f} ({duration(cell.seconds)})"
+                )
+        Bench(m, place.name, place.rows, place.seed).delete()
+    tables = {budget: summarise(results, contenders, budget) for budget in given.budgets}
+    for budget, rows in tables.items():
+        show(budget, rows, console)
+    if given.json:
+        content = {
+            str(budget): {
+                row.contender: {"miou": list(row.scores.values()), "paired": row.differences}
+                for row in rows
+            }
+            for budget, rows in tables.items()
+        }
+        write_json(given.json, content)
+
+
+if __name__ == "__main__":
+    main()
