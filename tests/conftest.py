@@ -21,6 +21,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # By default Ray lets everything else on the machine go first, the other test processes too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - that is its name
 
+# Read when the command line's console is made, which some tests do while they are collected.
+os.environ["COLUMNS"] = "200"
+
 import pytest
 
 from factory import cli
@@ -72,7 +75,6 @@ def factory() -> Callable[..., Result]:
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(sys, "argv", ["factory", *map(str, arguments)])
-            patch.setenv("COLUMNS", "200")
             try:
                 cli.main()
                 code = 0
