@@ -91,15 +91,19 @@ def _report(
     job: Prediction, counts: PredictionCounts, classes: Sequence[str], out: Path, console: Console
 ) -> None:
     """Print what could not be read, and what was written where."""
+    from factory_core.images import counted
+
     for reason in listing(list(counts.failed.values())):
         console.print(reason)
-    total = sum(counts.class_pixels) or 1
+    if not counts.images:
+        return
+    total = sum(counts.class_pixels)
     shares = ", ".join(
         f"{name} {100 * pixels / total:.1f} %"
         for name, pixels in zip(classes, counts.class_pixels, strict=True)
     )
     what = "masks and overlays" if job.overlays else "masks"
-    console.print(f"{counts.images} images: {what} in {out} ({shares})")
+    console.print(f"{counted(counts.images, 'image')}: {what} in {out} ({shares})")
 
 
 def _runner(segmenter: Segmenter, job: Prediction) -> Callable[[torch.Tensor], torch.Tensor]:

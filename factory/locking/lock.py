@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from factory.locking.lease import LOCK_NAME, has_ended, has_lapsed, in_use, leased
-from factory_core.storage import DiskStore, Store, open_store
+from factory_core.storage import DiskStore, Store, naming_full_disk, open_store
 
 ENDING_SEC = 0.5  # for a holder that is just removing its lock file
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -86,7 +86,8 @@ def _acquire(folder: Path) -> FileLock:
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=ENDING_SEC)
+            with naming_full_disk(folder):
+                lock.acquire(timeout=ENDING_SEC)
             return lock
         except FileNotFoundError:
             continue  # the last holder has just removed the empty folder

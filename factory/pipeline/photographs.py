@@ -7,20 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SHOWN = 5  # names of unreadable images, at most
-THREADS = 8  # they wait for the disk
 
 
 def list_photographs(folder: Path) -> tuple[str, ...]:
     """Absolute paths of the images in `folder`, sorted by name.
 
     Raises ValueError, with their number and the first names, if some cannot be read; other errors
-    as `list_images`. Only headers (and for PNG the checksums) are read: any other truncated image
-    fails its shard later.
+    as `list_images`. Every image is decoded: a truncated one would fail its shard later.
     """
     from factory_core.images import list_images
+    from factory_core.machine import available_cpus
 
     paths = list_images(folder)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         faults = pool.map(_fault, paths)
     bad = {path.name: fault for path, fault in zip(paths, faults, strict=True) if fault}
     if bad:
@@ -29,7 +28,7 @@ def list_photographs(folder: Path) -> tuple[str, ...]:
 
 
 def _fault(path: Path) -> str:
-    """Why an image cannot be read, in one line; empty if nothing is wrong with its header."""
+    """Why an image cannot be read, in one line; empty if it can."""
     from factory_core.images import check_image, decode_file
 
     try:

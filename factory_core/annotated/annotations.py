@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from factory_core.annotated.items import notes_on_turns
 from factory_core.annotated.layouts import open_layout, split_selections
 from factory_core.annotated.meaning import (
     MaskFile,
@@ -131,6 +132,7 @@ def read_annotations(
         notes=(
             *layout.notes,
             *image_notes([item.image for item in layout.items]),
+            *notes_on_turns(layout.items),
             *notes_on_masks(files, names, layout.classes is not None, wxh(stack.shape[1:])),
         ),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from factory_core.images import Mask, Palette, load_image, load_mask, traits, wxh
+from factory_core.images import Mask, Palette, counted, load_image, load_mask, traits, wxh
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ def read_pair(
     if new_ids is not None and mask.stored:
         mask = Mask(new_ids[mask.ids], stored=False)
     return image, mask
+
+
+def notes_on_turns(items: Sequence[Item]) -> tuple[str, ...]:
+    """A line if masks are turned by their EXIF tag and their images are not. Reads headers."""
+    alone = [i.mask for i in items if traits(i.mask).turned and not traits(i.image).turned]
+    if not alone:
+        return ()
+    return (
+        f"{counted(len(alone), 'mask')} turned upright by an EXIF tag that the image lacks, such "
+        f"as {alone[0].name}: check that they match",
+    )
 
 
 def _size_hint(item: Item, image: Image.Image, mask: Mask) -> str:

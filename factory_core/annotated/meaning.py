@@ -80,6 +80,13 @@ def check_meaning(folder: Path, files: Sequence[MaskFile], names: Sequence[str] 
                     f"are {len(names)} classes: was it smoothed, compressed with loss, or is it a "
                     "photograph? Save class ids losslessly"
                 )
+            if (of_all := _values(stored)) and found > MANY and len(of_all) <= len(names):
+                raise ValueError(
+                    f"{file.path} has the value {found}, but there are {len(names)} classes (0 to "
+                    f"{len(names) - 1}): if {_listed(of_all)} are grey levels, give those of the "
+                    f'classes as "palette", such as [[{found}, {found}, {found}], ...], in '
+                    "classes.json, or write class ids"
+                )
             raise ValueError(
                 f"{file.path} has class id {found}, but there are {len(names)} classes "
                 f"(0 to {len(names) - 1}): add its name to classes.json or correct the mask; if 0 "

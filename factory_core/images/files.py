@@ -77,25 +77,28 @@ def left_out(
 ) -> tuple[str, ...]:
     """A line about the files of each folder that are not read, and one about its subfolders.
 
-    `suffixes` are those that are read. Paths that are no folder are skipped; hidden files and
-    companions of images do not count. Links to nothing do.
+    `suffixes` are those that are read. Of a pattern (`day*/*`), the files that it matches count;
+    other paths are skipped. Hidden files and companions of images do not count. Links to nothing
+    do.
     """
     lines = []
     for folder in (Path(folder) for folder in folders):
-        if not folder.is_dir():
-            continue
+        paths = list(folder.iterdir()) if folder.is_dir() else _matches(str(folder))
         others = Counter(
             path.suffix.lower() or "no suffix"
-            for path in list_files(folder)
-            if path.suffix.lower() not in suffixes and path.name.lower() not in COMPANIONS
+            for path in paths
+            if path.is_file()
+            and not path.name.startswith(".")
+            and path.suffix.lower() not in suffixes
+            and path.name.lower() not in COMPANIONS
         )
-        others["broken link"] = sum(p.is_symlink() and not p.exists() for p in folder.iterdir())
+        others["broken link"] = sum(p.is_symlink() and not p.exists() for p in paths)
         others += Counter()  # without zeros
         if others:
             kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(5))
             files = counted(others.total(), "file")
             lines.append(f"{files} of other kinds left out in {folder} ({kinds})")
-        below, first = _images_below(folder)
+        below, first = _images_below(folder) if folder.is_dir() else (0, None)
         if below:
             lines.append(
                 f"the subfolders of {folder} hold {counted(below, 'image')}, left out, such as "
@@ -123,6 +126,13 @@ def _images_below(folder: Path) -> tuple[int, Path | None]:
     return number, first
 
 
+def _matches(pattern: str) -> list[Path]:
+    """Paths that a pattern matches, in order; none for a text that is no pattern."""
+    if not glob.has_magic(pattern):
+        return []
+    return [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+
+
 def _expand(text: str, flag: str) -> list[tuple[str, Path]]:
     """Name and path of every image that `text` stands for."""
     path = Path(text)
@@ -135,8 +145,7 @@ def _expand(text: str, flag: str) -> list[tuple[str, Path]]:
     parts = path.parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
-    paths = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-    images = [p for p in paths if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
+    images = [p for p in _matches(text) if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise ValueError(f"{flag} {text}: no image matches this pattern")
     return [(str(p.relative_to(base).with_suffix("")), p) for p in images]

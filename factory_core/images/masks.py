@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 
 from factory_core.images.decoding import eight_bits, has_wide_channels
-from factory_core.images.opening import decode_file, raw_mode
+from factory_core.images.opening import decode_file, is_white_zero, raw_mode
 from factory_core.images.resizing import Size, mask_tensor
 
 IGNORE = 255
@@ -81,9 +81,15 @@ def decode_mask(image: Image.Image, palette: Palette | None = None) -> Mask:
     depth = 1 if image.mode == "1" else GREY_DEPTHS.get(raw_mode(image)[:3])
     if image.mode in ("RGB", "RGBA", "RGBX", "LA"):
         image = eight_bits(image)
+    inverted = is_white_zero(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L"):
-        return _grey(np.asarray(image.convert("L")), depth, palette)
+        levels = np.asarray(image.convert("L"))
+        if inverted and depth is None and not set(np.unique(levels).tolist()) <= {0, IGNORE}:
+            raise ValueError(
+                f"0 is white in this TIFF, so its numbers may be class ids or shades: {SAVE_AS}"
+            )
+        return _grey(levels, depth, palette)
     if image.mode == "P":
         return _indexed(image, palette)
     if image.mode == "LA":

@@ -23,7 +23,8 @@ from factory_core.images.files import counted, left_out, list_images
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF")
 ORIENTATION = 0x0112  # EXIF; 1 is upright
 # Tags of TIFF. SUBFILE_TYPE 1 marks a smaller copy, 4 a transparency mask.
-SUBFILE_TYPE, DESCRIPTION, DEPTH = 0x00FE, 0x010E, 0x80E5
+SUBFILE_TYPE, PHOTOMETRIC, DESCRIPTION, DEPTH = 0x00FE, 0x0106, 0x010E, 0x80E5
+WHITE_IS_ZERO = 0  # of PHOTOMETRIC
 THREADS = 8  # they wait for the disk
 RARE = (
     "of a rare kind (such as 64-bit floats, colour in floats, or more than four channels): save it "
@@ -122,6 +123,11 @@ def raw_mode(image: Image.Image) -> str:
     tiles = getattr(image, "tile", [])
     args = tiles[0].args if tiles else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether an opened image is a TIFF whose 0 is white; Pillow inverts those of up to 8 bits."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _is_page(image: Image.Image, index: int) -> bool:

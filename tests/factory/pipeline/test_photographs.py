@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,15 +28,17 @@ def test_absolute_and_sorted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_unreadable_images_are_counted_and_the_first_named(photos: Path) -> None:
     (photos / "0.png").write_bytes(b"")
-    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:50])
     (photos / "5.jpg").write_bytes(b"no image")
-    with pytest.raises(
-        ValueError, match=r"3 of the 10 images in .* \(0\.png, 3\.png, 5\.jpg\).*: it is"
-    ):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "6.jpg")
+    (photos / "6.jpg").write_bytes((photos / "6.jpg").read_bytes()[:-2000])  # a sound header
+    says = r"4 of the 11 images in .* \(0\.png, 3\.png, 5\.jpg, 6\.jpg\).*: it is"
+    with pytest.raises(ValueError, match=says):
         list_photographs(photos)
     for i in range(9):
         (photos / f"{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"10 of the 10 .*\(0\.png, .*, 4\.png, \.\.\.\): fix"):
+    with pytest.raises(ValueError, match=r"11 of the 11 .*\(0\.png, .*, 4\.png, \.\.\.\): fix"):
         list_photographs(photos)
 
 

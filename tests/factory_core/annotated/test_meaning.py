@@ -107,6 +107,14 @@ def test_gaps_are_doubted(tmp_path):
     assert read_annotations(annotated(tmp_path / "b", row(0, 1, 2))).notes == ()
 
 
+def test_grey_levels_need_a_palette(tmp_path):
+    folder = annotated(tmp_path, row(0, 127, 0), row(0, 127, 255), classes=NAMES)
+    refused(folder, r'm0\.png has the value 127.*if 0, 127, 255 are grey levels, .* as "palette"')
+    greys = [[v, v, v] for v in (0, 127, 255)]
+    annotated(folder, row(0, 127, 0), row(0, 127, 255), classes=NAMES, palette=greys)
+    assert read_annotations(folder, (1, 3)).masks[1].tolist() == [[0, 1, 2]]
+
+
 def test_shades_are_no_ids(tmp_path):
     """A mask that was saved with loss, or a photograph in its place."""
     shades = np.arange(120, dtype=np.uint8)[None]
@@ -175,7 +183,12 @@ def test_a_turned_image_with_a_mask_that_is_not(tmp_path):
     assert only_note(read_annotations(folder)).startswith("1 image: 1 turned upright by their EX")
     Image.new("RGB", (6, 4)).save(folder / "images" / "m0.png")
     Image.fromarray(np.zeros((6, 4), np.uint8)).save(folder / "masks" / "m0.png", exif=exif)
-    assert read_annotations(folder).masks.shape == (1, 4, 6)  # the tag of a mask counts as well
+    found = read_annotations(folder)
+    assert found.masks.shape == (1, 4, 6)  # the tag of a mask counts as well
+    assert only_note(found) == (
+        "1 mask turned upright by an EXIF tag that the image lacks, such as m0.png: check that "
+        "they match"
+    )
 
 
 # --- classes.json ----------------------------------------------------------------------------

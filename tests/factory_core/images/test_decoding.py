@@ -111,6 +111,15 @@ def test_floats_that_are_no_levels(tmp_path, value):
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("values", [LEVELS.astype(np.uint16), LEVELS.astype(np.float32)])
+def test_wide_channels_with_white_at_0_are_not_read_inverted(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == 0
+    with pytest.raises(ValueError, match="more than 8 bits per channel: convert"):
+        read_image(tmp_path / "a.tif")
+
+
 # --- turned, transparent, many pages, huge ---------------------------------------------------
 
 

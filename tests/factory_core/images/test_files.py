@@ -67,6 +67,7 @@ def test_files_of_other_kinds_are_counted() -> None:
     [line] = left_out(["day", "day/0.png", "lost"])
     kinds = "2 .dcm, 1 no suffix, 1 .txt, 1 broken link"
     assert line == f"5 files of other kinds left out in day ({kinds})"
+    assert left_out(["d*/*.d??"]) == ("1 file of other kinds left out in d*/*.d?? (1 .dcm)",)
 
 
 @pytest.mark.usefixtures("photos")

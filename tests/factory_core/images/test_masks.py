@@ -219,6 +219,19 @@ def test_lossy_data_under_a_lossless_name(tmp_path, format):
         read_mask(tmp_path / "m.png")
 
 
+def test_a_tiff_whose_white_is_0(tmp_path):
+    """Pillow inverts it: 0 and 1 become 255 and 254."""
+    Image.fromarray(IDS).save(tmp_path / "m.tif", tiffinfo={262: 0})
+    with pytest.raises(ValueError, match=r"m\.tif: 0 is white in this TIFF, so its numbers may be"):
+        read_mask(tmp_path / "m.tif")
+    Image.fromarray(IDS // 255 * 255).save(tmp_path / "b.tif", tiffinfo={262: 0})
+    black, white = [0, 0, 0], [255, 255, 255]  # as viewers show it
+    expected = (IDS == 255).astype(int)
+    assert np.array_equal(load_mask(tmp_path / "b.tif").ids > 0, expected)
+    palette = [black, white]
+    assert load_mask(tmp_path / "b.tif", palette).ids.max() == 255  # the folder decides
+
+
 def test_a_tiff_with_jpeg_inside(tmp_path):
     Image.fromarray(np.tile(IDS % 255, (16, 16))).save(tmp_path / "m.tif", compression="jpeg")
     with pytest.raises(ValueError, match=r"m\.tif: it holds jpeg data, a format that"):
