@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -115,3 +116,13 @@ def test_nobody_here_knows_whether_a_holder_elsewhere_is_gone() -> None:
 def test_an_unreadable_lock_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LOCK_NAME).write_bytes(content)
     assert read_holder(tmp_path) is None
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sign(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("factory.locking.lock._sign", sign)
+    with pytest.raises(OSError, match="No space left") as caught, exclusive(tmp_path / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "out")
