@@ -81,6 +81,9 @@ def make_targets(folder: Path) -> list[Target]:
     def sample(at: Path, out: Path) -> list[str]:
         return ["sample", "--generator", str(at), "--n", "1", "--out", str(out), *few]
 
+    def sample_gan(at: Path, out: Path) -> list[str]:
+        return ["sample", "--generator", str(at), "--n", "1", "--out", str(out)]
+
     def evaluate(at: Path, out: Path) -> list[str]:
         return ["evaluate", "--model", str(model), "--labeled", str(at), "--json", f"{out}/e.json"]
 
@@ -125,7 +128,7 @@ def make_targets(folder: Path) -> list[Target]:
             *(sample, safetensors_bytes),
         ),
         Target("schedule", ddpm, "scheduler/scheduler_config.json", sample, json_bytes),
-        Target("StyleGAN2 config", gan, "generator.json", sample, json_bytes),
+        Target("StyleGAN2 config", gan, "generator.json", sample_gan, json_bytes),
         Target("labeler.json", labeler, "labeler.json", evaluate_labeler, json_bytes),
         Target("labeler", labeler, "labeler.safetensors", evaluate_labeler, safetensors_bytes),
         Target("model.json", model, "model.json", use_model, json_bytes),

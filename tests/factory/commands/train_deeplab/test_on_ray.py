@@ -87,7 +87,7 @@ def mortal(job: SegmenterJob, fuse: Path) -> SegmenterJob:
 
     # Defined in this function, so that Ray's workers get it by value.
     class Mortal(SegmenterJob):
-        def read(self) -> Any:
+        def read(self, *report: Any) -> Any:
             after_step = on_ray._Reports.on_train_batch_end
 
             def die(self: Any, trainer: Any, *rest: Any) -> None:
@@ -97,7 +97,7 @@ def mortal(job: SegmenterJob, fuse: Path) -> SegmenterJob:
                 after_step(self, trainer, *rest)
 
             on_ray._Reports.on_train_batch_end = die  # type: ignore[method-assign]
-            return super().read()
+            return super().read(*report)
 
     return Mortal(**{field.name: getattr(job, field.name) for field in fields(job)})
 
