@@ -22,7 +22,7 @@ Names = Mapping[tuple[str, str], Any]
 # fmt: off
 LITERALS = frozenset({
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
+    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
 })
 # fmt: on
 # Opcodes that push a new value. Sets are lists of their members: nothing reads them.
