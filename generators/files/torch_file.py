@@ -49,6 +49,8 @@ COMMON = {
     "numpy.core.multiarray": ("_reconstruct",),
     "numpy._core.multiarray": ("_reconstruct",),
     "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.core.numeric": ("_frombuffer",),
     "numpy.random.bit_generator": ("__pyx_unpickle_SeedSequence",),
     "torch": ("Size", "device"),
     "torch.serialization": ("_get_layout",),
