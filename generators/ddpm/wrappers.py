@@ -94,8 +94,11 @@ def _mappings(
     content: object, place: str, seen: set[int]
 ) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Every dictionary in `content`, and its path of keys."""
-    nested = isinstance(content, Mapping | list)
-    if not nested or id(content) in seen or place.count("/") + place.count("[") > MAX_DEPTH:
+    if (
+        not isinstance(content, Mapping | list)
+        or id(content) in seen
+        or place.count("/") + place.count("[") > MAX_DEPTH
+    ):
         return
     seen.add(id(content))
     if isinstance(content, list):

@@ -22,7 +22,7 @@ Names = Mapping[tuple[str, str], Any]
 # fmt: off
 LITERALS = frozenset({
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
 })
 # fmt: on
 # Opcodes that push a new value. Sets are lists of their members: nothing reads them.
@@ -129,7 +129,7 @@ class Machine:
             name = opcode.name
             if count >= self.max_opcodes:
                 raise Refused(f"more than {self.max_opcodes} opcodes")
-            if name in LITERALS:
+            if name in LITERALS or (self.lenient and name == "BYTEARRAY8"):
                 self.stack.append(argument)
             elif name in FRESH:
                 self.stack.append(FRESH[name]())
