@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 
 from generators.ddpm import guided_diffusion
 from generators.ddpm.architecture import Architecture
-from generators.ddpm.diffusers_folder import load_folder
+from generators.ddpm.diffusers_folder import load_folder, pipeline_of
 from generators.ddpm.guided_settings import (
     SCHEDULE_KEYS,
     GivenSettings,
@@ -60,6 +60,7 @@ def load_unet(
     if path.is_file():
         checkpoint = load_checkpoint(path, **given)
         return checkpoint.unet, checkpoint.schedule, NoiseModel()
+    path = pipeline_of(path)
     unet, schedule = load_folder(path)
     of_schedule: dict[str, Any] = {
         k: v for k, v in given.items() if k in SCHEDULE_KEYS and v is not None

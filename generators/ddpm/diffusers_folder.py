@@ -20,10 +20,15 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.ddpm.tensors import check_tensors, not_rgb
+from generators.ddpm.unet import check_walkable
+from generators.files.modules import plain
+from generators.files.torch_file import TorchFile
+from generators.files.unsupported import describe_download
 
 UNET = "UNet2DModel"
 # The schedules of these are those of training DDPMs; they differ in how they sample.
@@ -43,8 +48,12 @@ OTHER_KINDS = {
     r"Autoencoder|^VAE": "an autoencoder",
     r"Condition": "a network that needs a text or other condition, such as Stable Diffusion's",
     r"Transformer|DiT": "a transformer",
-    r"Latent|LDM": "a latent diffusion model",
+    r"Latent|LDM|StableDiffusion": "a latent diffusion model",
 }
+# Pipelines of other kinds, whatever parts are listed beside their name.
+OTHER_PIPELINES = re.compile(
+    r"LDM|Latent|StableDiffusion|DiTPipeline|VQDiffusion|FlowMatch|EDM|KarrasVe|ScoreSde|Consistency"
+)
 # Parts of a pipeline that decode latents.
 DECODERS = ("vae", "vqvae", "movq", "first_stage", "autoencoder")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -59,6 +68,13 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 # Attention layers before diffusers 0.15 -> today.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OLD_ATTENTION_NAME = re.compile(r"(attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)")
+
+
+def pipeline_of(folder: Path) -> Path:
+    """The pipeline that the folder of a U-Net belongs to, which has its schedule; else `folder`."""
+    files = (folder / "config.json", folder.parent / "model_index.json")
+    inside = folder.name == "unet" and all(file.is_file() for file in files)
+    return folder.parent if inside else folder
 
 
 def load_folder(path: Path) -> tuple[UNet2DModel, DDPMScheduler | None]:
@@ -93,8 +109,10 @@ def _without_config(path: Path) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:  # also of its encoding
-        raise ValueError(f"{file} is damaged ({error}): copy or download it again") from None
+    except (ValueError, RecursionError) as error:  # also of its encoding
+        damaged = f"{file} is damaged ({error}): copy or download it again"
+        instead = describe_download(file)
+        raise ValueError(f"{file}: {instead}" if instead else damaged) from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged: expected a JSON object; copy or download it again")
     return content
@@ -110,17 +128,19 @@ def _refuse_other(file: Path, name: str, expected: str) -> None:
 def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
     """Raise ValueError if the table of contents lists parts of another kind of model."""
     file, pipeline = path / "model_index.json", str(index.get("_class_name", ""))
-    decoders = [p for p in DECODERS if index.get(p) or (path / p / "config.json").is_file()]
-    if decoders:
-        raise ValueError(
-            f"{path}: found {pipeline or 'a pipeline'} with a {decoders[0]}, a latent diffusion "
-            f"model: expected a diffusion model of pixels, such as DDPMPipeline"
-        )
     classes = {
         part: str(names[1])
         for part, names in index.items()
         if isinstance(names, list) and len(names) == 2 and names[1]
     }
+    if OTHER_PIPELINES.search(pipeline):
+        _refuse_other(file, pipeline, "DDPMPipeline or the like")
+    decoders = [p for p in DECODERS if p in classes or (path / p / "config.json").is_file()]
+    if decoders:
+        raise ValueError(
+            f"{path}: found {pipeline or 'a pipeline'} with a {decoders[0]}, a latent diffusion "
+            f"model: expected a diffusion model of pixels, such as DDPMPipeline"
+        )
     if (name := classes.get("unet", UNET)) != UNET:
         _refuse_other(file, name, UNET)
     name = classes.get("scheduler", "DDPMScheduler")
@@ -140,9 +160,16 @@ def _load_unet(folder: Path) -> UNet2DModel:
     except Exception as error:  # the library does not check its settings: TypeError, KeyError, ...
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} describes no U-Net ({reason}): download it again") from None
+    _check_size(file, unet)
     channels = unet.config.in_channels, unet.config.out_channels
     if channels not in ((3, 3), (3, 6)):
         raise ValueError(f"{file}: {not_rgb(*channels)}")
+    if unet.config.time_embedding_type == "fourier":
+        _refuse_other(file, "the time embedding of an EDM or score SDE", "a positional one")
+    try:
+        check_walkable(unet)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     state = _read_weights(folder)
     try:
         check_tensors(state, {name: t.shape for name, t in unet.state_dict().items()})
@@ -151,6 +178,14 @@ def _load_unet(folder: Path) -> UNet2DModel:
     shaped = {n: state[n].reshape(t.shape).float() for n, t in unet.state_dict().items()}
     unet.load_state_dict(shaped, assign=True)
     return unet.eval()
+
+
+def _check_size(file: Path, unet: UNet2DModel) -> None:
+    """Raise ValueError unless the network can make images of the size that its config gives."""
+    size, factor = unet.config.sample_size, 2 ** (len(unet.config.block_out_channels) - 1)
+    sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+    if size is not None and not all(type(n) is int and n > 0 and n % factor == 0 for n in sides):
+        raise ValueError(f"{file}: found sample_size {size!r}, expected a multiple of {factor}")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -179,15 +214,16 @@ def _renamed(name: re.Match[str]) -> str:
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors in a file; programs in a pickled one are never run."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: download it again")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} does not exist: download it again") from None
-    except Exception as error:  # of safetensors, zip and pickle
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"cannot read the U-Net weights in {file}: {reason}") from None
+        content = load_file(file) if file.suffix == ".safetensors" else plain(TorchFile(file))
+    except (ValueError, SafetensorError) as error:
+        what = (
+            describe_download(file)
+            or f"cannot read the U-Net weights ({error}): download them again"
+        )
+        raise ValueError(f"{file}: {what}") from None
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise ValueError(f"{file}: expected tensors by name, and nothing else; download it again")
     return content
@@ -208,6 +244,8 @@ def _load_schedule(file: Path) -> DDPMScheduler:
         raise ValueError(
             f"{file}: found prediction_type {found}, expected {', '.join(PREDICTIONS)}"
         )
+    if isinstance(betas := config.get("trained_betas"), list):
+        config["num_train_timesteps"] = len(betas)
     known = inspect.signature(DDPMScheduler).parameters
     try:
         schedule = DDPMScheduler(**{key: value for key, value in config.items() if key in known})

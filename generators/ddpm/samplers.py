@@ -177,6 +177,8 @@ def _multistep_scheduler(
         "thresholding": False,
         "solver_order": 2,
     }
+    if schedule.config.beta_schedule in ("sigmoid", "laplace"):  # which the solvers do not know
+        settings |= {"beta_schedule": "linear", "trained_betas": schedule.betas.tolist()}
     if config.sampler == "unipc":
         scheduler = UniPCMultistepScheduler.from_config(schedule.config, **settings)
     else:

@@ -1,8 +1,8 @@
 """The state dict of a guided-diffusion network in what trainers wrap it in.
 
-Trainers nest state dicts in dictionaries, prefix the names of tensors (`module.`, `_orig_mod.`,
-`ema_model.`) and add counters and buffers. The network is found by the names of its own tensors,
-wherever they are. Of several, the weights averaged over training are taken.
+Trainers nest state dicts in dictionaries and lists, prefix the names of tensors (`module.`,
+`_orig_mod.`, `ema_model.`) and add counters and buffers. The network is found by the names of its
+own tensors, wherever they are. Of several, the weights averaged over training are taken.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 
 LANDMARK = "time_embed.0.weight"  # in every guided-diffusion network
-# Names of averaged weights: ema, model_ema, ema_0.9999, params_ema, AveragedModel's counter, ...
-AVERAGED = re.compile(r"(^|[^a-z])(ema|swa)([^a-z]|$)|averag|shadow", re.IGNORECASE)
-ONLINE = re.compile(r"(^|[^a-z])online([^a-z]|$)")  # ema_pytorch's name of the others
+# Names of averaged weights: ema, model_ema, modelEMA, ema_0.9999, params_ema, avg_model, ...
+AVERAGED = re.compile(
+    r"(^|[^a-z])(?i:ema|swa|avg|polyak)(?![a-zA-Z])|[a-z]E(MA|ma)(?![a-z])|"
+    r"(^|[^a-zA-Z])(ema|swa)(?=[A-Z])|(?i:averag|shadow)"
+)
+# ema_pytorch's name of the others, and names that say so.
+ONLINE = re.compile(r"(^|[^a-z])(online([^a-z]|$)|(non?|not|without)_?ema)", re.IGNORECASE)
+INDEX = re.compile(r"\[(\d+)\]")  # in a list
+DECAY = re.compile(r"0?\.\d+")  # in the name of an average
+OPTIMIZER = re.compile(r"(^|[^a-z])(optim|exp_avg)", re.IGNORECASE)  # its averages have no network
 # What wrappers of single layers put into names.
 INSIDE = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
@@ -30,15 +37,14 @@ class Found(NamedTuple):
     """A state dict, and where it was.
 
     `place` is the path of keys and the prefix of names, such as "ema_model" or
-    "state_dict: model.", or "" if the file is the state dict. `buffers` are the other tensors
-    without a dot in their name beside it, such as betas. `recognised`: the names are those of such
-    a network.
+    "state_dict: model.", or "" if the file is the state dict. `schedules` are the noise schedules
+    in the file, as alphas_cumprod `[T]`. `recognised`: the names are those of such a network.
     """
 
     state: dict[str, Tensor]
     place: str
     averaged: bool
-    buffers: dict[str, Tensor]
+    schedules: tuple[Tensor, ...] = ()
     recognised: bool = True
 
     @property
@@ -47,16 +53,22 @@ class Found(NamedTuple):
         return f"{self.place or 'the whole file'}{' (averaged)' if self.averaged else ''}"
 
     def contradicts(self, alphas_cumprod: Tensor) -> bool:
-        """Whether the noise schedule beside the network, if any, is not this one, float `[T]`."""
-        stored = self.buffers.get("alphas_cumprod")
-        if stored is None and "betas" in self.buffers:
-            stored = (1 - self.buffers["betas"].double()).cumprod(dim=0)
-        if stored is None:
-            return False
-        same_length = stored.shape == alphas_cumprod.shape
-        return not same_length or not torch.allclose(
-            stored.double(), alphas_cumprod.double(), rtol=0, atol=SCHEDULE_TOLERANCE
+        """Whether there are noise schedules in the file, but not this one, float64 `[T]`."""
+        return bool(self.schedules) and not any(
+            stored.shape == alphas_cumprod.shape
+            and torch.allclose(stored, alphas_cumprod.double(), rtol=0, atol=SCHEDULE_TOLERANCE)
+            for stored in self.schedules
         )
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """Higher is better: averaged weights, the longest average, the later one of a list.
+
+        The lists of ermongroup/ddim and NCSN end with the averaged weights.
+        """
+        decays = map(float, DECAY.findall(self.place) if self.averaged else ())
+        indices = map(int, INDEX.findall(self.place))
+        return self.averaged, max(decays, default=0.0), max(indices, default=0)
 
 
 def find_state(content: object) -> Found:
@@ -69,21 +81,30 @@ def find_state(content: object) -> Found:
     found = [candidate for place, mapping in places for candidate in _candidates(place, mapping)]
     found += [averaged for place, mapping in places for averaged in _shadow(place, mapping, found)]
     if found:
-        return max(found, key=lambda candidate: candidate.averaged)  # the first of the best
+        best = max(found, key=lambda candidate: candidate.rank)  # the first of the best
+        return best._replace(schedules=tuple(s for _, m in places for s in _schedules(m)))
     states = [(place, _tensors(mapping)) for place, mapping in places]
     place, tensors = max(states, key=lambda state: len(state[1]), default=("", {}))
     if not tensors:
         raise ValueError("found no tensors by name, expected a state dict")
-    return Found(tensors, place, averaged=False, buffers={}, recognised=False)
+    return Found(tensors, place, averaged=False, recognised=False)
 
 
 def _mappings(
     content: object, place: str, seen: set[int]
 ) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Every dictionary in `content`, and its path of keys."""
-    if not isinstance(content, Mapping) or id(content) in seen or place.count("/") > MAX_DEPTH:
+    if (
+        not isinstance(content, Mapping | list)
+        or id(content) in seen
+        or place.count("/") + place.count("[") > MAX_DEPTH
+    ):
         return
     seen.add(id(content))
+    if isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _mappings(value, f"{place}[{index}]", seen)
+        return
     mapping = {str(key): value for key, value in content.items()}
     yield place, mapping
     for key, value in mapping.items():
@@ -99,7 +120,8 @@ def _tensors(mapping: Mapping[str, object]) -> dict[str, Tensor]:
 def _candidates(place: str, mapping: Mapping[str, object]) -> Iterator[Found]:
     """The networks among the tensors of one dictionary, one per prefix of names."""
     tensors = _tensors(mapping)
-    counted = COUNTER in tensors
+    if OPTIMIZER.search(place):
+        return
     for landmark in [name for name in tensors if name.endswith(LANDMARK)]:
         prefix = landmark.removesuffix(LANDMARK)
         if prefix and not prefix.endswith("."):
@@ -107,11 +129,22 @@ def _candidates(place: str, mapping: Mapping[str, object]) -> Iterator[Found]:
         names = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
         own = {name: tensors[prefix + name] for name in names}
         state = {name: tensor for name, tensor in own.items() if not _is_buffer(name, tensor)}
-        buffers = {name: t for name, t in (tensors | own).items() if _is_buffer(name, t)}
         where = _place(place, prefix)
-        averaged = counted or bool(AVERAGED.search(where) and not ONLINE.search(prefix))
-        yield Found(state, where, averaged, buffers)
-        yield from _flattened(place, tensors, state, buffers)
+        parts = prefix.split(".")
+        counted = any(".".join((*parts[:i], COUNTER)) in tensors for i in range(len(parts)))
+        averaged = counted or bool(AVERAGED.search(where) and not ONLINE.search(where))
+        yield Found(state, where, averaged)
+        yield from _flattened(place, tensors, state)
+
+
+def _schedules(mapping: Mapping[str, object]) -> Iterator[Tensor]:
+    """Noise schedules among the tensors of one dictionary, as alphas_cumprod `[T]`, float64."""
+    for name, tensor in _tensors(mapping).items():
+        kind = name.rpartition(".")[2]
+        if tensor.ndim == 1 and kind == "alphas_cumprod":
+            yield tensor.double()
+        elif tensor.ndim == 1 and kind == "betas":
+            yield (1 - tensor.double()).cumprod(dim=0)
 
 
 def _is_buffer(name: str, tensor: Tensor) -> bool:
@@ -124,7 +157,7 @@ def _place(place: str, prefix: str) -> str:
 
 
 def _flattened(
-    place: str, tensors: Mapping[str, Tensor], raw: dict[str, Tensor], buffers: dict[str, Tensor]
+    place: str, tensors: Mapping[str, Tensor], raw: dict[str, Tensor]
 ) -> Iterator[Found]:
     """The averages that latent diffusion's LitEma keeps of `raw`: names without their dots."""
     end = LANDMARK.replace(".", "")
@@ -133,7 +166,7 @@ def _flattened(
         names = {name: start + name.replace(".", "") for name in raw}
         if AVERAGED.search(start) and all(flat in tensors for flat in names.values()):
             state = {name: tensors[flat] for name, flat in names.items()}
-            yield Found(state, _place(place, start), True, buffers)
+            yield Found(state, _place(place, start), True)
 
 
 def _shadow(place: str, mapping: Mapping[str, object], found: Sequence[Found]) -> Iterator[Found]:
@@ -145,5 +178,5 @@ def _shadow(place: str, mapping: Mapping[str, object], found: Sequence[Found]) -
         shapes = [tensor.shape for tensor in raw.state.values()]
         if shapes == [tensor.shape for tensor in shadow]:
             state = dict(zip(raw.state, shadow, strict=True))
-            yield Found(state, _place(place, SHADOW), True, raw.buffers)
+            yield Found(state, _place(place, SHADOW), True)
             return

@@ -20,7 +20,7 @@ class Signature(NamedTuple):
 
 # fmt: off
 SIGNATURES = (
-    Signature(r"\s*(<!doctype html|<html|<head|<!--)", "a web page", DOWNLOAD),
+    Signature(r"(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head|<!--)", "a web page", DOWNLOAD),
     Signature(r"\s*<\?xml", "an XML page, such as a server's error message", DOWNLOAD),
     Signature(r"version https://git-lfs\.github\.com/spec", "a Git LFS pointer",
               "run `git lfs pull` in its repository, or download the file itself"),
@@ -98,13 +98,14 @@ MARKS = (
          "convert it with stylegan2-ada-pytorch's "
          "`python legacy.py --source=IN.pkl --dest=OUT.pkl`"),
     Mark("", (r"^(SuperresGenerator|head_layers|rand_embedding|embed_proj|path_stem|"
-              r"ProjectedDiscriminator)$",),
+              r"ProjectedDiscriminator|Fastgan\w*)$",),
          "a StyleGAN-XL or Projected GAN network, whose layers differ from StyleGAN2's", SNAPSHOT),
-    Mark("", (r"^SynthesisInput$|@synthesis\.input\.|@synthesis\.L\d+_\d+_\d+\.",),
+    Mark("", (r"^(SynthesisInput|magnitude_ema(_beta)?|use_radial_filters)$|"
+              r"@synthesis\.(input|L\d+_\d+_\d+)\.",),
          "a StyleGAN3 network (-t or -r), whose layers differ from StyleGAN2's", SNAPSHOT),
     Mark("", (r"^(EDMPrecond|VPPrecond|VEPrecond|iDDPMPrecond)$|@model\.(enc|dec)\.\d+x\d+_",),
          "an EDM network (Karras et al. 2022)", GIVE),
-    Mark("", (r"^Precond$", r"^logvar_channels$|logvar_fourier"),
+    Mark("", (r"^Precond$|@unet\.enc\.", r"^logvar_channels$|logvar_(fourier|linear)"),
          "an EDM2 network (Karras et al. 2024)", GIVE),
     Mark("", (r"^TriPlaneGenerator$",), "an EG3D network", SNAPSHOT),
     Mark("", (r"@(synthesis\.b4\.const|mapping\.w_avg)$",),
@@ -114,6 +115,12 @@ MARKS = (
          "a StyleGAN2 of rosinality/stylegan2-pytorch",
          "give NVIDIA's snapshot (.pkl) that it was converted from, or train one with "
          "`factory train-generator --kind stylegan2`"),
+    Mark("", (r"@S\.net\.\d|@G\.initial_block$", r"@G\."),
+         "a StyleGAN2 of lucidrains/stylegan2-pytorch",
+         "give NVIDIA's snapshot (.pkl), or train one with `factory train-generator --kind "
+         "stylegan2`"),
+    Mark("", (r"@unets\.\d+\.",), "a cascade of lucidrains' imagen-pytorch or DALLE2-pytorch",
+         GIVE),
     Mark("", (r"lora_(up|down|A|B)\b",), "a LoRA, which works on latents instead of pixels", GIVE),
     Mark("", (r"@(encoder\.down\.\d|decoder\.up\.\d|encoder\.down_blocks|decoder\.up_blocks|"
               r"quantize\.embedding|post_quant_conv)",),
@@ -138,7 +145,8 @@ MARKS = (
          "give the folder that holds it and config.json"),
     Mark("", (r"^param_groups$(?![\s\S]*\.(weight|bias)$)",), "the state of an optimizer",
          "give the file of the network, such as ema_0.9999_*.pt or model*.pt beside it"),
-    Mark("", (r"@(layer1\.0|features\.0|blocks\.0)\.",), "an image classifier or encoder",
+    Mark("", (r"@blocks\.0\.0\.", r"@(shared|linear)\.weight$"), "a BigGAN", GIVE),
+    Mark("", (r"@(layer1\.0|features\.0|blocks\.0|visual)\.",), "an image classifier or encoder",
          GIVE),
 )
 # fmt: on

@@ -42,14 +42,34 @@ COMMON = {
     "pathlib": ("PosixPath", "PurePosixPath", "WindowsPath"),
     "pathlib._local": ("PosixPath", "WindowsPath"),
     "types": ("SimpleNamespace",),
-    "builtins": ("bytearray", "complex"),
-    "__builtin__": ("bytearray", "complex"),
+    "builtins": ("bytearray", "complex", "frozenset", "getattr", "range", "slice"),
+    "__builtin__": ("bytearray", "complex", "frozenset", "getattr", "xrange", "slice"),
+    "copyreg": ("_reconstructor",),
+    "copy_reg": ("_reconstructor",),
     "numpy.core.multiarray": ("_reconstruct",),
     "numpy._core.multiarray": ("_reconstruct",),
+    "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy.random.bit_generator": ("__pyx_unpickle_SeedSequence",),
     "torch": ("Size", "device"),
     "torch.serialization": ("_get_layout",),
     "torch.torch_version": ("TorchVersion",),
     "torch._utils": ("_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_tensor_v3"),
+}
+
+
+def _subclass(rebuild: Any, kind: Any, arguments: Any, attributes: Any) -> Any:
+    """A tensor with attributes, without them."""
+    if not isinstance(rebuild, Inert) or type(arguments) is not tuple:
+        raise Refused("a tensor of an unknown kind")
+    return rebuild.function(*arguments)
+
+
+# Tensors and parameters with attributes.
+ATTRIBUTED: Names = {
+    ("torch._utils", "_rebuild_parameter_with_state"): Inert(lambda tensor, *_: tensor),
+    ("torch._tensor", "_rebuild_from_type_v2"): Inert(_subclass),
 }
 LOCAL_HEADER = 30  # bytes before the name of a member of a zip archive
 
@@ -60,7 +80,7 @@ class Objects(Mapping[tuple[str, str], Any]):
     def __init__(self) -> None:
         keys = [(module, name) for module, names in COMMON.items() for name in names]
         inert = {key: Inert(lambda *_, key=key: InertObject(".".join(key))) for key in keys}
-        self.known: Names = {**inert, **GLOBALS, **STORAGE_TYPES}
+        self.known: Names = {**inert, **ATTRIBUTED, **GLOBALS, **STORAGE_TYPES}
 
     def __contains__(self, name: object) -> bool:
         return True

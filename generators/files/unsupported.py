@@ -10,6 +10,7 @@ from generators.files.marks import GIVE, MARKS, PARTS, SIGNATURES, ZIPS, Mark
 from generators.files.survey import ZIP_HEAD, Survey, survey
 
 HEAD_BYTES = 4096
+EMPTY = "the file is empty: download or copy it again"
 
 
 def describe(path: Path) -> str | None:
@@ -17,10 +18,18 @@ def describe(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
-        return "the file is empty: download or copy it again"
+        return EMPTY
     found = survey(path)
     named = _by_content(found, PARTS + MARKS) or _by_head(path, head, found)
     return f"this is {named[0]}: {named[1]}" if named else None
+
+
+def describe_download(path: Path) -> str | None:
+    """What came instead of the file, such as a web page or a Git LFS pointer; None: nothing."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    named = _by_signature(head)
+    return EMPTY if not head else f"this is {named[0]}: {named[1]}" if named else None
 
 
 def describe_parts(path: Path) -> str | None:
@@ -43,17 +52,23 @@ def _found(pattern: str, text: str) -> bool:
 
 
 def _by_head(path: Path, head: bytes, found: Survey) -> tuple[str, str] | None:
+    if head.startswith(ZIP_HEAD):
+        named = _of_zip(path)
+        return named if found.form == "other" or named == ZIPS[0][1:] else None
     if found.form != "other":
         return None
-    if head.startswith(ZIP_HEAD):
-        return _of_zip(path)
+    if named := _by_signature(head):
+        return named
     text = head.decode("latin1")
-    for signature in SIGNATURES:
-        if re.match(signature.pattern, text, re.IGNORECASE):
-            return signature.what, signature.way_out
     if head.isascii() and all(c.isprintable() or c.isspace() for c in text):
         return "a text file", GIVE
     return None
+
+
+def _by_signature(head: bytes) -> tuple[str, str] | None:
+    text = head.decode("latin1")
+    matching = (s for s in SIGNATURES if re.match(s.pattern, text, re.IGNORECASE))
+    return next(((s.what, s.way_out) for s in matching), None)
 
 
 def _of_zip(path: Path) -> tuple[str, str] | None:

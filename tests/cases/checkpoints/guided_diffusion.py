@@ -120,6 +120,12 @@ CASES = (
         lambda s: {"params": raw(s), "params_ema": s},
     ),
     case("`{net, net_ema}`", "net_ema (averaged)", lambda s: {"net": raw(s), "net_ema": s}),
+    case(
+        "`{model, ema}` with several decays",
+        "ema/0.9999 (averaged)",
+        lambda s: {"model": raw(s), "ema": {"0.999": raw(s), "0.9999": s}},
+    ),
+    case("list of network, optimizer, step", "[0]", lambda s: [s, {"state": {}}, 7]),
     case("`{unet}`", "unet", lambda s: {"unet": s, "epoch": 3}),
     case(
         "`{model, optimizer}`",

@@ -170,6 +170,25 @@ CASES = (
         instead="train one with `factory train-generator`",
     ),
     case(
+        "lucidrains/stylegan2-pytorch",
+        "`.pt`",
+        "this is a StyleGAN2 of lucidrains/stylegan2-pytorch",
+        torch_saved({"GAN": {"S.net.0.weight": torch.zeros(3), "G.blocks.0.x": torch.zeros(3)}}),
+        instead="give NVIDIA's snapshot (.pkl)",
+    ),
+    case(
+        "lucidrains/imagen-pytorch, DALLE2-pytorch",
+        "`.pt`",
+        "this is a cascade of lucidrains'",
+        tensors("unets.0.init_conv.weight"),
+    ),
+    case(
+        "BigGAN",
+        "`.pth`",
+        "this is a BigGAN",
+        tensors("blocks.0.0.conv1.weight", "shared.weight", "linear.weight"),
+    ),
+    case(
         "score_sde",
         "`.pth`",
         "this is a score_sde network",

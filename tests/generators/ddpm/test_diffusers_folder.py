@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from generators.config import DDPMConfig
+from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -69,14 +71,17 @@ def test_the_old_layout(folder: Path, state: dict) -> None:
 
 
 def test_a_network_alone_takes_a_schedule(folder: Path, state: dict) -> None:
-    alone = folder / "unet"
+    alone = (folder / "unet").rename(folder.parent / "alone")
     equals(alone, state)
     assert load_unet(str(alone))[1].config.prediction_type == "epsilon"
     _, found, _ = load_unet(str(alone), schedule="cosine", train_steps=400, predicts="x_start")
     assert len(found.alphas_cumprod) == 400
     assert found.config.prediction_type == "sample"
-    with pytest.raises(ValueError, match=r"generator.schedule with .*which has a schedule"):
-        load_unet(str(folder), schedule="cosine")
+    shutil.copytree(alone, folder / "unet")
+    for whole in (folder, folder / "unet"):  # the pipeline's schedule is found from its part, too
+        assert load_unet(str(whole))[1].config.prediction_type == "v_prediction"
+        with pytest.raises(ValueError, match=r"generator.schedule with .*which has a schedule"):
+            load_unet(str(whole), schedule="cosine")
     with pytest.raises(ValueError, match=r"generator.heads with .*=null"):
         load_unet(str(alone), heads=4)
 
@@ -193,7 +198,11 @@ def test_other_samplers_of_the_same_training_are_read(folder: Path, name: str) -
 def test_latent_models_are_refused(folder: Path) -> None:
     index = folder / "model_index.json"
     edit(index, _class_name="LDMPipeline", vqvae=["diffusers", "VQModel"])
-    refused(folder, "LDMPipeline with a vqvae", "latent diffusion model")
+    refused(folder, "LDMPipeline, a latent diffusion model")
+    edit(index, _class_name="DDPMPipeline")
+    refused(folder, "DDPMPipeline with a vqvae", "latent diffusion model")
+    edit(index, vqvae=[None, None])
+    load_unet(str(folder))
     edit(index, vqvae=..., unet=["diffusers", "UNet2DConditionModel"])
     refused(folder, "UNet2DConditionModel, a network that needs a text")
     index.unlink()
@@ -203,8 +212,53 @@ def test_latent_models_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("StableDiffusionPipeline", "a latent diffusion model"),
+        ("DiTPipeline", "a transformer"),
+        ("KarrasVePipeline", "an EDM model"),
+        ("ScoreSdeVePipeline", "a score-SDE model"),
+        ("ConsistencyModelPipeline", "a consistency model"),
+    ],
+)
+def test_pipelines_of_other_kinds_are_refused(folder: Path, name: str, what: str) -> None:
+    edit(folder / "model_index.json", _class_name=name)
+    refused(folder, f"{name}, {what}")
+
+
+def test_files_that_came_instead_are_named(folder: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"
+    for name in (WEIGHTS, "config.json"):
+        (folder / "unet" / name).write_bytes(pointer)
+        refused(folder, name, "this is a Git LFS pointer: run `git lfs pull`")
+
+
+def test_a_pickled_program_is_refused(folder: Path, state: dict, evil: Any) -> None:
+    (folder / "unet" / WEIGHTS).unlink()
+    torch.save({**state, "evil": evil}, folder / "unet" / "diffusion_pytorch_model.bin")
+    refused(folder, "diffusion_pytorch_model.bin", "refused, and nothing was run")
+    assert not evil.marker.exists()
+
+
+def test_schedules_that_the_solvers_do_not_know(folder: Path) -> None:
+    for betas in ({"beta_schedule": "sigmoid"}, {"trained_betas": [0.01 * n for n in range(1, 9)]}):
+        edit(folder / "scheduler" / "scheduler_config.json", **betas, rescale_betas_zero_snr=False)
+        _, schedule, _ = load_unet(str(folder))
+        assert len(schedule.alphas_cumprod) == schedule.config.num_train_timesteps
+        for sampler in ("dpmsolver++", "unipc"):
+            config = DDPMConfig(weights="", sampler=sampler, steps=2)
+            x_0 = samplers.sample(
+                lambda x, t: x, schedule, config, lambda: torch.full((1, 3, 4, 4), 0.5)
+            )
+            assert x_0.isfinite().all()
+
+
+@pytest.mark.parametrize(
     ("change", "word"),
     [
+        ({"sample_size": 15}, "sample_size 15, expected a multiple of 2"),
+        ({"sample_size": "16"}, "sample_size '16', expected a multiple of 2"),
+        ({"time_embedding_type": "fourier"}, "an EDM or score SDE"),
         ({"_class_name": "VQModel"}, "a VQ autoencoder"),
         ({"_class_name": "AutoencoderKL"}, "an autoencoder"),
         ({"_class_name": "UNet2DConditionModel"}, "Stable Diffusion's"),
@@ -246,6 +300,8 @@ def test_damaged_json_is_named(folder: Path) -> None:
     for content in (b"{", b"[]", b"\xff\xfe"):
         file.write_bytes(content)
         refused(folder, "config.json is damaged")
+    file.write_bytes(b"[" * 100_000)
+    refused(folder, "config.json is damaged")
     file.unlink()
     refused(folder, "no generator at")
     bare = folder / "unet"

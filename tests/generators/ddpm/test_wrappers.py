@@ -33,14 +33,17 @@ def found(content: Any) -> tuple[float, str, bool]:
 
 @pytest.mark.parametrize(
     "key",
-    ["ema", "EMA", "ema_model", "model_ema", "ema_0.9999", "params_ema", "swa_model", "averaged"],
+    [
+        *("ema", "EMA", "ema_model", "model_ema", "ema_0.9999", "params_ema", "swa_model"),
+        *("averaged", "modelEMA", "netEma", "emaModel", "model_avg", "avg_model", "polyak"),
+    ],
 )
 def test_names_of_averages(key: str) -> None:
     assert found({"model": RAW, key: AVERAGED}) == (2, key, True)
     assert found({key: AVERAGED, "model": RAW}) == (2, key, True)
 
 
-@pytest.mark.parametrize("key", ["schema", "demand", "cinema", "swamp", "net"])
+@pytest.mark.parametrize("key", ["schema", "demand", "cinema", "swamp", "net", "non_ema"])
 def test_other_names(key: str) -> None:
     assert found({key: RAW}) == (1, key, False)
 
@@ -48,6 +51,30 @@ def test_other_names(key: str) -> None:
 @pytest.mark.parametrize("empty", [None, {}, 0.999, False, [], {"decay": 0.999}])
 def test_an_average_that_is_not_there(empty: Any) -> None:
     assert found({"model": RAW, "ema": empty}) == (1, "model", False)
+
+
+def test_the_longest_of_several_averages_is_taken() -> None:
+    for first, second in (("0.999", "0.9999"), ("ema_rate_0.9", "ema_rate_0.9999")):
+        averages = {first: state(3), second: AVERAGED}
+        assert found({"model": RAW, "ema": averages})[0] == 2
+    assert found({"ema": {"online_model": RAW, "ema_model": AVERAGED}})[0] == 2
+
+
+def test_lists() -> None:
+    assert found([RAW, {"state": {}}, 3]) == (1, "[0]", False)
+    assert found({"models": [RAW]}) == (1, "models[0]", False)
+    assert found({"model": RAW, "ema": [AVERAGED]}) == (2, "ema[0]", True)
+    # As ermongroup/ddim writes them: network, optimizer, epoch, step, average.
+    assert found([RAW, {"state": {}}, 3, 1000, AVERAGED]) == (2, "[4]", False)
+
+
+def test_averages_of_an_optimizer_are_no_network() -> None:
+    assert found({"optimizer": {"ema": state(3)}, "model": RAW}) == (1, "model", False)
+
+
+def test_a_counter_marks_the_weights_beside_it() -> None:
+    counted = state(2, "other.module.") | {"other.n_averaged": torch.tensor(3)}
+    assert found(state(1, "net.") | counted) == (2, "other.module.", True)
 
 
 def test_prefixes() -> None:
@@ -77,7 +104,19 @@ def test_counters_and_schedules_are_not_part_of_the_network() -> None:
     extra = {"betas": torch.zeros(1000), "step": torch.tensor(3), "positions": torch.zeros(2, 2)}
     result = find_state(RAW | extra | {"epoch": 3})
     assert set(result.state) == {*NAMES, "positions"}
-    assert set(result.buffers) == {"betas", "step"}
+    assert len(result.schedules) == 1
+
+
+@pytest.mark.parametrize("name", ["betas", "diffusion.betas", "diffusion.alphas_cumprod"])
+def test_noise_schedules_are_found_anywhere(name: str) -> None:
+    betas = torch.linspace(1e-4, 0.02, 1000)
+    alphas_cumprod = (1 - betas.double()).cumprod(dim=0)
+    stored = betas if name.endswith("betas") else alphas_cumprod
+    for content in (state(1, "model.") | {name: stored}, {"model": RAW, "other": {name: stored}}):
+        result = find_state(content)
+        assert not result.contradicts(alphas_cumprod)
+        assert result.contradicts(alphas_cumprod**2)
+        assert result.contradicts(alphas_cumprod[:-1])
 
 
 def test_a_file_inside_itself_ends() -> None:
@@ -88,7 +127,7 @@ def test_a_file_inside_itself_ends() -> None:
 
 def test_other_state_dicts_are_not_recognised() -> None:
     others = {"small": {"a": torch.zeros(1)}, "large": {"b": torch.zeros(1), "c": torch.zeros(1)}}
-    assert find_state(others) == Found(others["large"], "large", False, {}, recognised=False)
-    for content in ({}, [RAW], 3, {"step": 3}, torch.zeros(3)):
+    assert find_state(others) == Found(others["large"], "large", False, recognised=False)
+    for content in ({}, [], [3], 3, {"step": 3}, torch.zeros(3)):
         with pytest.raises(ValueError, match="found no tensors by name"):
             find_state(content)

@@ -1,13 +1,16 @@
 """Files of torch.save and pickles are read as data, whatever is in them."""
 
+import enum
 import io
 import pickle
+import random
 import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,6 +46,23 @@ FORMATS = [
     {"_use_new_zipfile_serialization": False},
     {"_use_new_zipfile_serialization": False, "pickle_protocol": 5},
 ]
+
+
+class Kind(enum.Enum):
+    EPSILON = 1
+
+
+@pytest.mark.parametrize("settings", FORMATS, ids=str)
+def test_what_trainers_put_beside_the_weights(tmp_path: Path, settings: dict) -> None:
+    tagged = [torch.ones(2), nn.Parameter(torch.ones(2))]
+    for tensor in tagged:
+        tensor.tag = "decoder"  # type: ignore[attr-defined]
+    beside = [Kind.EPSILON, range(3), slice(1, 2), frozenset({1}), [].append]
+    beside += [np.random.default_rng(0), np.random.RandomState(0), random.getstate()]
+    content = {"tagged": tagged, "beside": beside}
+    found = plain(TorchFile(saved(tmp_path / "x.pt", content, **settings)))
+    assert all(torch.equal(tensor, torch.ones(2)) for tensor in found["tagged"])
+    assert len(found["beside"]) == len(beside)
 
 
 @pytest.mark.parametrize("settings", FORMATS, ids=str)

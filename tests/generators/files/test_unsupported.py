@@ -63,6 +63,11 @@ def test_files_of_other_programs(tmp_path: Path, content: bytes, what: str) -> N
     assert (describe(tmp_path / "x") or "").startswith(f"this is {what}")
 
 
+def test_a_torchscript_program_as_torch_writes_it(tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)).save(str(tmp_path / "x"))
+    assert (describe(tmp_path / "x") or "").startswith("this is a TorchScript program")
+
+
 @pytest.mark.parametrize("content", [b"\0\1\2\3", b"PK\x03\x04", b"PK\x03", b"\x80\x04N.", b"\xff"])
 def test_unknown_files_have_no_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
