@@ -14,7 +14,9 @@ from rich.console import Console
 from factory.pipeline.display import run_shown
 from factory.pipeline.executors import LocalExecutor
 from factory.pipeline.failures import HOPELESS, ShardFailure, ShardsFailed, read_failures, record
+from factory.pipeline.job import Job
 from factory.pipeline.progress import Progress
+from factory.pipeline.run import run
 from factory_core.storage import open_store
 
 
@@ -71,12 +73,16 @@ def test_unreadable_photographs(tiny: Any, tmp_path: Path) -> None:
         pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)
         Image.fromarray(pixels).save(photos / f"{i:02d}.jpg")
     good = (photos / "09.jpg").read_bytes()
-    (photos / "09.jpg").write_bytes(good[:-100])  # its header is intact
+    out = tmp_path / "out"
+    job = Job.labeling(tiny.recipe(), photos, out, load=tiny.load)
+    (photos / "09.jpg").write_bytes(good[:-100])  # after all have been decoded
     with pytest.raises(ShardsFailed, match=r"09\.jpg.*; 2 of 3 shards.* another --out if photo"):
-        tiny.label(photos, tmp_path / "out")
-    (photos / "09.jpg").write_bytes(good)
+        run(job)
+    with pytest.raises(ValueError, match=r"1 of the 20 images .*\(09\.jpg\)"):
+        tiny.label(photos, out)
+    (photos / "08.jpg").rename(photos / "09.jpg")
     with pytest.raises(ValueError, match="different images"):
-        tiny.label(photos, tmp_path / "out")
+        tiny.label(photos, out)
 
 
 def test_a_job_with_only_failures_is_given_up(tiny: Any, tmp_path: Path) -> None:
