@@ -56,6 +56,8 @@ OTHER_PIPELINES = re.compile(
 )
 # Parts of a pipeline that decode latents.
 DECODERS = ("vae", "vqvae", "movq", "first_stage", "autoencoder")
+# Types of the library's arguments -> types of their values in a file.
+NUMBERS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 # Names of weight files, the best first: as trained, half precision or another variant, pickled.
 WEIGHTS = (
@@ -153,10 +155,10 @@ def _load_unet(folder: Path) -> UNet2DModel:
     config = _read_json(file)
     if (name := str(config.get("_class_name", "nothing"))) != UNET:
         _refuse_other(file, name, f"_class_name {UNET}")
-    known = inspect.signature(UNet2DModel).parameters
+    settings = _settings(file, config, UNet2DModel)
     try:
         with torch.device("meta"):
-            unet = UNet2DModel(**{key: value for key, value in config.items() if key in known})
+            unet = UNet2DModel(**settings)
     except Exception as error:  # the library does not check its settings: TypeError, KeyError, ...
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} describes no U-Net ({reason}): download it again") from None
@@ -178,6 +180,21 @@ def _load_unet(folder: Path) -> UNet2DModel:
     shaped = {n: state[n].reshape(t.shape).float() for n, t in unet.state_dict().items()}
     unet.load_state_dict(shaped, assign=True)
     return unet.eval()
+
+
+def _settings(file: Path, config: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The arguments of a class of the library in `config`.
+
+    Raises ValueError for a number or flag of another type, which would fail only when it is used.
+    """
+    known = inspect.signature(kind).parameters
+    settings = {key: value for key, value in config.items() if key in known}
+    for key, value in settings.items():
+        expected = NUMBERS.get(known[key].annotation)
+        if expected is not None and type(value) not in expected:
+            name = known[key].annotation.__name__
+            raise ValueError(f"{file}: found {key} {value!r:.50}, expected {name}: copy it again")
+    return settings
 
 
 def _check_size(file: Path, unet: UNet2DModel) -> None:
@@ -246,9 +263,9 @@ def _load_schedule(file: Path) -> DDPMScheduler:
         )
     if isinstance(betas := config.get("trained_betas"), list):
         config["num_train_timesteps"] = len(betas)
-    known = inspect.signature(DDPMScheduler).parameters
+    settings = _settings(file, config, DDPMScheduler)
     try:
-        schedule = DDPMScheduler(**{key: value for key, value in config.items() if key in known})
+        schedule = DDPMScheduler(**settings)
         abar = schedule.alphas_cumprod
         if not (abar[:-1] > 0).all() or not (abar.diff() <= 0).all() or not 0 <= abar[-1] <= 1:
             raise ValueError("its noise does not grow from step to step")

@@ -268,7 +268,7 @@ def test_schedules_that_the_solvers_do_not_know(folder: Path) -> None:
         ({"in_channels": 4, "out_channels": 4}, "work on latents"),
         ({"in_channels": 6}, "enlarges images"),
         ({"block_out_channels": "wide"}, "describes no U-Net"),
-        ({"layers_per_block": None}, "describes no U-Net"),
+        ({"layers_per_block": None}, "found layers_per_block None, expected int"),
     ],
 )
 def test_other_networks_are_refused(folder: Path, change: dict[str, Any], word: str) -> None:
@@ -316,3 +316,19 @@ def test_averaged_weights_of_a_training_checkpoint(folder: Path, state: dict) ->
     equals(folder, state)  # a pipeline says which network is its own
     (folder / "model_index.json").unlink()
     equals(folder, changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("unet/config.json", "freq_shift", None),
+        ("unet/config.json", "dropout", "0.1"),
+        ("scheduler/scheduler_config.json", "steps_offset", None),
+        ("scheduler/scheduler_config.json", "clip_sample", 1),
+    ],
+)
+def test_settings_that_would_fail_only_when_used(
+    folder: Path, name: str, key: str, value: object
+) -> None:
+    edit(folder / name, **{key: value})
+    refused(folder, f"found {key} {value!r}, expected ")
