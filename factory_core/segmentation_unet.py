@@ -48,6 +48,15 @@ def small_unet(image_size: int, width: int = WIDTH) -> UNetDescription:
     return UNetDescription(config)
 
 
+def training_format(device: torch.device) -> torch.memory_format:
+    """The memory format in which a U-Net trains fastest.
+
+    On a CPU the backward pass of group norm takes 14 times as long in channels_last, which makes a
+    step a third slower; prediction has none, and is faster in channels_last.
+    """
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
 class SegmentationUNet(nn.Module):
     """Logits `[N, K, H, W]` of images float `[N, 3, H, W]` in [-1, 1], at the timestep `TIMESTEP`.
 

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, pick_dtype
+from factory_core.segmentation_unet import training_format
 from factory_core.storage import atomic_path
 from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
@@ -110,7 +111,7 @@ class DDPMTraining(GeneratorTraining):
         target = eps
         if config.prediction == "v_prediction":
             target = self.noise_schedule.get_velocity(x_0, eps, t)
-        x_t = x_t.to(self.device, memory_format=torch.channels_last)
+        x_t = x_t.to(self.device, memory_format=training_format(self.device))
         output = self.unet(x_t, t.to(self.device), return_dict=False)[0].float()
         abar = self.noise_schedule.alphas_cumprod[t]
         weight = loss_weight(abar, config.prediction, config.min_snr_gamma).to(self.device)
@@ -215,7 +216,7 @@ def train(
     """
 
     def build() -> DDPMTraining:
-        unet = start_network(config, init).to(memory_format=torch.channels_last)
+        unet = start_network(config, init).to(memory_format=training_format(pick_device(device)))
         return DDPMTraining(config, images, unet)
 
     bfloat16 = pick_dtype(config.precision, pick_device(device)) is torch.bfloat16

@@ -13,7 +13,7 @@ from torch import Tensor
 from factory_core.averaging import update_average
 from factory_core.dice import dice_sums, loss_of_sums
 from factory_core.images import IGNORE
-from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
+from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, training_format
 from factory_core.symmetries import augment
 from generators.base import sample_seed
 from labelers.config import NetworkTraining
@@ -120,7 +120,8 @@ class NetworkTrainer:
         images, masks = augment(pairs, self.training.flips, turns, rng).split([3, 1], 1)
         x = to_unit_range(images)
         x = x + self.training.noise * torch.randn(x.shape, generator=rng)
-        return x.to(self.device, memory_format=torch.channels_last), masks[:, 0].to(self.device)
+        x = x.to(self.device, memory_format=training_format(self.device))
+        return x, masks[:, 0].to(self.device)
 
     def _rng(self, index: int, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed(sample_seed(self.seed, index, stream))
@@ -138,7 +139,9 @@ class NetworkTrainer:
             torch.manual_seed(sample_seed(self.seed, member, START_STREAM))
             net = SegmentationUNet(start, self.classes)
         # In eval mode: dropout would draw from the global random state.
-        return net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net.eval().to(  # type: ignore[call-overload]
+            self.device, memory_format=training_format(self.device)
+        )
 
     def _finish(self) -> None:
         if not all(p.isfinite().all() for p in self.average.parameters()):

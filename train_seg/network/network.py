@@ -13,7 +13,12 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.nn import functional as F
 
-from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, small_unet
+from factory_core.segmentation_unet import (
+    SegmentationUNet,
+    UNetDescription,
+    small_unet,
+    training_format,
+)
 from train_seg.config import UNET_GN, SegmenterConfig
 from train_seg.network.sizes import Sizes, sizes_of
 
@@ -57,7 +62,8 @@ class Network(torch.nn.Module):
         )
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.to(memory_format=torch.channels_last)
+        if not config.is_unet_gn:  # whose format depends on its use: see `_memory_format`
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float `[N, K, h, w]` of images uint8 `[N, 3, h, w]`."""
@@ -65,10 +71,15 @@ class Network(torch.nn.Module):
         x = (images.float() / 255 - self.mean) / self.std
         if tuple(size) != self.input_size:
             x = F.interpolate(x, self.input_size, mode="bilinear", antialias=True)
-        logits = self.net(x.contiguous(memory_format=torch.channels_last))
+        logits = self.net(x.contiguous(memory_format=self._memory_format(x.device)))
         if tuple(size) != self.input_size:
             logits = F.interpolate(logits, size, mode="bilinear")
         return logits
+
+    def _memory_format(self, device: torch.device) -> torch.memory_format:
+        if self.training and isinstance(self.net, SegmentationUNet):
+            return training_format(device)
+        return torch.channels_last
 
     @property
     def normalisation(self) -> dict[str, list[float]]:
