@@ -40,6 +40,10 @@ def compare(
         str | None,
         typer.Option(help="A running Ray cluster, e.g. `auto`: several splits at once."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Splits at once on this machine. [default: one per core]"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Find out whether generator and photographs beat the labels alone, on your own images.
@@ -53,7 +57,8 @@ def compare(
     from factory.verdict.inputs import Given
 
     given = Given(labeled, out, images, generator, also_test, device)
-    run(given, Options(budget, settings or [], contender or [], deliver, address), console)
+    options = Options(budget, settings or [], contender or [], deliver, address, processes)
+    run(given, options, console)
 
 
 @app.command(rich_help_panel=TRAINING)

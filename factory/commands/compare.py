@@ -28,6 +28,7 @@ class Options:
     names: Sequence[str] = ()
     deliver: Path | None = None
     address: str | None = None
+    processes: int | None = None
 
 
 def compare(given: Given, options: Options, console: Console) -> None:
@@ -37,5 +38,5 @@ def compare(given: Given, options: Options, console: Console) -> None:
     """
     quiet_libraries()
     budget_sec = None if options.budget == "none" else parse_budget(options.budget)
-    wanted = Wanted(budget_sec, options.deliver, options.names, options.address)
+    wanted = Wanted(budget_sec, options.deliver, options.names, options.address, options.processes)
     run(given, wanted, compare_config(options.overrides), console)

@@ -25,11 +25,13 @@ from factory.verdict.learning_curve import Curve, budgets, fit_curve, next_image
 from factory.verdict.on_ray import RayRows
 from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results, mean_sec
+from factory.verdict.rows import LocalRows, Rows
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory.verdict.verdict import Verdict, decide_on, table_rows
 from factory.verdict.wording import Inputs, commands, sentence
 from factory_core.dataset import IGNORE
+from factory_core.device import pick_device
 from factory_core.machine import available_cpus
 
 NEXT_IMAGES = 8
@@ -39,14 +41,16 @@ NEXT_IMAGES = 8
 class Wanted:
     """How to compare: time in seconds (None: no limit), and where to write the best model.
 
-    `names` are the contenders, all but extras if empty. `address` is a Ray cluster that runs
-    several splits at once; None runs all in this process.
+    `names` are the contenders, all but extras if empty. Several splits run at once on the Ray
+    cluster `address`, or in `processes` processes: None, as many as there are cores, or one with
+    an accelerator.
     """
 
     budget_sec: float | None = None
     deliver: Path | None = None
     names: Sequence[str] = ()
     address: str | None = None
+    processes: int | None = None
 
 
 def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Console) -> Verdict:
@@ -81,13 +85,18 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
 
 
 @contextmanager
-def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[RayRows | None]:
-    """What runs splits elsewhere: the cluster, joined; None without an address."""
-    if wanted.address is None:
-        yield None
+def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[Rows | None]:
+    """What runs splits elsewhere: the cluster, joined, or processes; None if one is enough."""
+    cpus = available_cpus()
+    if wanted.address is not None:
+        with cluster(wanted.address, cpus):
+            yield RayRows(given, config)
         return
-    with cluster(wanted.address, available_cpus()):
-        yield RayRows(given, config)
+    processes = wanted.processes
+    if processes is None:
+        processes = cpus if pick_device(given.device).type == "cpu" else 1
+    processes = min(processes, config.folds * config.seeds)
+    yield LocalRows(given, config, processes, cpus) if processes > 1 else None
 
 
 def choose(

@@ -1,4 +1,4 @@
-"""Splits as Ray tasks: several at once, here or on a cluster.
+"""Rows of a comparison (all contenders of a split) as Ray tasks, here or on a cluster.
 
 Inputs and OUT must have the same paths on every node. A worker that is lost is replaced by Ray, and
 its successor finds the finished cells in OUT.
@@ -6,17 +6,13 @@ its successor finds the finished cells in OUT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rich.console import Console
-
-from factory.verdict.contenders import contenders
 from factory.verdict.folds import Split
-from factory.verdict.inputs import Given, read
-from factory.verdict.results import PARTS_DIR, Results
-from factory.verdict.running import Runner
+from factory.verdict.inputs import Given
+from factory.verdict.rows import LOOK_SEC, run_row
 from factory.verdict.settings import CompareConfig
 
 MAX_CPUS = 4  # per task: small networks gain nothing from more
@@ -46,37 +42,28 @@ class RayRows:
         splits = self.config.folds * self.config.seeds
         return min(MAX_CPUS, max(1, int(ray.cluster_resources().get("CPU", 1)) // splits))
 
-    def run(self, names: Sequence[str], splits: Sequence[Split]) -> None:
-        """Score the contenders `names` on `splits`; the cells are in OUT afterwards.
-
-        Raises what a worker raised.
-        """
+    def run(
+        self,
+        names: Sequence[str],
+        splits: Sequence[Split],
+        left_sec: float,
+        look: Callable[[], None],
+    ) -> None:
+        """See `factory.verdict.rows.Rows`."""
         import ray
 
         has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-        task = ray.remote(_row).options(num_cpus=self._cpus, num_gpus=1 if has_gpu else 0)
+        task = ray.remote(run_row).options(num_cpus=self._cpus, num_gpus=1 if has_gpu else 0)
         # Workers have their own working directory.
-        given = self.given.absolute()
-        waiting = [task.remote(given, self.config, list(names), s, self._cpus) for s in splits]
+        given, deadline = self.given.absolute(), time.time() + left_sec
+        waiting = [
+            task.remote(given, self.config, list(names), split, self._cpus, deadline)
+            for split in splits
+        ]
         try:
-            ray.get(waiting)
+            while waiting:
+                done, waiting = ray.wait(waiting, timeout=LOOK_SEC)
+                look()
+                ray.get(done)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
-
-
-def _row(
-    given: Given, config: CompareConfig, names: Sequence[str], split: Split, threads: int
-) -> None:
-    """One split, in a process of Ray."""
-    import torch
-
-    from factory.terminal.progress import quiet_libraries
-
-    quiet_libraries()
-    torch.set_num_threads(threads)
-    materials = read(given, config, given.out / PARTS_DIR).materials
-    runner = Runner(materials, Results(given.out), [split], Console(quiet=True))
-    every: dict[str, Any] = {c.name: c for c in contenders(config)}
-    for name in names:
-        runner.cell(every[name], split, split.train)
-    runner.bench(split).delete()

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -22,21 +22,11 @@ from factory.verdict.racing import best, halve, rest_sec, rungs
 from factory.verdict.results import Cell, Results, mean_sec, scores
 from train_seg.evaluation import metrics
 
+if TYPE_CHECKING:
+    from factory.verdict.rows import Rows
+
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
 MIN_SPLITS = 2  # without them, there is no interval
-
-
-class Rows(Protocol):
-    """What runs all contenders of several splits at once, in other processes."""
-
-    @property
-    def at_once(self) -> int:
-        """How many splits run at the same time."""
-        ...
-
-    def run(self, names: Sequence[str], splits: Sequence[Split]) -> None:
-        """Score contenders on splits; the cells are on disk afterwards."""
-        ...
 
 
 @dataclass
@@ -88,8 +78,16 @@ class Runner:
         assert self.rows is not None
         missing = [s for s in splits if any(not self._is_done(c, s) for c in alive)]
         if missing and self.left_sec(RACE_SHARE) > 0:
-            self.rows.run([c.name for c in alive], missing)
-            self.results.reload()
+            self.rows.run([c.name for c in alive], missing, self.left_sec(RACE_SHARE), self._look)
+            self._look()
+
+    def _look(self) -> None:
+        """Read the cells that other processes have finished, and print them."""
+        known = set(self.results.cells)
+        self.results.reload()
+        for key, cell in self.results.cells.items():
+            if key not in known:
+                self._print(cell)
 
     def _is_done(self, contender: Contender, split: Split) -> bool:
         return self.results.find(contender.name, split.number, len(split.train)) is not None
@@ -158,11 +156,14 @@ class Runner:
             cost_sec=bench.costs.total_sec(contender.name),
         )
         self.results.add(cell)
-        self.console.print(
-            f"split {split.number + 1} of {len(self.splits)}, {len(rows)} images: "
-            f"{contender.name} mIoU {cell.miou:.3f} ({duration(cell.seconds)})"
-        )
+        self._print(cell)
         return cell
+
+    def _print(self, cell: Cell) -> None:
+        self.console.print(
+            f"split {cell.split + 1} of {len(self.splits)}, {cell.images} images: "
+            f"{cell.contender} mIoU {cell.miou:.3f} ({duration(cell.seconds)})"
+        )
 
     def _score(
         self, model: Model, pool: Pool, masks: torch.Tensor, rows: Sequence[int]

@@ -104,6 +104,7 @@ def test_killed_it_repeats_nothing(annotated: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(1)  # its own processes end, too
     before = cell_times(killed)
     assert 2 <= len(before) < 6
     assert not (killed / "verdict.json").exists()
@@ -186,7 +187,7 @@ def test_time_is_kept(factory: Callable, annotated: Path, tmp_path: Path) -> Non
     """With no time at all, one split and the labels-only contenders remain."""
     out = tmp_path / "out"
     command = ("compare", "--labeled", annotated, "--out", out, "--budget", "0.001s")
-    result = factory(*command, *settings(curve=False))
+    result = factory(*command, "--processes", 1, *settings(curve=False))
     assert result.code == 0, result.err
     assert "cut after 1 split, to stay in time: " in result.out
     verdict = json.loads((out / "verdict.json").read_text())
@@ -196,20 +197,34 @@ def test_time_is_kept(factory: Callable, annotated: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_on_ray(factory: Callable, annotated: Path, tmp_path: Path) -> None:
-    """Both splits at once, on a running cluster; the same scores as without."""
+def test_both_splits_at_once(factory: Callable, annotated: Path, tmp_path: Path) -> None:
+    """In two processes, and on a running cluster: the same scores as one after the other."""
     from factory.pipeline.executors.cluster import cluster
 
     scores = []
-    for address in ([], ["--address", "auto"]):
-        out = tmp_path / f"out{len(address)}"
+    for where in (["--processes", 1], ["--processes", 2], ["--address", "auto"]):
+        out = tmp_path / f"out{len(scores)}"
         command = ("compare", "--labeled", annotated, "--out", out, "--budget", "none", *UNET)
-        with cluster(None, 2) if address else nullcontext():
-            result = factory(*command, *settings(curve=False), *address)
+        with cluster(None, 2) if "auto" in where else nullcontext():
+            result = factory(*command, *settings(curve=False), *where)
         assert result.code == 0, result.err
+        assert result.out.count("unet mIoU") == 2
         verdict = json.loads((out / "verdict.json").read_text())
         scores.append({row["name"]: row["mean"] for row in verdict["contenders"]})
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert scores[0] == pytest.approx(scores[2], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_failure_in_a_process_is_one_line(
+    factory: Callable, annotated: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    more = ("--set", "lr=1e30", "--processes", 2)
+    result = factory("compare", "--labeled", annotated, "--out", out, *UNET, *settings(), *more)
+    assert result.code == 1
+    assert len(result.err.strip().splitlines()) == 1
+    assert "lr" in result.err
 
 
 @pytest.mark.parametrize(
