@@ -1,6 +1,6 @@
 """Finding and reading the image and mask files that people have."""
 
-from factory_core.images.decoding import check_image, load_image, read_image, to_rgb
+from factory_core.images.decoding import check_image, load_image, measured, read_image, to_rgb
 from factory_core.images.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -20,8 +20,11 @@ from factory_core.images.masks import (
     load_mask,
     read_mask,
 )
-from factory_core.images.opening import Traits, decode_file, folder_notes, image_notes, traits
+from factory_core.images.notes import folder_notes, image_notes
+from factory_core.images.opening import decode_file
+from factory_core.images.pictures import Pictures, remember, remembered
 from factory_core.images.resizing import Size, image_tensor, mask_tensor, wxh
+from factory_core.images.traits import Traits, traits
 
 __all__ = [
     "IGNORE",
@@ -30,6 +33,7 @@ __all__ = [
     "Colour",
     "Mask",
     "Palette",
+    "Pictures",
     "Size",
     "Traits",
     "check_image",
@@ -46,8 +50,11 @@ __all__ = [
     "load_image",
     "load_mask",
     "mask_tensor",
+    "measured",
     "read_image",
     "read_mask",
+    "remember",
+    "remembered",
     "stem_of",
     "to_rgb",
     "traits",
