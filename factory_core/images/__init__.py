@@ -22,11 +22,12 @@ from factory_core.images.masks import (
 )
 from factory_core.images.notes import folder_notes, image_notes
 from factory_core.images.opening import decode_file
-from factory_core.images.pictures import Pictures, remember, remembered
 from factory_core.images.resizing import Size, image_tensor, mask_tensor, wxh
 from factory_core.images.traits import Traits, traits
+from factory_core.pictures import DEFAULT_PICTURES, Pictures, remember, remembered
 
 __all__ = [
+    "DEFAULT_PICTURES",
     "IGNORE",
     "IMAGE_SUFFIXES",
     "MASK_SUFFIXES",

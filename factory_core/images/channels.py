@@ -120,7 +120,7 @@ def _split(page: TiffPage, values: np.ndarray) -> Channels:
     """The colour and alpha channels in the values of a page."""
     kind, dtype = int(page.photometric), values.dtype
     if kind not in COLOURS or dtype.kind not in "uif" or values.ndim not in (2, 3):
-        raise ValueError(f"it is a TIFF of {page.photometric.name} values of type {dtype}: {RARE}")
+        raise ValueError(f"it is a TIFF of photometric kind {kind} and type {dtype}: {RARE}")
     if values.ndim == 2:
         values = values[..., None]
     elif int(page.planarconfig) == 2:  # channel after channel

@@ -12,16 +12,14 @@ from PIL import Image, ImageOps
 
 from factory_core.images.channels import Channels, has_wide_channels, png_channels, tiff_channels
 from factory_core.images.opening import decode_file, planes
-from factory_core.images.pictures import Pictures
 from factory_core.images.resizing import Size, image_tensor
 from factory_core.images.scaling import Sample, eight_bit_picture, levels_over, samples_of
 from factory_core.images.traits import traits_of
-
-AS_THEY_ARE = Pictures()
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 
 
 def read_image(
-    path: str | Path, size: Size | None = None, pictures: Pictures = AS_THEY_ARE
+    path: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
 ) -> torch.Tensor:
     """An image as uint8 `[3, H, W]` RGB, upright by its EXIF tag, resized to `size` (H, W).
 
@@ -33,7 +31,7 @@ def read_image(
     return image_tensor(load_image(Path(path), pictures), size)
 
 
-def load_image(path: Path, pictures: Pictures = AS_THEY_ARE) -> Image.Image:
+def load_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
     """The image at its own size, RGB and upright; the errors of `read_image`."""
 
     def rare_tiff(file: BinaryIO) -> Image.Image:
@@ -42,12 +40,12 @@ def load_image(path: Path, pictures: Pictures = AS_THEY_ARE) -> Image.Image:
     return decode_file(path, partial(to_rgb, pictures=pictures), pictures.page, rare_tiff)
 
 
-def to_rgb(image: Image.Image, pictures: Pictures = AS_THEY_ARE) -> Image.Image:
+def to_rgb(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
     """An opened image as RGB, upright and on white; the errors of `eight_bits`."""
     return _on_white(ImageOps.exif_transpose(eight_bits(image, pictures)))
 
 
-def eight_bits(image: Image.Image, pictures: Pictures = AS_THEY_ARE) -> Image.Image:
+def eight_bits(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
     """An opened, not yet decoded image with 8 bits per channel; raises as `eight_bit_picture`."""
     channels = _wide_channels(image, pictures.page)
     if channels is None:
@@ -58,7 +56,7 @@ def eight_bits(image: Image.Image, pictures: Pictures = AS_THEY_ARE) -> Image.Im
     return narrow
 
 
-def check_image(path: Path, pictures: Pictures = AS_THEY_ARE) -> None:
+def check_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> None:
     """Raise what `load_image` raises for the file, in less time."""
 
     def decode(image: Image.Image) -> None:

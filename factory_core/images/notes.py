@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from factory_core.images.decoding import AS_THEY_ARE, wide_samples
+from factory_core.images.decoding import wide_samples
 from factory_core.images.files import counted, left_out, list_images
-from factory_core.images.pictures import Pictures
 from factory_core.images.scaling import EIGHT_BITS, clipped_share
 from factory_core.images.traits import traits_of
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 
 
-def image_notes(paths: Sequence[Path], pictures: Pictures = AS_THEY_ARE) -> tuple[str, ...]:
+def image_notes(paths: Sequence[Path], pictures: Pictures = DEFAULT_PICTURES) -> tuple[str, ...]:
     """Lines on images that are turned, put on white or scaled, if there are any.
 
     Of images of 8 bits per channel only headers are read.
@@ -32,7 +32,7 @@ def image_notes(paths: Sequence[Path], pictures: Pictures = AS_THEY_ARE) -> tupl
     return tuple(lines)
 
 
-def folder_notes(folder: str | Path, pictures: Pictures = AS_THEY_ARE) -> tuple[str, ...]:
+def folder_notes(folder: str | Path, pictures: Pictures = DEFAULT_PICTURES) -> tuple[str, ...]:
     """What is left out of a folder, and the `image_notes` on it; raises as `list_images`."""
     return left_out([folder]) + image_notes(list_images(folder), pictures)
 

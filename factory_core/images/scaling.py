@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from factory_core.images.channels import Channels
-from factory_core.images.pictures import Pictures
 from factory_core.machine import available_cpus
+from factory_core.pictures import Pictures
 
 EIGHT_BITS = (0.0, 255.0)
 # Of a folder at most this many pictures, evenly spaced by name, and of each this many pixels.
@@ -138,5 +138,7 @@ def _scaled(values: np.ndarray, levels: Levels) -> np.ndarray:
     low, high = levels
     exact = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (values.astype(exact) - exact(low)) * exact(255 / (high - low))
+        scaled: np.ndarray = values.astype(exact)
+        scaled -= low
+        scaled *= 255 / (high - low)
     return np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255).round().astype(np.uint8)

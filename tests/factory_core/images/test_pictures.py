@@ -253,7 +253,7 @@ def test_a_tiff_that_claims_to_be_huge(tmp_path):
 
 def test_kinds_without_a_rule(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", WIDE[..., 0].astype(np.complex64))
-    with pytest.raises(ValueError, match=r"a TIFF of MINISBLACK values of type complex64: save it"):
+    with pytest.raises(ValueError, match="a TIFF of photometric kind 1 and type complex64: save"):
         read_image(tmp_path / "a.tif", pictures=Pictures(range=(0, 1)))
 
 

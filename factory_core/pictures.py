@@ -63,9 +63,12 @@ class Pictures(BaseModel):
         return other.model_copy(update=given)
 
 
+DEFAULT_PICTURES = Pictures()
+
+
 def remember(folder: Path, pictures: Pictures) -> None:
     """Write `folder`/pictures.json; not for the defaults, with which 8-bit pictures are read."""
-    if pictures != Pictures():
+    if pictures != DEFAULT_PICTURES:
         write_json(folder / PICTURES_NAME, pictures.model_dump(mode="json"))
 
 
