@@ -98,7 +98,7 @@ def label(
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
     resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))
     job = Job.labeling(resolved, images, out, device=device, keep_candidates=keep_candidates)
-    print_notes(console, folder_notes(images))
+    print_notes(console, folder_notes(images, job.recipe.pictures))
     run_shown(job, made_by, console)
 
 

@@ -214,6 +214,7 @@ def train_deeplab(
     from factory.commands.train_deeplab.job import Crew, SegmenterJob
     from factory.commands.train_deeplab.settings import mixture, segmenter_config
     from factory.commands.train_deeplab.training import train_deeplab as run
+    from factory.recipe.picture_settings import picture_settings
 
     # Jobs that Ray starts find RAY_ADDRESS set, and may still train in one process.
     source = context.get_parameter_source("address")
@@ -225,8 +226,11 @@ def train_deeplab(
             "found --cpus-per-worker or --address without --workers: give --workers too"
         )
     given = {"max_steps": steps, "encoder": encoder, "seed": seed}
-    config = segmenter_config(data, recipe, preset, given, settings or [], init)
+    pictures, overrides = picture_settings(settings)
+    config = segmenter_config(data, recipe, preset, given, overrides, init)
     shares = None if mix is None else mixture(mix)
     crew = None if workers is None else Crew(workers, cpus_per_worker, address)
-    job = SegmenterJob(data, out, val, config, device, shares, wandb, init, then or [])
+    job = SegmenterJob(
+        *(data, out, val, config, device, shares, wandb, init, then or []), pictures=pictures
+    )
     run(job, crew, console)

@@ -15,6 +15,7 @@ from factory.cli.options import (
     Images,
     Out,
     SegmenterDir,
+    Settings,
     writable_file,
     writable_folder,
 )
@@ -53,6 +54,7 @@ def evaluate(
     batch_size: BatchSize = INFERENCE_BATCH_SIZE,
     workers: Annotated[int, typer.Option(min=0, help="Processes that corrupt images.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits and corruptions.")] = 0,
+    settings: Settings = None,
     device: Device = "auto",
 ) -> None:
     """Score a segmenter or a labeler: IoU, boundary F1, confusion; splits, models, corruptions.
@@ -60,12 +62,14 @@ def evaluate(
     `factory evaluate --model seed_0 --model seed_1 --labeled test --splits 5 --corruptions all`
     """
     from factory.commands import evaluate as scoring
+    from factory.recipe.picture_settings import only_pictures
 
     if bool(labeled) == demo:
         raise ValueError("found both or neither of --labeled and --demo, expected exactly one")
     predictors = scoring.load_predictors(model or [], labeler, generator, device)
     wanted = scoring.Measurement(
-        labeled or [], splits, seed, corruptions, workers, batch_size, json_file, markdown, plots
+        *(labeled or [], splits, seed, corruptions, workers, batch_size),
+        *(json_file, markdown, plots, only_pictures(settings)),
     )
     scoring.evaluate(predictors, wanted, console)
 
@@ -86,6 +90,7 @@ def predict(
         bool, typer.Option("--overlays/--no-overlays", help="Whether to write overlays.")
     ] = True,
     batch_size: BatchSize = INFERENCE_BATCH_SIZE,
+    settings: Settings = None,
     device: Device = "auto",
 ) -> None:
     """Segment images: `masks/` (index PNG) and `overlays/` in the output folder.
@@ -97,8 +102,10 @@ def predict(
     """
     from factory.commands.predict import Prediction
     from factory.commands.predict import predict as run
+    from factory.recipe.picture_settings import only_pictures
 
-    job = Prediction(model, device, batch_size, tile, overlap, overlays)
+    pictures = only_pictures(settings)
+    job = Prediction(model, device, batch_size, tile, overlap, overlays, pictures)
     run(job, [*images, *(more or [])], out, console)
 
 

@@ -54,10 +54,12 @@ def compare(
     """
     from factory.commands.compare import Options
     from factory.commands.compare import compare as run
+    from factory.recipe.picture_settings import picture_settings
     from factory.verdict.inputs import Given
 
-    given = Given(labeled, out, images, generator, also_test, device)
-    options = Options(budget, settings or [], contender or [], deliver, address, processes)
+    pictures, overrides = picture_settings(settings)
+    given = Given(labeled, out, images, generator, also_test, device, pictures)
+    options = Options(budget, overrides, contender or [], deliver, address, processes)
     run(given, options, console)
 
 
@@ -78,6 +80,9 @@ def rounds(
     Stops when cross-validation on the annotated images no longer improves. Rerun to resume.
     """
     from factory.commands.rounds import rounds as run
+    from factory.recipe.picture_settings import picture_settings
     from factory.verdict.inputs import Given
 
-    run(Given(labeled, out, images, generator, device=device), rounds, settings or [], console)
+    pictures, overrides = picture_settings(settings)
+    given = Given(labeled, out, images, generator, device=device, pictures=pictures)
+    run(given, rounds, overrides, console)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from factory.terminal.notes import print_notes
+from factory_core.pictures import DEFAULT_PICTURES, Pictures, remembered
 from factory_core.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -29,13 +30,17 @@ MAX_COLUMNS = 12  # wider tables do not fit a terminal
 
 @dataclass(frozen=True)
 class Predictor:
-    """Anything that turns images uint8 `[N, 3, H, W]` of `image_size` into class ids."""
+    """Anything that turns images uint8 `[N, 3, H, W]` of `image_size` into class ids.
+
+    `pictures` is how the images of its training were read.
+    """
 
     predict: Callable[[torch.Tensor], torch.Tensor]
     classes: list[str]
     palette: list[list[int]]
     image_size: tuple[int, int]
     name: str
+    pictures: Pictures = DEFAULT_PICTURES
 
 
 class TestSet(NamedTuple):
@@ -51,7 +56,8 @@ class Measurement:
     """What to measure, and where to write it.
 
     `labeled` are annotated folders: one for all predictors, or one for each (a paper's splits).
-    Without any, unseen renderings of the demo are used.
+    Without any, unseen renderings of the demo are used. `pictures` is how they are read, as far as
+    it differs from the training.
     """
 
     labeled: Sequence[Path]
@@ -63,6 +69,7 @@ class Measurement:
     json_file: Path | None
     markdown: Path | None
     plots: Path | None
+    pictures: Pictures = DEFAULT_PICTURES
 
 
 def load_predictors(
@@ -87,7 +94,8 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
     from train_seg.network.segmenter import Segmenter
 
     model = Segmenter.load(folder, device)
-    return Predictor(model.predict, model.classes, model.palette, model.image_size, str(folder))
+    about = (model.classes, model.palette, model.image_size, str(folder))
+    return Predictor(model.predict, *about, remembered(folder) or DEFAULT_PICTURES)
 
 
 def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
@@ -114,7 +122,8 @@ def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
         return torch.cat(masks)
 
     palette = [list(colour) for colour in resolved.palette]
-    return Predictor(predict, list(resolved.classes), palette, model.image_size, folder)
+    about = (list(resolved.classes), palette, model.image_size, folder)
+    return Predictor(predict, *about, resolved.pictures)
 
 
 def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Console) -> Report:
@@ -132,7 +141,7 @@ def evaluate(predictors: Sequence[Predictor], wanted: Measurement, console: Cons
     if wanted.plots is not None:
         figure_type()  # reports a missing package before the work starts
     names = [] if wanted.corruptions is None else corruption_names(wanted.corruptions)
-    sets = _test_sets(predictors, wanted.labeled, console)
+    sets = _test_sets(predictors, wanted, console)
     images = sum(len(test.images) for test in sets) * (1 + len(names) * len(SEVERITIES))
     with _Scoring(images, console) as scoring:
         evaluations = [
@@ -174,25 +183,28 @@ def _check(predictors: Sequence[Predictor], wanted: Measurement) -> None:
 
 
 def _test_sets(
-    predictors: Sequence[Predictor], labeled: Sequence[Path], console: Console
+    predictors: Sequence[Predictor], wanted: Measurement, console: Console
 ) -> list[TestSet]:
     """The test images of each predictor at its size; each folder is read once per size."""
     classes = predictors[0].classes
-    folders: list[Path | None] = list(labeled) or [None]
+    folders: list[Path | None] = list(wanted.labeled) or [None]
     if len(folders) < len(predictors):
         folders *= len(predictors)
 
     @cache
-    def load(folder: Path | None, size: tuple[int, int]) -> TestSet:
+    def load(folder: Path | None, size: tuple[int, int], pictures: Pictures) -> TestSet:
         if folder is None:
             return _demo_images(classes, size)
         from factory_core.annotated.annotations import read_annotations
 
-        found = read_annotations(folder, size, classes)
+        found = read_annotations(folder, size, classes, pictures)
         print_notes(console, found.notes)
         return TestSet(found.images, found.masks, f"{len(found.images)} images of {folder}")
 
-    return [load(folder, p.image_size) for folder, p in zip(folders, predictors, strict=True)]
+    return [
+        load(folder, p.image_size, wanted.pictures.over(p.pictures))
+        for folder, p in zip(folders, predictors, strict=True)
+    ]
 
 
 class _Scoring:

@@ -33,7 +33,13 @@ def export(job: ExportJob, console: Console) -> None:
 
     Raises as `train_seg.inference.export.export`, `Segmenter.load` and `find_images`.
     """
-    from factory_core.images import find_images, read_image
+    from factory_core.images import (
+        DEFAULT_PICTURES,
+        find_images,
+        measured,
+        read_image,
+        remembered,
+    )
     from train_seg.inference import export as exporting
     from train_seg.network.segmenter import Segmenter
 
@@ -43,7 +49,9 @@ def export(job: ExportJob, console: Console) -> None:
     paths = list(find_images(job.images).values())
     chosen = paths[:: max(1, len(paths) // CHECK_IMAGES)][:CHECK_IMAGES]
     segmenter = Segmenter.load(job.model, "cpu")
-    check = exporting.export(segmenter, job.out, format, [read_image(path) for path in chosen])
+    pictures = measured(remembered(job.model) or DEFAULT_PICTURES, paths)
+    images = [read_image(path, pictures=pictures) for path in chosen]
+    check = exporting.export(segmenter, job.out, format, images)
     compared = f"{len(chosen)} images" if chosen else "images of noise in three sizes"
     console.print(
         f"{format} in {job.out} ({job.out.stat().st_size / 1e6:.1f} MB): the same masks on "

@@ -17,6 +17,7 @@ from factory_core.machine import GIB
 if TYPE_CHECKING:
     from factory.pipeline.executors import Executor
     from factory.pipeline.job import Job
+    from factory_core.annotated.annotations import ImageFolder
 
 FIDELITY_NAME = "fidelity.json"
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
@@ -24,13 +25,24 @@ FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at mo
 
 def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
     """Make the dataset; with `real` images, measure how far it is from them."""
+    from factory.pipeline.photographs import check_photographs
+    from factory_core.annotated.annotations import ImageFolder
     from factory_core.images import folder_notes
 
+    photographs = None
     if real is not None:  # checked before hours are spent
-        print_notes(console, folder_notes(real))
+        photographs = ImageFolder(real, pictures=job.recipe.pictures)
+        print_notes(console, folder_notes(real, photographs.pictures))
+        chosen = [photographs.paths[i] for i in _compared(photographs)]
+        check_photographs(real, chosen, photographs.pictures)
     run_shown(job, executor, console)
-    if real is not None:
-        check_fidelity(job, real, console)
+    if photographs is not None:
+        check_fidelity(job, photographs, console)
+
+
+def _compared(photographs: ImageFolder) -> range:
+    """Evenly spaced: names often group images by kind."""
+    return range(0, len(photographs), max(1, len(photographs) // FIDELITY_IMAGES))
 
 
 def dry_run(job: Job, executor: Executor, console: Console) -> None:
@@ -54,8 +66,8 @@ def dry_run(job: Job, executor: Executor, console: Console) -> None:
     )
 
 
-def check_fidelity(job: Job, real: Path, console: Console) -> None:
-    """Compare the finished dataset with a folder of real images; print, write fidelity.json."""
+def check_fidelity(job: Job, real: ImageFolder, console: Console) -> None:
+    """Compare the finished dataset with real images; print, write fidelity.json."""
     from itertools import islice
 
     import numpy as np
@@ -64,13 +76,11 @@ def check_fidelity(job: Job, real: Path, console: Console) -> None:
     import generators
     from factory.annotation.encoding import encode_batches
     from factory.reports import fidelity
-    from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting
 
     generator = generators.load(job.recipe.generator, job.device)
-    photographs = ImageFolder(real, generator.image_size)
-    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly spaced: names often group by kind
-    real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
+    real.size = generator.image_size
+    real_images = torch.stack([real[i] for i in _compared(real)])
     samples = islice(read_samples(job.out), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.terminal.text import listing
+from factory_core.pictures import DEFAULT_PICTURES, Pictures, remembered
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,8 @@ class Prediction:
     """How to run a segmenter.
 
     `tile` is the height of tiles in pixels, `overlap` the share (0-0.9) of a tile that overlaps the
-    next; without `tile`, whole images are shrunk to the training size.
+    next; without `tile`, whole images are shrunk to the training size. `pictures` is how images are
+    read, as far as it differs from the training.
     """
 
     model: Path
@@ -35,6 +37,7 @@ class Prediction:
     tile: int | None
     overlap: float
     overlays: bool
+    pictures: Pictures = DEFAULT_PICTURES
 
 
 def predict(job: Prediction, images: Sequence[str], out: Path, console: Console) -> None:
@@ -48,12 +51,14 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
 
     from factory.terminal.notes import print_notes
     from factory.terminal.progress import ProgressLine
-    from factory_core.images import find_images, image_notes, left_out, read_image
+    from factory_core.images import find_images, image_notes, left_out, measured, read_image
     from train_seg.inference.predict import predict as write_predictions
     from train_seg.network.segmenter import Segmenter
 
     paths = find_images(images)
-    print_notes(console, (*left_out(images), *image_notes(list(paths.values()))))
+    files = list(paths.values())
+    pictures = measured(job.pictures.over(remembered(job.model)), files)
+    print_notes(console, (*left_out(images), *image_notes(files, pictures)))
     segmenter = Segmenter.load(job.model, job.device)
     run = _runner(segmenter, job)
     if job.tile is not None:
@@ -63,7 +68,7 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
 
         def read(number: int, path: Path) -> torch.Tensor:
             line.update(number)
-            image = read_image(path)
+            image = read_image(path, pictures=pictures)
             if min(image.shape[1:]) > LARGE * max(segmenter.image_size):
                 large.append(f"{path} ({image.shape[2]} x {image.shape[1]})")
             return image

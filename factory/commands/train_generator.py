@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from factory.recipe.picture_settings import picture_settings
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
 from factory.terminal.notes import print_notes
@@ -16,6 +17,7 @@ from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.text import listing
 
 if TYPE_CHECKING:
+    from factory_core.images import Pictures
     from generators.training.config import TrainingConfig
     from generators.training.images import TrainingImages
 
@@ -45,26 +47,32 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
+    from factory_core.images import list_images, measured, remember, remembered
     from factory_core.storage import naming_full_disk
 
     settings, train = training_of(job.kind)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
-    config = build_settings(settings, content, job.overrides, "training settings")
+    given, overrides = picture_settings(job.overrides)
+    config = build_settings(settings, content, overrides, "training settings")
     init = None if job.init is None else str(find_weights("--init", job.init))
+    pictures = measured(given.over(remembered(init)), list_images(job.images))
     with naming_full_disk(job.out):
         train(
-            _read(job, config, console),
+            _read(job, config, pictures, console),
             job.out,
             config,
             init=init,
             device=job.device,
             progress=[TrainingProgress("training", console)],
         )
+        remember(job.out, pictures)
     console.print(f"generator in {job.out}; see {job.out / 'samples'}")
 
 
-def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> TrainingImages:
+def _read(
+    job: GeneratorJob, config: TrainingConfig, pictures: Pictures, console: Console
+) -> TrainingImages:
     """Decode the images and report on them.
 
     Raises ValueError if some cannot be read and `skip_damaged` is not set, or none can.
@@ -75,7 +83,11 @@ def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> Traini
     size = config.image_size
     with ProgressLine("reading", "images", 0, console) as line:
         images = read_training_images(
-            job.images, size, job.out, lambda done, total: line.update(done, total=total)
+            job.images,
+            size,
+            job.out,
+            lambda done, total: line.update(done, total=total),
+            pictures,
         )
     damaged = images.damaged
     for reason in listing(list(damaged.values())):
@@ -89,7 +101,7 @@ def _read(job: GeneratorJob, config: TrainingConfig, console: Console) -> Traini
         raise ValueError(f"none of the {len(damaged)} images in {job.images} can be read")
     skipped = f"; {len(damaged)} damaged left out" if damaged else ""
     console.print(f"{len(images)} images from {job.images}, resized to {size} x {size}{skipped}")
-    print_notes(console, folder_notes(job.images))
+    print_notes(console, folder_notes(job.images, pictures))
     if images.is_grey:
         console.print("all of them are grey (R = G = B): samples will be grey too")
     return images

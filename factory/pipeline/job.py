@@ -49,7 +49,10 @@ class Job:
         cls, recipe: ResolvedRecipe, images: Path, out: str | Path | Store, **how: Any
     ) -> Job:
         """Label the photographs in the folder `images`; errors as `list_photographs`."""
-        files = list_photographs(images)
+        from factory_core.images import list_images
+
+        recipe = recipe.reading(list_images(images))
+        files = list_photographs(images, recipe.pictures)
         return cls(recipe, len(files), open_store(out), files, **how)
 
     @property

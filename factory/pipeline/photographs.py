@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 
 SHOWN = 5  # names of unreadable images, at most
 
 
-def list_photographs(folder: Path) -> tuple[str, ...]:
+def list_photographs(folder: Path, pictures: Pictures = DEFAULT_PICTURES) -> tuple[str, ...]:
     """Absolute paths of the images in `folder`, sorted by name.
 
     Raises ValueError, with their number and the first names, if some cannot be read; other errors
-    as `list_images`. Every image is decoded: a truncated one would fail its shard later.
+    as `list_images`. Every image is decoded: a truncated one would fail its shard later. `pictures`
+    is measured (see `factory_core.images.measured`).
     """
     from factory_core.images import list_images
-    from factory_core.machine import available_cpus
 
     paths = list_images(folder)
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        faults = pool.map(_fault, paths)
-    bad = {path.name: fault for path, fault in zip(paths, faults, strict=True) if fault}
-    if bad:
-        raise ValueError(_complaint(folder, bad, len(paths)))
+    check_photographs(folder, paths, pictures)
     return tuple(str(path.resolve()) for path in paths)
 
 
-def _fault(path: Path) -> str:
+def check_photographs(folder: Path, paths: Sequence[Path], pictures: Pictures) -> None:
+    """Decode images of `folder`; raises ValueError as `list_photographs`."""
+    from factory_core.machine import available_cpus
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        faults = pool.map(partial(_fault, pictures=pictures), paths)
+    bad = {path.name: fault for path, fault in zip(paths, faults, strict=True) if fault}
+    if bad:
+        raise ValueError(_complaint(folder, bad, len(paths)))
+
+
+def _fault(path: Path, pictures: Pictures) -> str:
     """Why an image cannot be read, in one line; empty if it can."""
-    from factory_core.images import check_image, decode_file
+    from factory_core.images import check_image
 
     try:
-        decode_file(path, check_image)
+        check_image(path, pictures)
     except (OSError, ValueError) as error:
         return str(error)
     return ""

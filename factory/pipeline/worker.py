@@ -21,6 +21,7 @@ from factory_core.dataset import (
     sample_key,
     uncertainty_levels,
 )
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 from factory_core.storage import Store
 from generators.base import sample_seed
 from generators.config import GeneratorConfig
@@ -33,7 +34,7 @@ class WorkerSpec:
 
     `out` is the dataset's folder; `generator` and `labeler` name weights that exist on the worker's
     machine; `job` is noted in every marker; `precision` is that of earlier shards, None if there
-    are none; `load` replaces the real models in tests.
+    are none; `load` replaces the real models in tests; `pictures` is how photographs are read.
     """
 
     out: Store
@@ -44,6 +45,7 @@ class WorkerSpec:
     job: str = ""
     precision: str | None = None
     load: LoadModels = field(default=load_models)
+    pictures: Pictures = DEFAULT_PICTURES
 
     @classmethod
     def of(cls, job: Job, precision: str | None = None) -> WorkerSpec:
@@ -63,6 +65,7 @@ class WorkerSpec:
             job=job.identity.sha256,
             precision=precision,
             load=job.load,
+            pictures=job.recipe.pictures,
         )
 
 
@@ -130,7 +133,8 @@ class ShardWorker:
         if files is not None:
             from factory_core.images import read_image
 
-            images = torch.stack([read_image(f, generator.image_size) for f in files])
+            size, pictures = generator.image_size, self.spec.pictures
+            images = torch.stack([read_image(f, size, pictures) for f in files])
             if labeler.needs_features:
                 features = generator.encode(images, indices)
         elif labeler.needs_features:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from factory.recipe.labeler_notes import LABELER_NAME, read_labeler_notes
 from factory.recipe.schema import Palette, Recipe
 from factory.recipe.weights import find_weights, weights_sha256
 from factory_core.dataset import default_palette
+from factory_core.pictures import Pictures, remembered
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 
@@ -43,6 +45,20 @@ class ResolvedRecipe:
         """One RGB colour (0-255) per class."""
         assert self.recipe.palette is not None
         return self.recipe.palette
+
+    @property
+    def pictures(self) -> Pictures:
+        """How photographs are read; the labeler or its generator may have set it."""
+        return self.recipe.pictures
+
+    def reading(self, paths: Sequence[Path]) -> ResolvedRecipe:
+        """This recipe with the range of values of the photographs, if their type needs one."""
+        from factory_core.images import measured
+
+        return self._with({"pictures": measured(self.pictures, paths)})
+
+    def _with(self, found: dict[str, Any]) -> ResolvedRecipe:
+        return replace(self, recipe=self.recipe.model_copy(update=found))
 
     @property
     def canonical(self) -> dict[str, Any]:
@@ -92,7 +108,9 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             f"dataset.probabilities needs two or more classes, {labeler_path} has {len(classes)}:"
             " leave that setting out"
         )
+    pictures = recipe.pictures.over(remembered(labeler_path) or remembered(generator_path))
     found = {"classes": tuple(classes), "palette": palette, "labeler": labeler}
+    found |= {"pictures": pictures}
     full = recipe.model_copy(update=found)
     paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
     return ResolvedRecipe(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from factory.recipe.comparing import LATER_KEYS
+from factory_core.pictures import Pictures
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from train_seg.config import SegmenterConfig
@@ -73,6 +74,7 @@ class Recipe(BaseModel):
     segmenter: SegmenterConfig = SegmenterConfig()
     dataset: DatasetConfig = DatasetConfig()
     selection: SelectionConfig = SelectionConfig()
+    pictures: Pictures = Pictures()
 
     def to_json(self) -> dict[str, Any]:
         """What dataset.json and digests hold: `LATER_KEYS` only if they differ from the default.

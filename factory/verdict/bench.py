@@ -25,6 +25,7 @@ from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool
 from factory.verdict.settings import CompareConfig
 from factory.verdict.students import train_once
 from factory_core.dataset import IGNORE, default_palette
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 from factory_core.segmentation_unet import UNetDescription
 from labelers.config import LabelerConfig
 from labelers.labeler import INFO_FILE, GeneratorInfo, Labeler
@@ -41,7 +42,8 @@ class Materials:
     """What a comparison is given, and what all its splits share.
 
     `masks` uint8 `[N, H, W]` belong to the pool `annotated`, `also` is a second labelled set that
-    only reports read. `start` is the generator's U-Net, None if it has none.
+    only reports read. `start` is the generator's U-Net, None if it has none. `pictures` is how all
+    images were read.
     """
 
     config: CompareConfig
@@ -56,6 +58,7 @@ class Materials:
     start: UNetDescription | None = None
     also: tuple[Pool, torch.Tensor] | None = None
     device: str = "auto"
+    pictures: Pictures = DEFAULT_PICTURES
 
     @property
     def size(self) -> tuple[int, int]:

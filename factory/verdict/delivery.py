@@ -17,6 +17,7 @@ from factory.verdict.contenders import Contender
 from factory.verdict.decision import Decision
 from factory.verdict.models import SegmenterModel
 from factory.verdict.verdict import Verdict
+from factory_core.pictures import remember
 
 
 def segmenter_to_deliver(decision: Decision, contenders: Sequence[Contender]) -> str:
@@ -51,6 +52,7 @@ def deliver(
     with bench.costs.part(name):
         model = contender.make(bench)
     assert isinstance(model, SegmenterModel)
+    remember(folder, materials.pictures)
     model.segmenter.save(folder)
     console.print(f"{name}, trained on all {len(materials.masks)} images, in {folder}")
     return name

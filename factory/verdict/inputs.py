@@ -11,19 +11,30 @@ import torch
 
 from factory.annotation.samples import load_generator
 from factory.pipeline.photographs import list_photographs
+from factory.recipe import find_weights
 from factory.recipe.choosing import generator_recipe
 from factory.verdict.bench import Materials
 from factory.verdict.pools import Encoder, Pool, spaced
 from factory.verdict.settings import CompareConfig
 from factory_core.annotated.annotations import Annotations, annotated_size, read_annotations
-from factory_core.images import read_image
+from factory_core.images import (
+    DEFAULT_PICTURES,
+    Pictures,
+    list_images,
+    measured,
+    read_image,
+    remembered,
+)
 from generators.base import Finetunable, Projecting
 from labelers.labeler import GeneratorInfo
 
 
 @dataclass(frozen=True)
 class Given:
-    """The options of a comparison. `labeled` and `also` may select some images of a folder."""
+    """The options of a comparison. `labeled` and `also` may select some images of a folder.
+
+    `pictures` is how images are read, as far as it is given.
+    """
 
     labeled: Path
     out: Path
@@ -31,6 +42,7 @@ class Given:
     generator: str | None = None
     also: Path | None = None
     device: str = "auto"
+    pictures: Pictures = DEFAULT_PICTURES
 
     def absolute(self) -> Given:
         """The same, for processes in other working directories."""
@@ -62,10 +74,14 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
     Raises ValueError or OSError, in one line, for a user's mistake.
     """
     encoder, info, start = _generator(given, config)
-    size = config.image_size or annotated_size(given.labeled)
+    pictures = given.pictures
+    if encoder is not None and given.generator is not None:
+        pictures = pictures.over(remembered(find_weights("--generator", given.generator)))
+    size = config.image_size or annotated_size(given.labeled, pictures)
     if encoder is not None:
         size = encoder.generator.image_size
-    labeled = read_annotations(given.labeled, size)
+    labeled = read_annotations(given.labeled, size, pictures=pictures)
+    pictures = labeled.pictures
     names: tuple[str, ...] = ()
     found = 0
     photographs = None
@@ -75,10 +91,11 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
                 "found --images without --generator: photographs are labelled with its help, so "
                 "give both, or neither to compare what labels alone can do"
             )
-        paths = list_photographs(given.images)
+        pictures = measured(pictures, list_images(given.images))
+        paths = list_photographs(given.images, pictures)
         found = len(paths)
         chosen = [paths[i] for i in spaced(found, min(config.photographs, encoder.most_images))]
-        images = torch.stack([read_image(path, size) for path in chosen])
+        images = torch.stack([read_image(path, size, pictures) for path in chosen])
         photographs = Pool(images, parts / "photographs", encoder)
         names = tuple(Path(path).name for path in chosen)
     materials = Materials(
@@ -94,6 +111,7 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         start=start,
         also=_also(given, labeled, size, parts, encoder),
         device=given.device,
+        pictures=pictures,
     )
     return Read(materials, names, found)
 
@@ -133,7 +151,7 @@ def _also(
 ) -> tuple[Pool, torch.Tensor] | None:
     if given.also is None:
         return None
-    found = read_annotations(given.also, size, labeled.classes)
+    found = read_annotations(given.also, size, labeled.classes, labeled.pictures)
     return Pool(found.images, parts / "also", encoder), found.masks
 
 

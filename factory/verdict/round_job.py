@@ -22,6 +22,7 @@ from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Results, scores
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
+from factory_core.pictures import remember
 from factory_core.storage import write_json
 from train_seg.network.segmenter import INFO_NAME
 
@@ -74,4 +75,5 @@ def _rounds(m: Materials) -> list[Contender]:
 def _write(contender: Contender, m: Materials, folder: Path) -> None:
     model = contender.make(whole_bench(m))
     assert isinstance(model, SegmenterModel)
+    remember(folder, m.pictures)
     model.segmenter.save(folder)

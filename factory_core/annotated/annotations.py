@@ -22,14 +22,17 @@ from factory_core.annotated.meaning import (
     notes_on_masks,
 )
 from factory_core.images import (
+    DEFAULT_PICTURES,
     IGNORE,
     Palette,
+    Pictures,
     Size,
     image_notes,
     image_tensor,
     list_images,
     load_image,
     mask_tensor,
+    measured,
     read_image,
     wxh,
 )
@@ -43,7 +46,7 @@ class Annotations:
     `stems` the N file names without suffix, `classes` the names in id order, `palette` one
     `[r, g, b]` (0-255) per class if `classes.json` gives it. `indices` is set for samples of a
     generator, whose features are recorded during sampling. `notes` are lines for the user: what was
-    left out, turned, or is to be doubted.
+    left out, turned, scaled, or is to be doubted. `pictures` is how the images were scaled.
     """
 
     images: torch.Tensor
@@ -53,6 +56,7 @@ class Annotations:
     palette: Palette | None = None
     indices: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    pictures: Pictures = DEFAULT_PICTURES
 
     @property
     def digest(self) -> str:
@@ -69,39 +73,48 @@ class Annotations:
 class ImageFolder(Dataset[torch.Tensor]):
     """The images of a folder as uint8 `[3, H, W]`, read on demand and resized to `size`."""
 
-    def __init__(self, folder: str | Path, size: Size | None = None):
+    def __init__(
+        self, folder: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
+    ):
         self.paths = list_images(folder)
         self.size = size
+        self.pictures = measured(pictures, self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return read_image(self.paths[index], self.size)
+        return read_image(self.paths[index], self.size, self.pictures)
 
 
-def annotated_size(folder: str | Path) -> Size:
+def annotated_size(folder: str | Path, pictures: Pictures = DEFAULT_PICTURES) -> Size:
     """(H, W) of the first annotated image of `folder`; the errors of `read_annotations`."""
-    width, height = load_image(open_layout(folder).items[0].image).size
+    first = open_layout(folder).items[0].image
+    width, height = load_image(first, measured(pictures, [first])).size
     return height, width
 
 
 def read_annotations(
-    folder: str | Path, size: Size | None = None, classes: Sequence[str] | None = None
+    folder: str | Path,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+    pictures: Pictures = DEFAULT_PICTURES,
 ) -> Annotations:
     """The annotated images of `folder`, resized once to `size` (H, W; None keeps their size).
 
     `folder` has one of the layouts of `factory_core.annotated.layouts` and may select some of its
     images: `faces[:20]`. Class names come from `classes.json` ({"classes": [...], "palette":
     optional, "reduce_zero_label": true if ids count from 1 and 0 means ignore}) in the folder or
-    its parent, else from `classes`, else they are `class_0`... up to the largest id found. Every
-    mistake in the folder, including names that differ from `classes`, raises ValueError or OSError
-    with one line naming the file.
+    its parent, else from `classes`, else they are `class_0`... up to the largest id found. A range
+    of values that `pictures` lacks is measured over these images. Every mistake in the folder,
+    including names that differ from `classes`, raises ValueError or OSError with one line naming
+    the file.
     """
     layout = open_layout(folder, classes)
+    pictures = measured(pictures, [item.image for item in layout.items])
     images, masks, files = [], [], []
     for item in layout.items:
-        image, mask = layout.read(item)
+        image, mask = layout.read(item, pictures)
         images.append(image_tensor(image, size, layout.crop))
         masks.append(mask_tensor(mask.ids, size, layout.crop))
         counts = _count(mask.ids), _count(masks[-1].numpy())
@@ -131,10 +144,11 @@ def read_annotations(
         layout.palette,
         notes=(
             *layout.notes,
-            *image_notes([item.image for item in layout.items]),
+            *image_notes([item.image for item in layout.items], pictures),
             *notes_on_turns(layout.items),
             *notes_on_masks(files, names, layout.classes is not None, wxh(stack.shape[1:])),
         ),
+        pictures=pictures,
     )
 
 

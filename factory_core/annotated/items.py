@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from factory_core.images import Mask, Palette, counted, load_image, load_mask, traits, wxh
+from factory_core.images import (
+    Mask,
+    Palette,
+    Pictures,
+    counted,
+    load_image,
+    load_mask,
+    traits,
+    wxh,
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,13 @@ class Item:
 class Layout:
     """The annotated images of a folder, found but not read.
 
-    `read` returns an image and its mask of the same size; `classes` are the names in id order,
-    None if unknown; `crop` says whether resizing keeps the aspect ratio; `notes` are lines for the
-    user on what was left out.
+    `read` returns an image, scaled as asked, and its mask of the same size; `classes` are the
+    names in id order, None if unknown; `crop` says whether resizing keeps the aspect ratio; `notes`
+    are lines for the user on what was left out.
     """
 
     items: list[Item]
-    read: Callable[[Item], tuple[Image.Image, Mask]]
+    read: Callable[[Item, Pictures], tuple[Image.Image, Mask]]
     classes: list[str] | None
     palette: Palette | None = None
     crop: bool = False
@@ -39,10 +48,13 @@ class Layout:
 
 
 def read_pair(
-    item: Item, palette: Palette | None = None, new_ids: np.ndarray | None = None
+    item: Item,
+    pictures: Pictures,
+    palette: Palette | None = None,
+    new_ids: np.ndarray | None = None,
 ) -> tuple[Image.Image, Mask]:
     """Image and mask of equal size; `new_ids` uint8 `[256]` maps each stored id to a new one."""
-    image, mask = load_image(item.image), load_mask(item.mask, palette)
+    image, mask = load_image(item.image, pictures), load_mask(item.mask, palette)
     if image.size != mask.ids.shape[::-1]:
         raise ValueError(
             f"{item.mask} is {wxh(mask.ids.shape)} pixels but its image {item.image.name} is "

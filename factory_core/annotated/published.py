@@ -14,7 +14,15 @@ import numpy as np
 from PIL import Image
 
 from factory_core.annotated.items import Item, Layout, read_pair
-from factory_core.images import IGNORE, Mask, decode_file, list_images, load_image, wxh
+from factory_core.images import (
+    IGNORE,
+    Mask,
+    Pictures,
+    decode_file,
+    list_images,
+    load_image,
+    wxh,
+)
 
 CELEBA_IMAGES, CELEBA_MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 CELEBA_MASKS_A_FOLDER = 2000
@@ -55,9 +63,9 @@ def celebamask_hq(folder: Path, classes: Sequence[str] | None) -> Layout:
     return Layout(items, partial(_read_face, ids_of={n: i for i, n in enumerate(names)}), names)
 
 
-def _read_face(item: Item, ids_of: dict[str, int]) -> tuple[Image.Image, Mask]:
+def _read_face(item: Item, pictures: Pictures, ids_of: dict[str, int]) -> tuple[Image.Image, Mask]:
     """A 1024 x 1024 image and the ids of its parts; their masks (0 or 255) have half that size."""
-    image = load_image(item.image)
+    image = load_image(item.image, pictures)
     ids: np.ndarray | None = None
     for part in CELEBA_PARTS:
         path = Path(f"{item.mask}_{part}.png")

@@ -1,6 +1,6 @@
 """Finding and reading the image and mask files that people have."""
 
-from factory_core.images.decoding import check_image, load_image, read_image, to_rgb
+from factory_core.images.decoding import check_image, load_image, measured, read_image, to_rgb
 from factory_core.images.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -20,16 +20,21 @@ from factory_core.images.masks import (
     load_mask,
     read_mask,
 )
-from factory_core.images.opening import Traits, decode_file, folder_notes, image_notes, traits
+from factory_core.images.notes import folder_notes, image_notes
+from factory_core.images.opening import decode_file
 from factory_core.images.resizing import Size, image_tensor, mask_tensor, wxh
+from factory_core.images.traits import Traits, traits
+from factory_core.pictures import DEFAULT_PICTURES, Pictures, remember, remembered
 
 __all__ = [
+    "DEFAULT_PICTURES",
     "IGNORE",
     "IMAGE_SUFFIXES",
     "MASK_SUFFIXES",
     "Colour",
     "Mask",
     "Palette",
+    "Pictures",
     "Size",
     "Traits",
     "check_image",
@@ -46,8 +51,11 @@ __all__ = [
     "load_image",
     "load_mask",
     "mask_tensor",
+    "measured",
     "read_image",
     "read_mask",
+    "remember",
+    "remembered",
     "stem_of",
     "to_rgb",
     "traits",

@@ -2,111 +2,108 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from factory_core.images.opening import decode_file, is_white_zero, raw_mode
+from factory_core.images.channels import Channels, has_wide_channels, png_channels, tiff_channels
+from factory_core.images.opening import decode_file, planes
 from factory_core.images.resizing import Size, image_tensor
+from factory_core.images.scaling import Sample, eight_bit_picture, levels_over, samples_of
+from factory_core.images.traits import traits_of
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 
-BITS_PER_SAMPLE = 0x0102  # TIFF
-NOT_NATIVE = ";16B" if sys.byteorder == "little" else ";16L"
-OTHER_BYTE = {";16L": ";16B", ";16B": ";16L", ";16N": NOT_NATIVE}
 
-
-def read_image(path: str | Path, size: Size | None = None) -> torch.Tensor:
+def read_image(
+    path: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
+) -> torch.Tensor:
     """An image as uint8 `[3, H, W]` RGB, upright by its EXIF tag, resized to `size` (H, W).
 
     Transparent pixels are put on white. Resizing is antialiased bicubic, ignoring the aspect
-    ratio. Raises ValueError naming the file if it cannot be read, holds several pages, or has more
-    than 8 bits per channel and values that are not whole numbers of 0 to 255; FileNotFoundError
-    if it does not exist.
+    ratio. Raises ValueError naming the file if it cannot be read, or holds several pages and
+    `pictures` names none, or has more than 8 bits per channel and values other than whole numbers
+    of 0 to 255, and `pictures` was not `measured`; FileNotFoundError if it does not exist.
     """
-    return image_tensor(load_image(Path(path)), size)
+    return image_tensor(load_image(Path(path), pictures), size)
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
     """The image at its own size, RGB and upright; the errors of `read_image`."""
-    return decode_file(path, to_rgb)
+
+    def rare_tiff(file: BinaryIO) -> Image.Image:
+        return _on_white(eight_bit_picture(tiff_channels(file, pictures.page), pictures))
+
+    return decode_file(path, partial(to_rgb, pictures=pictures), pictures.page, rare_tiff)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
     """An opened image as RGB, upright and on white; the errors of `eight_bits`."""
-    image = ImageOps.exif_transpose(eight_bits(image))
+    return _on_white(ImageOps.exif_transpose(eight_bits(image, pictures)))
+
+
+def eight_bits(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
+    """An opened, not yet decoded image with 8 bits per channel; raises as `eight_bit_picture`."""
+    channels = _wide_channels(image, pictures.page)
+    if channels is None:
+        return image
+    narrow = eight_bit_picture(channels, pictures)
+    if image.format != "TIFF":  # which are upright already
+        narrow.getexif().update(image.getexif())
+    return narrow
+
+
+def check_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> None:
+    """Raise what `load_image` raises for the file, in less time."""
+
+    def decode(image: Image.Image) -> None:
+        image.draft(None, (1, 1))  # JPEG: every byte is read, an eighth of the size computed
+        to_rgb(image, pictures)
+
+    def rare_tiff(file: BinaryIO) -> None:
+        eight_bit_picture(tiff_channels(file, pictures.page), pictures)
+
+    decode_file(path, decode, pictures.page, rare_tiff)
+
+
+def measured(pictures: Pictures, paths: Sequence[str | Path]) -> Pictures:
+    """`pictures` with the values that become 0 and 255, measured over all of `paths` that need it.
+
+    Unchanged if these values are given, or if no picture has more than 8 bits per channel.
+    """
+    if pictures.range != "percentiles":
+        return pictures
+    samples = wide_samples([Path(path) for path in paths], pictures)
+    if not samples:
+        return pictures
+    levels = levels_over(samples, pictures.percentiles)
+    return pictures.model_copy(update={"range": levels})
+
+
+def wide_samples(paths: Sequence[Path], pictures: Pictures) -> list[Sample]:
+    """Values of those of the pictures that have more than 8 bits per channel."""
+    wide = [path for path, found in zip(paths, traits_of(paths), strict=True) if found.wide]
+    return samples_of(wide, pictures.page, _channels_in)
+
+
+def _channels_in(path: Path, page: int | None) -> Channels | None:
+    return decode_file(
+        path, partial(_wide_channels, page=page), page, partial(tiff_channels, page=page)
+    )
+
+
+def _wide_channels(image: Image.Image, page: int | None) -> Channels | None:
+    """The values of an opened image, if Pillow would not give all of them."""
+    if image.format == "TIFF" and (has_wide_channels(image) or planes(image) > image.n_frames):  # type: ignore[attr-defined]
+        return tiff_channels(image.fp, page)  # type: ignore[attr-defined]
+    return png_channels(image) if has_wide_channels(image) else None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """An opened, not yet decoded image with 8 bits per channel.
-
-    Wider values are taken if all are whole numbers of 0 to 255. No others are scaled: whether
-    4095, 65535 or the largest value found means white is not in the file. Raises ValueError with
-    the range of values.
-    """
-    if not has_wide_channels(image):
-        return image
-    values = _wide_values(image)
-    if values is None:
-        raise ValueError("more than 8 bits per channel: convert it to 8-bit RGB or grey")
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (np.nan, np.nan)
-    whole = finite.size == values.size and bool((finite == np.floor(finite)).all())
-    if not (whole and low >= 0 and high <= 255):
-        raise ValueError(
-            f"more than 8 bits per channel (values from {low:g} to {high:g}): convert it to 8-bit "
-            "RGB or grey"
-        )
-    narrow = Image.fromarray(values.astype(np.uint8))
-    narrow.getexif().update(image.getexif())
-    return narrow
-
-
-def check_image(image: Image.Image) -> None:
-    """Raise ValueError or what Pillow raises for an opened image that `to_rgb` cannot read."""
-    image.draft(None, (1, 1))  # JPEG: every byte is read, an eighth of the size computed
-    to_rgb(image)
-
-
-def has_wide_channels(image: Image.Image) -> bool:
-    """Whether an opened, not yet decoded image has more than 8 bits per channel.
-
-    Its mode does not say: Pillow cuts 16-bit colour down to the upper 8 bits.
-    """
-    if image.mode.startswith(("I", "F")):
-        return True
-    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
-    return max(bits) > 8 or ";16" in raw_mode(image)
-
-
-def _wide_values(image: Image.Image) -> np.ndarray | None:
-    """`[H, W]` or `[H, W, C]` at full precision, turned as Pillow does; None if it cannot.
-
-    Of 16-bit colour Pillow keeps the upper byte. Taken for the opposite byte order, the file gives
-    the lower one.
-    """
-    if image.mode.startswith(("I", "F")):
-        return None if is_white_zero(image) else np.asarray(image)
-    mode = raw_mode(image)
-    swapped = mode[:-4] + OTHER_BYTE.get(mode[-4:], "")
-    file = image.fp  # type: ignore[attr-defined]
-    upper = np.asarray(image).astype(np.uint16)
-    if ";16" not in swapped:
-        return None
-    file.seek(0)
-    with Image.open(file) as other:
-        other.tile = [
-            tile._replace(
-                args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped
-            )
-            for tile in other.tile
-        ]
-        try:
-            return upper * 256 + np.asarray(other)
-        except (OSError, ValueError):  # Pillow knows this kind in one byte order only
-            return None

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from factory_core.images.decoding import eight_bits, has_wide_channels
+from factory_core.images.channels import has_wide_channels
+from factory_core.images.decoding import eight_bits
 from factory_core.images.opening import decode_file, is_white_zero, raw_mode
 from factory_core.images.resizing import Size, mask_tensor
 

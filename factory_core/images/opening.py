@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from factory_core.images.files import counted, left_out, list_images
+from factory_core.images.files import counted
 
 # What the accepted suffixes stand for, and AVIF, which browsers save as .jpg. None of them starts
 # another program, as Pillow's reader of PostScript does.
@@ -25,11 +24,7 @@ ORIENTATION = 0x0112  # EXIF; 1 is upright
 # Tags of TIFF. SUBFILE_TYPE 1 marks a smaller copy, 4 a transparency mask.
 SUBFILE_TYPE, PHOTOMETRIC, DESCRIPTION, DEPTH = 0x00FE, 0x0106, 0x010E, 0x80E5
 WHITE_IS_ZERO = 0  # of PHOTOMETRIC
-THREADS = 8  # they wait for the disk
-RARE = (
-    "of a rare kind (such as 64-bit floats, colour in floats, or more than four channels): save it "
-    "as 8-bit RGB or grey"
-)
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAGIC = (
     (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
     (0, b"<!DOCTYPE", "a web page"),
@@ -37,8 +32,6 @@ MAGIC = (
     (0, b"%PDF", "a PDF"),
     (4, b"ftyphei", "HEIC: convert it to JPEG or PNG"),
     (128, b"DICM", "DICOM: convert it to PNG"),
-    (0, b"II*\0", f"a TIFF {RARE}"),
-    (0, b"MM\0*", f"a TIFF {RARE}"),
 )
 
 # Sizes are checked below, and metadata that Pillow doubts does not change the pixels.
@@ -48,74 +41,66 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 T = TypeVar("T")
 
 
-class Traits(NamedTuple):
-    """What the header of an image file says."""
+def decode_file(
+    path: Path,
+    decode: Callable[[Image.Image], T],
+    page: int | None = None,
+    decode_tiff: Callable[[BinaryIO], T] | None = None,
+) -> T:
+    """`decode` the image file, at the `page` of `Pictures`.
 
-    turned: bool = False  # EXIF asks for a turn or a reflection
-    alpha: bool = False
-    spare: bool = False  # a TIFF with a channel beside grey or RGB that is not alpha
-
-
-def decode_file(path: Path, decode: Callable[[Image.Image], T]) -> T:
-    """`decode` the image file; raises ValueError naming the file if it cannot be read."""
+    `decode_tiff` is given the TIFFs that Pillow does not know. Raises ValueError naming the file if
+    it cannot be read, FileNotFoundError if it does not exist.
+    """
     if not path.exists():
         raise FileNotFoundError(f"image {path} does not exist")
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            check_one_page(image)
-            return decode(image)
+        with path.open("rb") as file:
+            try:
+                image = Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError:
+                file.seek(0)
+                if decode_tiff is None or file.read(4) not in TIFF_STARTS:
+                    raise
+                return decode_tiff(file)
+            with image:
+                open_page(image, page)
+                return decode(image)
     except Exception as error:  # on damaged files Pillow raises nearly everything
         raise ValueError(f"cannot read {path}: {_reason(path, error)}") from error
 
 
-def check_one_page(image: Image.Image) -> None:
-    """Raise ValueError for stacks and animations.
+def open_page(image: Image.Image, wanted: int | None = None) -> None:
+    """Go to a page of an opened image; raise ValueError as `page_index`.
 
-    Smaller copies in a TIFF and a phone's preview or depth map do not count.
+    Smaller copies in a TIFF and a phone's preview or depth map do not count. The planes of a TIFF
+    that announces several in its single page do, but Pillow does not reach them.
     """
-    pages = 1
-    if image.format != "MPO":  # a phone's photograph
-        pages = getattr(image, "n_frames", 1)
+    pages = list(range(getattr(image, "n_frames", 1)))
+    if image.format == "MPO":  # a phone's photograph
+        pages = [0]
     if image.format == "TIFF":
-        pages = max(1 + sum(_is_page(image, i) for i in range(1, pages)), _planes(image))
+        pages = [0, *(i for i in pages[1:] if _is_page(image, i))]
         image.seek(0)
-    if pages > 1:
-        raise ValueError(f"it holds {pages} pages, expected one image: save each as a file")
+        if len(pages) < planes(image):
+            page_index(planes(image), wanted)
+            return
+    if index := pages[page_index(len(pages), wanted)]:
+        image.seek(index)
 
 
-def traits(path: Path) -> Traits:
-    """The header of an image file; nothing unusual if it cannot be read (reading reports that)."""
-    try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            # PNG's own getexif decodes the whole image first.
-            turned = Image.Image.getexif(image).get(ORIENTATION, 1) in range(2, 9)
-            spare = image.format == "TIFF" and "X" in raw_mode(image)
-            return Traits(turned, image.has_transparency_data, spare)
-    except Exception:  # as in `decode_file`
-        return Traits()
-
-
-def image_notes(paths: Sequence[Path]) -> tuple[str, ...]:
-    """A line with the number of images that are not read pixel by pixel, if there are any.
-
-    Only headers are read.
-    """
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(traits, paths))
-    turned, alpha, spare = (sum(column) for column in zip(*found, strict=True))
-    notes = []
-    if turned:
-        notes.append(f"{turned} turned upright by their EXIF tag (masks are expected upright)")
-    if alpha:
-        notes.append(f"{alpha} with an alpha channel (transparent pixels become white)")
-    if spare:
-        notes.append(f"{spare} with a channel beside grey or RGB, which is left out")
-    return (f"{counted(len(found), 'image')}: {', '.join(notes)}",) if notes else ()
-
-
-def folder_notes(folder: str | Path) -> tuple[str, ...]:
-    """What is left out of a folder, and the `image_notes` on it; raises as `list_images`."""
-    return left_out([folder]) + image_notes(list_images(folder))
+def page_index(pages: int, wanted: int | None) -> int:
+    """The page to read, from 0; raises ValueError if it is not given, or there is none such."""
+    if wanted is None and pages > 1:
+        raise ValueError(
+            f"it holds {pages} pages, expected one image: save each as a file, or choose one with "
+            f"--set pictures.page=N (0 to {pages - 1})"
+        )
+    if wanted is not None and wanted >= pages:
+        raise ValueError(
+            f"it holds {counted(pages, 'page')}, but pictures.page is {wanted} (counted from 0)"
+        )
+    return wanted or 0
 
 
 def raw_mode(image: Image.Image) -> str:
@@ -139,9 +124,9 @@ def _is_page(image: Image.Image, index: int) -> bool:
     return not kind & 0b101
 
 
-def _planes(image: Image.Image) -> int:
+def planes(image: Image.Image) -> int:
     """Planes that a single page of a TIFF announces: a volume, or a stack of ImageJ or tifffile."""
-    tags = image.tag_v2  # type: ignore[attr-defined]
+    tags = getattr(image, "tag_v2", {})
     description = str(tags.get(DESCRIPTION, ""))
     if match := re.match(r"ImageJ=(?s:.*)^images=(\d{1,9})", description, re.MULTILINE):
         return int(match[1])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from factory_core.images import list_images, read_image
+from factory_core.images import DEFAULT_PICTURES, Pictures, list_images, read_image
 from factory_core.machine import available_cpus, memory_bytes
 
 MEMORY_SHARE = 0.25  # of the machine's memory; more pixels than that go to a file
@@ -56,12 +56,17 @@ class TrainingImages(Dataset[Tensor]):
 
 
 def read_training_images(
-    folder: Path, size: int, scratch: Path, on_progress: Callable[[int, int], None]
+    folder: Path,
+    size: int,
+    scratch: Path,
+    on_progress: Callable[[int, int], None],
+    pictures: Pictures = DEFAULT_PICTURES,
 ) -> TrainingImages:
     """The images of `folder`, resized to `size` x `size`; damaged ones are left out and listed.
 
     They stay in memory if they take at most MEMORY_SHARE of it, else in a file in `scratch` that
     vanishes with the process. `on_progress` is called with the number read and the number of all.
+    `pictures` is measured (see `factory_core.images.measured`).
 
     Raises FileNotFoundError, NotADirectoryError or ValueError as `list_images`.
     """
@@ -70,7 +75,8 @@ def read_training_images(
     digests: dict[str, str] = {}
     damaged: dict[str, str] = {}
     is_grey = True
-    with closing(_read_all(paths, size)) as images:  # after Ctrl-C, no more are decoded
+    with closing(_read_all(paths, size, pictures)) as images:
+        # After Ctrl-C, no more are decoded.
         for number, (path, image) in enumerate(zip(paths, images, strict=True), 1):
             if isinstance(image, str):
                 damaged[path.name] = image
@@ -111,18 +117,20 @@ class _Store:
         return np.memmap(self._file, np.uint8, "r", shape=shape) if self._count else np.empty(shape)
 
 
-def _read_all(paths: Sequence[Path], size: int) -> Generator[np.ndarray | str, None, None]:
+def _read_all(
+    paths: Sequence[Path], size: int, pictures: Pictures
+) -> Generator[np.ndarray | str, None, None]:
     """Each image uint8 `[3, size, size]`, or why it cannot be read; in order, on all cores."""
     with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow decodes and resizes in parallel
         try:
-            yield from pool.map(partial(_read, size=size), paths)
+            yield from pool.map(partial(_read, size=size, pictures=pictures), paths)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read(path: Path, size: int) -> np.ndarray | str:
+def _read(path: Path, size: int, pictures: Pictures) -> np.ndarray | str:
     try:
-        return read_image(path, (size, size)).numpy()
+        return read_image(path, (size, size), pictures).numpy()
     except (ValueError, OSError) as error:
         return str(error)
 

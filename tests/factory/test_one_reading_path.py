@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -28,8 +29,9 @@ OTHER_READERS = {
     "factory/pipeline/verify.py",
     "factory/reports/preview.py",
     "factory_core/dataset/sample.py",
-    "factory_core/images/decoding.py",
+    "factory_core/images/channels.py",
     "factory_core/images/opening.py",
+    "factory_core/images/traits.py",
     "train_seg/data/samples.py",
 }
 
@@ -68,12 +70,28 @@ def pictures() -> dict[str, tuple[Image.Image, Picture]]:
     }
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def wide_pictures() -> dict[str, np.ndarray]:
+    """Files with more than 8 bits per channel, whose range is that of the folder."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(200, 4000, (*SIZE, 3)).astype(np.uint16)
+    return {
+        "wide_grey.tif": values[..., 0],
+        "WIDE_RGB.TIFF": values,
+        "floats.tif": values.astype(np.float32),
+        "ints.Tif": values[..., 1].astype(np.int32),
+        "dim.tif": values[..., 0] // 3,
+    }
+
+
+@pytest.fixture(params=[False, True], ids=["8 bits", "more"])
+def photos(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, (picture, (suffix, how)) in pictures().items():
         picture.save(folder / f"{name}{suffix}", **how)
+    for name, values in wide_pictures().items() if request.param else ():
+        kind = "rgb" if values.ndim == 3 else "minisblack"
+        tifffile.imwrite(folder / name, values, photometric=kind)
     return folder
 
 
@@ -95,7 +113,11 @@ def test_every_command_reads_the_same_pixels(
     generator = ImageFolder(photos, SIZE)  # train-generator, and generate --real
     names = [path.stem for path in generator.paths]
     read = {path.stem: generator[i] for i, path in enumerate(generator.paths)}
-    assert sorted(names) == sorted(pictures())
+    has_wide = len(names) > len(pictures())
+    assert len(names) == len(pictures()) + has_wide * len(wide_pictures())
+    levels = generator.pictures.levels
+    assert levels is not None
+    assert levels[0] < levels[1] == (pytest.approx(3990, rel=0.01) if has_wide else 255)
 
     def equal(found: dict[str, np.ndarray]) -> None:
         assert sorted(found) == sorted(read)
@@ -103,10 +125,11 @@ def test_every_command_reads_the_same_pixels(
             assert np.array_equal(image, read[name]), name
 
     # label
-    tiny.label(photos, photos.parent / "data")
+    manifest = tiny.label(photos, photos.parent / "data")
     samples = list(read_samples(photos.parent / "data"))
     equal({Path(sample.meta["source"]).stem: sample.image for sample in samples})
-    assert len(list_photographs(photos)) == len(names)
+    assert manifest.recipe["pictures"] == {"range": list(levels)}
+    assert len(list_photographs(photos, generator.pictures)) == len(names)
 
     # train-labeler, evaluate, train-deeplab
     annotated = photos.parent / "annotated"
@@ -120,6 +143,8 @@ def test_every_command_reads_the_same_pixels(
     images = labeled_images(annotated, SIZE, None, notes.extend).images
     equal({name: image.numpy() for name, image in zip(found.stems, images, strict=True)})
     assert notes == [f"{len(names)} annotated images in {annotated}", *found.notes]
+    assert any("more than 8 bits per channel: values from" in note for note in notes) == has_wide
+    assert found.pictures == generator.pictures
     assert "5 turned upright by their EXIF tag" in notes[1]
     assert "5 with an alpha channel" in notes[1]
 
@@ -138,25 +163,18 @@ def test_every_command_reads_the_same_pixels(
     shown = {path.stem: np.asarray(Image.open(path)) for path in (out / "overlays").iterdir()}
     equal({name: image.transpose(2, 0, 1) for name, image in shown.items()})
 
-    # train-deeplab on shards of other programs
+    # train-deeplab on shards of other programs, where no folder gives a range
+    if has_wide:
+        return
     files = {path.stem: path.read_bytes() for path in generator.paths}
     equal({name: decode_picture(data, True).transpose(2, 0, 1) for name, data in files.items()})
 
 
-@pytest.mark.parametrize("mode", ["I;16", "F"])
-def test_every_command_refuses_the_same_files(photos: Path, tiny: Tiny, mode: str) -> None:
-    values = np.full(SIZE, 4000, np.uint16 if mode == "I;16" else np.float32)
-    for path in photos.iterdir():
-        path.unlink()
-    Image.fromarray(values).save(photos / "a.tif")
-    buffer = io.BytesIO((photos / "a.tif").read_bytes())
-    for read in (
-        lambda: ImageFolder(photos, SIZE)[0],
-        lambda: tiny.label(photos, photos.parent / "data"),
-        lambda: decode_picture(buffer.getvalue(), rgb=True),
-    ):
-        with pytest.raises(ValueError, match=r"more than 8 bits per channel \(values from 4000"):
-            read()
+def test_shards_hold_8_bits(photos: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full(SIZE, 4000, np.uint16)).save(buffer, "TIFF")
+    with pytest.raises(ValueError, match=r"more than 8 bits per channel \(values from 4000"):
+        decode_picture(buffer.getvalue(), rgb=True)
 
 
 def test_no_other_module_opens_images() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from factory_core.dataset import (
     default_palette,
     read_manifest,
 )
+from factory_core.pictures import DEFAULT_PICTURES, Pictures, remembered
 from factory_core.storage import Store, open_store
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class SegmenterJob:
     """Datasets and annotated folders to train on, and how.
 
     Datasets may be in buckets. `then` are those of a second stage. `mix` is the share of each of
-    `data` in the samples; `init` names a generator or a segmenter to start from.
+    `data` in the samples; `init` names a generator or a segmenter to start from; `pictures` is how
+    annotated folders are read, as far as it is given.
     """
 
     data: Sequence[Path | Store]
@@ -39,6 +42,24 @@ class SegmenterJob:
     wandb: bool = False
     init: str | None = None
     then: Sequence[Path | Store] = ()
+    pictures: Pictures = DEFAULT_PICTURES
+
+    @cached_property
+    def scaled(self) -> Pictures:
+        """How pictures are read: as for the first dataset or `init`, else as the folders need."""
+        from factory_core.annotated.layouts import open_layout
+        from factory_core.images import measured
+
+        every = [*self.data, *self.then]
+        known = remembered(self.init)
+        if (dataset := next((read_manifest(d) for d in every if is_dataset(d)), None)) is not None:
+            known = Pictures.model_validate(dataset.recipe.get("pictures", {}))
+        pictures = self.pictures.over(known)
+        for folder in every:
+            if isinstance(folder, Path) and not is_dataset(folder):
+                paths = [item.image for item in open_layout(folder).items]
+                pictures = measured(pictures, paths)
+        return pictures
 
     def read(
         self, report: Callable[[Sequence[str]], None] = lambda _: None
@@ -53,12 +74,14 @@ class SegmenterJob:
         if dataset is not None:
             size, classes = size or dataset.image_size, dataset.classes
         data = [
-            labeled_images(d, size, classes, report)
+            labeled_images(d, size, classes, report, self.scaled)
             if isinstance(d, Path) and not is_dataset(d)
             else str(d)
             for d in every
         ]
-        val = None if self.val is None else labeled_images(self.val, size, classes, report)
+        val = None
+        if self.val is not None:
+            val = labeled_images(self.val, size, classes, report, self.scaled)
         return data[: len(self.data)], data[len(self.data) :], val
 
 
@@ -97,6 +120,7 @@ def labeled_images(
     size: tuple[int, int] | None,
     classes: Sequence[str] | None,
     report: Callable[[Sequence[str]], None],
+    pictures: Pictures = DEFAULT_PICTURES,
 ) -> LabeledImages:
     """An annotated folder in memory, resized to `size` (None: the size of its first image).
 
@@ -107,7 +131,8 @@ def labeled_images(
     from factory_core.images import counted
     from train_seg.data.training_data import LabeledImages
 
-    annotations = read_annotations(folder, size or annotated_size(folder), classes)
+    size = size or annotated_size(folder, pictures)
+    annotations = read_annotations(folder, size, classes, pictures)
     count = counted(len(annotations.stems), "annotated image")
     report([f"{count} in {folder}", *annotations.notes])
     return LabeledImages(

@@ -11,6 +11,7 @@ from factory.commands.train_deeplab.job import Crew, SegmenterJob
 from factory.commands.train_deeplab.start import read_start
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
+from factory_core.pictures import remember
 
 if TYPE_CHECKING:
     from train_seg.network.segmenter import Segmenter
@@ -27,6 +28,7 @@ def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> Non
         from factory.commands.train_deeplab.on_ray import train_on_ray
 
         segmenter = train_on_ray(job, crew, console)
+    remember(job.out, job.scaled)
     scores, skipped = segmenter.scores, segmenter.skipped
     if skipped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))

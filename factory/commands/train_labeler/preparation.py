@@ -14,12 +14,14 @@ from rich.console import Console
 from factory.annotation.encoding import ENCODE_BATCH
 from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_generator
+from factory.recipe import find_weights
 from factory.reports.projection import quality
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.text import byte_size
 from factory_core.dataset import canonical_json, default_palette
 from factory_core.machine import disk_free_bytes
+from factory_core.pictures import remembered
 
 if TYPE_CHECKING:
     from factory.recipe import Recipe
@@ -69,8 +71,11 @@ class Preparation:
         self.psnr: list[float] = []  # of the projected images, dB
         if self.samples is not None:
             self.samples.check(self.folder, self.generator.digest, recipe.generator)
-        size = self.generator.image_size
-        self.annotations: Annotations = read_annotations(job.labeled, size, recipe.classes)
+        size, weights = self.generator.image_size, recipe.generator.weights
+        pictures = recipe.pictures.over(remembered(find_weights("--generator", weights)))
+        self.annotations: Annotations = read_annotations(
+            job.labeled, size, recipe.classes, pictures
+        )
         self.console.print(self._found())
         print_notes(self.console, self.annotations.notes)
         # Faults in them are reported now, not after hours of encoding.

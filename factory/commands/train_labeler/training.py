@@ -12,6 +12,7 @@ from factory.commands.train_labeler.folder import (
 )
 from factory.commands.train_labeler.preparation import LabelerJob, Preparation
 from factory.locking.lock import exclusive
+from factory_core.pictures import remember
 
 
 def train_one(job: LabelerJob) -> None:
@@ -29,6 +30,7 @@ def train_one(job: LabelerJob) -> None:
         else:
             store = prepared.encode(job.out / FEATURES_DIR)
             labeler = prepared.fit(store, prepared.annotations, job.out, "training")
+            remember(job.out, prepared.annotations.pictures)
             labeler.save(job.out)
             info = labeler.info
         clean(job.out, prepared)
