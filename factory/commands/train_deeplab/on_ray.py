@@ -57,7 +57,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     """
     quiet_libraries()
     # Decided here, because which pretrained weights are cached may differ between nodes.
-    job = replace(job, config=settle_encoder_weights(job.config))
+    job = replace(job.absolute(), config=settle_encoder_weights(job.config))
     data, then, val = job.read(partial(print_notes, console))
     _check(job, crew, val)
     stages = open_stages(data, then, job.config, val, job.mix, read_start(job.init))
@@ -114,7 +114,7 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
         ),
         run_config=ray.train.RunConfig(
             name="train",
-            storage_path=str((job.out / RAY_DIR).absolute()),
+            storage_path=str(job.out / RAY_DIR),
             # mypy sees the types of the first Ray Train, which `ray.train` replaces on import.
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
         ),
