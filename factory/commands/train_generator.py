@@ -45,6 +45,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
+    from factory_core.device import naming_memory
     from factory_core.storage import naming_full_disk
 
     settings, train = training_of(job.kind)
@@ -52,7 +53,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     content = {key: value for key, value in job.given.items() if value is not None}
     config = build_settings(settings, content, job.overrides, "training settings")
     init = None if job.init is None else str(find_weights("--init", job.init))
-    with naming_full_disk(job.out):
+    with naming_full_disk(job.out), naming_memory("--batch-size ", config.batch_size):
         train(
             _read(job, config, console),
             job.out,
