@@ -53,6 +53,8 @@ def _run() -> None:
 
 def _line_for(error: BaseException) -> str | None:
     """The line for the user; None for an error that is a bug rather than the user's mistake."""
+    if (line := _line_of_device(error)) is not None:
+        return line
     if not isinstance(error, OSError | ValueError | ImportError):
         return None
     if isinstance(error, OSError) and error.errno:
@@ -62,3 +64,18 @@ def _line_for(error: BaseException) -> str | None:
             where = f" while writing {error.filename}" if error.filename else ""
             return f"disk full{where}: free some space and rerun the command"
     return str(error)
+
+
+def _line_of_device(error: BaseException) -> str | None:
+    """What to say about a device that failed or is full; None for any other error."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return None
+    from factory_core.device import DeviceFailed, is_out_of_memory, one_line
+
+    if not is_out_of_memory(error):
+        return str(DeviceFailed.of(error))
+    return (
+        f"out of memory ({one_line(error)}): set a smaller batch (--batch-size N, or "
+        "--set generator.batch_size=N)"
+    )

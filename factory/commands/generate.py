@@ -58,9 +58,12 @@ def dry_run(job: Job, executor: Executor, console: Console) -> None:
     console.print(text, markup=False, soft_wrap=True)
     console.print(f"recipe digest {job.recipe.digest}")
     free = "" if cost.disk_free_gib is None else f", {byte_size(cost.disk_free_gib * GIB)} free"
+    gpu = ""
+    if cost.gpu_gib is not None:
+        gpu = f", {byte_size(cost.gpu_gib * GIB)} of GPU memory per worker"
     console.print(
         f"{job.n} samples on {cost.workers} worker(s): about {duration(cost.total_sec)} "
-        f"({cost.samples_per_sec:.1f} samples/s), {byte_size(cost.ram_gib * GIB)} of memory, "
+        f"({cost.samples_per_sec:.1f} samples/s), {byte_size(cost.ram_gib * GIB)} of memory{gpu}, "
         f"{byte_size(cost.disk_gib * GIB)} on disk "
         f"(at most {byte_size(cost.disk_peak_gib * GIB)} while it runs{free})"
     )

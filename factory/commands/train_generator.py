@@ -47,6 +47,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         OSError: no such folder of images, no such weights to start from, or the disk is full.
     """
     from factory.terminal.training_progress import TrainingProgress
+    from factory_core.device import naming_memory
     from factory_core.images import list_images, measured, remember, remembered
     from factory_core.storage import naming_full_disk
 
@@ -57,7 +58,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     config = build_settings(settings, content, overrides, "training settings")
     init = None if job.init is None else str(find_weights("--init", job.init))
     pictures = measured(given.over(remembered(init)), list_images(job.images))
-    with naming_full_disk(job.out):
+    with naming_full_disk(job.out), naming_memory("--batch-size ", config.batch_size):
         train(
             _read(job, config, pictures, console),
             job.out,

@@ -105,6 +105,7 @@ def _manifest(
         uncertainty_histogram=_histogram(stats),
         probabilities=recipe.dataset.probabilities,
         precision=stats[0].precision,
+        devices=sorted({s.device for s in stats} - {"", "cpu"}),
     )
 
 

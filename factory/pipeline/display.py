@@ -20,13 +20,26 @@ STAGES = {"generate": "making", "commit": "selecting", "done": "finished"}
 def run_shown(job: Job, executor: Executor, console: Console) -> None:
     """Run the job and print its progress and result; raises as `run`."""
     quiet_libraries()
+    devices: set[str] = set()
     try:
         with ProgressLine("starting", "samples", 1, console) as line:
-            manifest = run(job, executor, lambda progress: _show(progress, line))
+
+            def show(progress: Progress) -> None:
+                devices.update(progress.devices)
+                _show(progress, line)
+
+            manifest = run(job, executor, show)
     except ShardsFailed as failed:
         console.print("\n".join(listing(failed.failures)))
         raise
     _summarise(manifest, job, console)
+    if devices:
+        console.print(f"computed on {', '.join(sorted(devices))}")
+    if len(devices) > 1:
+        console.print(
+            "note: different kinds of device round differently: the same recipe gives the same "
+            "bytes on one kind only"
+        )
 
 
 def _show(progress: Progress, line: ProgressLine) -> None:
@@ -38,6 +51,8 @@ def _show(progress: Progress, line: ProgressLine) -> None:
         status += f"  {rate:.1f} samples/s"
     if mean is not None:
         status += f"  uncertainty {mean:.3f}"
+    if progress.devices:
+        status += f"  on {', '.join(progress.devices)}"
     line.describe(STAGES[progress.stage], progress.eta_sec)
     line.update(progress.samples_done, status, progress.samples_total)
 

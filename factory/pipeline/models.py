@@ -1,4 +1,4 @@
-"""Loading the generator and the labeler of a recipe, and the precision they compute in."""
+"""Loading the generator and the labeler of a recipe; the device and precision they compute in."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str)
     assert labeler.weights is not None  # a resolved recipe has both
     loaded, where = generators.load(generator, device), pick_device(device)
     return loaded, Labeler.load(labeler.weights, where, pick_dtype(labeler.precision, where))
+
+
+def device_of(models: Models) -> torch.device:
+    """The device that the models compute on; a model that does not say is on the CPU."""
+    return getattr(models[0], "device", torch.device("cpu"))
 
 
 def precision_of(models: Models) -> str:

@@ -25,6 +25,8 @@ class Progress:
     shards_failed: int
     mean_uncertainty: float | None
     elapsed_sec: float
+    devices: tuple[str, ...] = ()
+    """kinds of device that made the shards"""
 
     @property
     def samples_per_sec(self) -> float:
@@ -57,6 +59,7 @@ class Tally:
     failed: int = 0
     uncertainty_sum: float = 0.0
     precision: str | None = None
+    devices: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, stats: ShardStats, resumed: bool = False) -> None:
@@ -72,6 +75,7 @@ class Tally:
                 " give another --out"
             )
         self.precision = stats.precision
+        self.devices |= {stats.device} - {""}
         self.samples += stats.samples
         self.samples_resumed += stats.samples * resumed
         self.shards += 1
@@ -89,4 +93,5 @@ class Tally:
             self.failed,
             self.uncertainty_sum / self.samples if self.samples else None,
             time.perf_counter() - self.started,
+            tuple(sorted(self.devices)),
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 from factory.locking.lock import exclusive
 from factory.pipeline import ownership
@@ -49,6 +50,7 @@ def run(job: Job, executor: Executor | None = None, on_progress: OnProgress = ig
             f"--out {job.out} is in the memory of this process, which other workers cannot reach:"
             " give --executor local, or another --out"
         )
+    job = replace(job, device=executor.device(job.device))
     refuse_file(job.out)
     with exclusive(job.out):
         finished = ownership.inspect(job)

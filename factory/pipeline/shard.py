@@ -60,7 +60,8 @@ class ShardStats:
 
     `image_size` is (height, width) in pixels; `uncertainty_sum` in nats; `uncertainty_histogram`
     counts the pixels at each level of the uncertainty maps, None without maps; `precision` is the
-    result of `precision_of` for the models; `job` is the `JobIdentity.sha256` of its job.
+    result of `precision_of` for the models; `job` is the `JobIdentity.sha256` of its job; `device`
+    is the kind of device that computed it (`device_kind`), empty in older markers.
     """
 
     number: int
@@ -74,6 +75,7 @@ class ShardStats:
     uncertainty_histogram: list[int] | None
     precision: str
     job: str = ""
+    device: str = ""
 
     @property
     def samples(self) -> int:

@@ -108,10 +108,10 @@ class ShardWriter:
         if batch.levels is not None:
             self._histogram += np.bincount(batch.levels.ravel(), minlength=UNCERTAINTY_LEVELS)
 
-    def close(self, precision: str, job: str) -> ShardStats:
+    def close(self, precision: str, job: str, device: str) -> ShardStats:
         """Finish the tar, write the rows, then the marker.
 
-        `precision` and `job` are noted in the marker, see `ShardStats`.
+        `precision`, `job` and `device` are noted in the marker, see `ShardStats`.
         """
         self._wait()
         self._tar.close()
@@ -133,6 +133,7 @@ class ShardWriter:
             ),
             precision=precision,
             job=job,
+            device=device,
         )
         self.folder.write_json(self.shard.marker, stats.to_json())
         return stats

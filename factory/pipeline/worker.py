@@ -12,7 +12,7 @@ import torch
 
 from factory.pipeline.failures import SHARD_ERRORS, ShardError
 from factory.pipeline.job import Job
-from factory.pipeline.models import LoadModels, Models, load_models, precision_of
+from factory.pipeline.models import LoadModels, Models, device_of, load_models, precision_of
 from factory.pipeline.shard import Shard, ShardStats
 from factory.pipeline.shard_writer import Candidates, Encoding, ShardWriter
 from factory_core.dataset import (
@@ -20,6 +20,14 @@ from factory_core.dataset import (
     probability_levels,
     sample_key,
     uncertainty_levels,
+)
+from factory_core.device import (
+    DeviceFailed,
+    OutOfMemory,
+    device_kind,
+    has_failed,
+    is_out_of_memory,
+    naming_memory,
 )
 from factory_core.pictures import DEFAULT_PICTURES, Pictures
 from factory_core.storage import Store
@@ -81,13 +89,18 @@ class ShardWorker:
 
         Raises:
             ShardError: this shard cannot be made (see `make`).
-            ValueError, OSError: no shard can be made: see `models`, or the disk is full.
+            ValueError, OSError: no shard can be made: see `make` and `models`, or the disk is full.
         """
         candidates = self.spec.out / CANDIDATES_DIR
         with ShardWriter(candidates, shard, self.spec.encoding) as writer:
             for indices, files in shard.batches(self.spec.generator.batch_size):
                 writer.write(self.make(indices, files))
-            return writer.close(precision_of(self.models), self.spec.job)
+            return writer.close(precision_of(self.models), self.spec.job, self.device)
+
+    @property
+    def device(self) -> str:
+        """The kind of device that computes."""
+        return device_kind(device_of(self.models))
 
     @property
     def models(self) -> Models:
@@ -113,16 +126,41 @@ class ShardWorker:
     def make(self, indices: Sequence[int], files: Sequence[str] | None = None) -> Candidates:
         """Sample (or read `files`) and label one batch.
 
-        Raises ShardError for an unreadable photograph, a failure of the device or an uncertainty
-        that is not finite; ValueError as `models`.
+        Raises:
+            ShardError: an unreadable photograph, a numerical failure, an uncertainty that is not
+                finite.
+            DeviceFailed: the device is broken for this process.
+            OutOfMemory: the batch does not fit into the device's memory, at the second attempt.
+            ValueError: as `models`.
         """
         models = self.models  # a failure here affects every shard
         try:
-            return self._label(models, indices, files)
+            with naming_memory("generator.batch_size=", self.spec.generator.batch_size):
+                return self._label_with_room(models, indices, files)
+        except (OutOfMemory, DeviceFailed):
+            raise
         except SHARD_ERRORS as error:
+            if has_failed(device_of(models), error):
+                raise DeviceFailed.of(error) from error
             is_known = isinstance(error, ValueError | OSError)
             reason = str(error) if is_known else f"{type(error).__name__}: {error}"
             raise ShardError(" ".join(reason.split())) from error
+
+    def _label_with_room(
+        self, models: Models, indices: Sequence[int], files: Sequence[str] | None
+    ) -> Candidates:
+        """As `_label`; once more with emptied caches if the memory of the device is full.
+
+        Another process may have held it for a moment. Smaller batches are the user's to choose: in
+        low precision the bytes of a sample depend on the size of the batch, which the recipe sets.
+        """
+        try:
+            return self._label(models, indices, files)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()
+        return self._label(models, indices, files)
 
     @torch.inference_mode()
     def _label(

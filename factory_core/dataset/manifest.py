@@ -107,6 +107,11 @@ class Manifest(BaseModel):
         exclude_if=lambda value: not value,
     )
     precision: str = Field(default="", description="what `auto` precision chose, as settings")
+    devices: list[str] = Field(
+        default=[],
+        description="kinds of GPU that made the shards; left out if they were made on CPUs",
+        exclude_if=lambda value: not value,
+    )
 
     def write(self, folder: Place) -> None:
         """Write dataset.json into `folder`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,24 @@ class SegmenterJob:
                 paths = [item.image for item in open_layout(folder).items]
                 pictures = measured(pictures, paths)
         return pictures
+
+    def absolute(self) -> SegmenterJob:
+        """The same job for processes with another working directory: no path is relative."""
+
+        def place(path: Path | Store) -> Path | Store:
+            return path.absolute() if isinstance(path, Path) else path
+
+        init = self.init
+        if init is not None and (path := Path(init).expanduser()).exists():
+            init = str(path.absolute())  # else `package:` or a hub id, found on each node
+        return replace(
+            self,
+            data=[place(path) for path in self.data],
+            then=[place(path) for path in self.then],
+            out=self.out.absolute(),
+            val=None if self.val is None else self.val.absolute(),
+            init=init,
+        )
 
     def read(
         self, report: Callable[[Sequence[str]], None] = lambda _: None

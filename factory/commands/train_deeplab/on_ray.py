@@ -26,6 +26,7 @@ from factory.pipeline.executors.cluster import cluster
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import steps_done, training_status
+from factory_core.device import naming_memory
 from factory_core.machine import available_cpus
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.pretrained import settle_encoder_weights
@@ -57,7 +58,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     """
     quiet_libraries()
     # Decided here, because which pretrained weights are cached may differ between nodes.
-    job = replace(job, config=settle_encoder_weights(job.config))
+    job = replace(job.absolute(), config=settle_encoder_weights(job.config))
     data, then, val = job.read(partial(print_notes, console))
     _check(job, crew, val)
     stages = open_stages(data, then, job.config, val, job.mix, read_start(job.init))
@@ -85,13 +86,21 @@ def _check(job: SegmenterJob, crew: Crew, val: LabeledImages | None) -> None:
 
 
 def _use_gpus(device: str, crew: Crew) -> bool:
-    """Whether each worker gets a GPU: as requested, or for `auto` if there are enough."""
+    """Whether each worker gets a GPU: as requested, or for `auto` if there are GPUs.
+
+    Raises ValueError if there are fewer than workers.
+    """
     import ray
 
     found = int(ray.cluster_resources().get("GPU", 0))
-    if device == "cuda" and found < crew.workers:
-        raise ValueError(f"--device cuda --workers {crew.workers}: the cluster has {found} GPUs")
-    return device != "cpu" and found >= crew.workers
+    if device == "cpu" or (device == "auto" and not found):
+        return False
+    if found < crew.workers:
+        raise ValueError(
+            f"--workers {crew.workers}: found {found} GPUs, expected one per worker: give fewer "
+            "workers, or --device cpu"
+        )
+    return True
 
 
 def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
@@ -114,7 +123,7 @@ def _run(job: SegmenterJob, crew: Crew, gpus: bool, mail: _Mail) -> None:
         ),
         run_config=ray.train.RunConfig(
             name="train",
-            storage_path=str((job.out / RAY_DIR).absolute()),
+            storage_path=str(job.out / RAY_DIR),
             # mypy sees the types of the first Ray Train, which `ray.train` replaces on import.
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
         ),
@@ -179,19 +188,20 @@ def _work(settings: dict[str, Any]) -> None:
 
     try:
         data, then, val = job.read()
-        train(
-            data,
-            job.out,
-            job.config,
-            val,
-            then=then,
-            mix=job.mix,
-            init=read_start(job.init),
-            device=settings["device"],
-            wandb=job.wandb,
-            callbacks=[_Reports(queue)],
-            together=Together(strategy, RayLightningEnvironment),
-        )
+        with naming_memory("--set batch_size=", job.config.batch_size):
+            train(
+                data,
+                job.out,
+                job.config,
+                val,
+                then=then,
+                mix=job.mix,
+                init=read_start(job.init),
+                device=settings["device"],
+                wandb=job.wandb,
+                callbacks=[_Reports(queue)],
+                together=Together(strategy, RayLightningEnvironment),
+            )
     except (ValueError, OSError) as error:
         queue.put(error)
         raise

@@ -40,19 +40,21 @@ def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> Non
 def train_here(job: SegmenterJob, console: Console) -> Segmenter:
     """Train in this process; raises as `train_seg.training.train.train`."""
     from factory.terminal.training_progress import TrainingProgress
+    from factory_core.device import naming_memory
     from train_seg.training.train import train
 
     quiet_libraries()
     data, then, val = job.read(partial(print_notes, console))
-    return train(
-        data,
-        job.out,
-        job.config,
-        val,
-        then=then,
-        mix=job.mix,
-        init=read_start(job.init),
-        device=job.device,
-        wandb=job.wandb,
-        callbacks=[TrainingProgress("training", console)],
-    )
+    with naming_memory("--set batch_size=", job.config.batch_size):
+        return train(
+            data,
+            job.out,
+            job.config,
+            val,
+            then=then,
+            mix=job.mix,
+            init=read_start(job.init),
+            device=job.device,
+            wandb=job.wandb,
+            callbacks=[TrainingProgress("training", console)],
+        )

@@ -14,6 +14,7 @@ from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy
 from factory.pipeline.shard import Shard
 from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME
+from factory_core.device import DeviceFailed, gpu_fault, one_line
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,20 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker, on the node of this id, has loaded its models."""
+    """The worker, on the node of this id, has loaded its models.
+
+    `note` says why it computes without the GPU of its machine, None if it uses it or has none.
+    """
 
     node_id: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The worker's device fails, and will until the process ends."""
+
+    reason: str
 
 
 class ShardActor:
@@ -43,7 +55,7 @@ class ShardActor:
 
     def load(
         self, shipped: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Ready | Lacking | ValueError | OSError:
+    ) -> Ready | Lacking | Broken | ValueError | OSError:
         """Find the weights and load the models; `shipped` holds the weight files by section.
 
         They are Ray references: each file is fetched only where it is missing, and workers that
@@ -66,15 +78,20 @@ class ShardActor:
                 spec = replace(spec, **{weights.section: section})
             self.worker = ShardWorker(spec)
             self.worker.models  # noqa: B018 - loads them, or finds out why not, before any shard
+        except (DeviceFailed, torch.AcceleratorError) as error:
+            return Broken(one_line(error))
         except (ValueError, OSError) as error:
             return plain(error)
-        return Ready(ray.get_runtime_context().get_node_id())
+        uses_cpu = self.worker.device == "cpu" and spec.device == "auto"
+        return Ready(ray.get_runtime_context().get_node_id(), gpu_fault() if uses_cpu else None)
 
-    def make(self, shard: Shard) -> Outcome | ValueError | OSError:
+    def make(self, shard: Shard) -> Outcome | Broken | ValueError | OSError:
         """Make a shard (after `load`)."""
         assert self.worker is not None
         try:
             return attempt(self.worker, shard)
+        except DeviceFailed as error:
+            return Broken(str(error))
         except (ValueError, OSError) as error:
             return plain(error)
 

@@ -32,8 +32,15 @@ class Executor(Protocol):
         """Time to start, without loading the models (an estimate)."""
         ...
 
-    def expected_workers(self, shards: int) -> int:
-        """How many workers this machine would run for this many shards."""
+    def device(self, requested: str) -> str:
+        """The device for the workers of a job with `--device requested`.
+
+        Raises ValueError if the other options of the executor exclude it.
+        """
+        ...
+
+    def expected_workers(self, shards: int, device: str) -> int:
+        """How many workers this machine would run for this many shards on `device`."""
         ...
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:

@@ -18,7 +18,11 @@ class LocalExecutor:
     cpus_per_worker: int = 1
     start_sec: float = 0.0
 
-    def expected_workers(self, shards: int) -> int:
+    def device(self, requested: str) -> str:
+        """The requested one."""
+        return requested
+
+    def expected_workers(self, shards: int, device: str) -> int:
         """Always one."""
         return 1
 

@@ -2,7 +2,7 @@
 
     waiting ──► held by an actor ──► outcome
        ▲              │
-       └── lost with its actor or node, or overdue
+       └── lost with its actor, node or device, or overdue
 
 Plain actors, not Ray Data: its streaming executor (Ray 2.60) took ten times the driver's time per
 shard and several seconds more to start, and a restarted actor keeps its shard while others idle.
@@ -22,7 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from factory.pipeline.executors.actor import Lacking, Ready
+from factory.pipeline.executors.actor import Broken, Lacking, Ready
 from factory.pipeline.executors.base import Outcome
 from factory.pipeline.failures import ShardFailure
 from factory.pipeline.shard import Shard
@@ -78,6 +78,8 @@ class Pool:
         self.shipped: Any = None
         self.lost: Counter[int] = Counter()  # workers, by number of their shard
         self.lost_loading = 0  # in succession
+        self.broken = 0  # devices that failed since a shard was last finished
+        self.notes: list[str | None] = []  # of workers, each shown once
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes as they arrive; raises errors that concern all shards."""
@@ -179,6 +181,8 @@ class Pool:
             return self._replace(worker, _last_line(error), str(error))
         if isinstance(result, Exception):
             raise result
+        if isinstance(result, Broken):
+            return self._lose_device(worker, result.reason)
         if isinstance(result, Lacking):
             if self.shipped is None:
                 self.shipped = self.ship()
@@ -188,10 +192,33 @@ class Pool:
         self.idle.append(worker)
         if isinstance(result, Ready):
             worker.node_id, self.lost_loading = result.node_id, 0
+            if result.note not in (None, *self.notes):
+                self.notes.append(result.note)
+                logger.warning("a worker computes without a GPU: %s", result.note)
             return None
         outcome: Outcome = result
+        self.broken = 0
         self.slowest_sec = max(self.slowest_sec or 0.0, time.monotonic() - worker.since)
         return outcome
+
+    def _lose_device(self, worker: Worker, reason: str) -> ShardFailure | None:
+        """Replace a worker whose device failed, as often as that may help.
+
+        Its successor may get the same device, so its shard goes to the end of the queue.
+        """
+        failure = self._replace(worker, reason)
+        if worker.shard is not None and failure is None:
+            self.waiting.rotate(-1)
+        self.broken += 1
+        if self.broken < LOST_WORKERS:
+            logger.warning("a worker is replaced: %s", reason)
+            return failure
+        if not (self.making or self.idle):
+            raise ValueError(f"{LOST_WORKERS} workers lost their device, the last: {reason}")
+        self.least = self.most = self.target = len(self.making) + len(self.idle)
+        self.broken = 0
+        logger.warning("continuing with %d workers: %s", self.target, reason)
+        return failure
 
     def _replace(self, worker: Worker, reason: str, details: str = "") -> ShardFailure | None:
         """Give a lost worker's shard to another; `_resize` starts a new one if needed."""

@@ -184,7 +184,10 @@ class TwoMachines:
     cpus_per_worker: int = 1
     start_sec: float = 0.0
 
-    def expected_workers(self, shards: int) -> int:
+    def device(self, requested: str) -> str:
+        return requested
+
+    def expected_workers(self, shards: int, device: str) -> int:
         return 2
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Results:

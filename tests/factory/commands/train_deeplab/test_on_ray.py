@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,18 @@ def test_a_crew_of_one_gives_the_same_bytes(two_cores, labeled, alone, tmp_path)
         assert (tmp_path / name).read_bytes() == (alone / name).read_bytes()
     assert losses(tmp_path) == losses(alone)
     assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.slow
+def test_relative_paths_reach_the_workers(two_cores, labeled, alone, tmp_path, monkeypatch):
+    """Ray Train gives its workers another working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("labeled", labeled), ("alone", alone)):
+        Path(name).symlink_to(folder)
+    relative = job(Path("labeled"), Path("out"), then=[Path("labeled")], init="alone")
+    config = CONFIG.model_copy(update={"max_steps": 1, "then": ThenConfig(max_steps=1)})
+    train_on_ray(replace(relative, config=config), Crew(1, 1), Console(quiet=True))
+    assert (tmp_path / "out/model.safetensors").is_file()
 
 
 def mortal(job: SegmenterJob, fuse: Path) -> SegmenterJob:

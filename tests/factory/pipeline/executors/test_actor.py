@@ -69,5 +69,5 @@ def test_a_bug_in_a_worker_is_not_hidden(shippable: Any, tmp_path: Path) -> None
 def test_more_gpus_than_there_are(begun: Callable, tmp_path: Path, cluster: Any) -> None:
     gpus = cluster.cluster_resources().get("GPU", 0) + 1
     job = begun(tmp_path / "out", 2)
-    with pytest.raises(ValueError, match=f"--gpus-per-worker {gpus:g}: this machine has"):
+    with pytest.raises(ValueError, match=f"--gpus-per-worker {gpus:g}: found .* room for 0"):
         list(RayExecutor(1, gpus_per_worker=gpus).run(WorkerSpec.of(job), job.shards))

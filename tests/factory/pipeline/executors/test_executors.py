@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,7 +54,63 @@ def test_how_many_workers(
     shards: int,
     share: tuple[int, int, float],
 ) -> None:
-    assert executor._share(resources, shards) == share
+    assert executor._share(resources, shards, "auto") == share
+
+
+@pytest.mark.parametrize("workers", range(1, 20))
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+def test_shares_of_gpus_can_all_be_placed(workers: int, gpus: int) -> None:
+    """Ray places a worker on one GPU: three workers on two GPUs take halves, not two thirds."""
+    resources = {"CPU": 64.0, "GPU": float(gpus)}
+    executor = RayExecutor(workers)
+    least, most, share = executor._share(resources, 100, "auto")
+    assert gpus * int(1 / share + 1e-6) >= workers
+    assert executor._placed(least, most, share, resources) == workers
+
+
+@pytest.mark.parametrize(
+    ("executor", "line"),
+    [
+        (RayExecutor(4, gpus_per_worker=1), "found 2 GPUs, room for 2: give fewer workers"),
+        (RayExecutor(4, gpus_per_worker=0.6), "found 2 GPUs, room for 2: give fewer workers"),
+        (RayExecutor(1, gpus_per_worker=4), "found 2 GPUs, room for 0: give fewer workers"),
+    ],
+)
+def test_too_few_gpus(executor: RayExecutor, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    resources = {"CPU": 64.0, "GPU": 2.0}
+    share = executor._share(resources, 100, "auto")
+    with pytest.raises(ValueError, match=line):
+        executor._placed(*share, resources)
+    grown = replace(executor, address="head:6379")
+    assert grown._placed(*share, resources) == executor.workers
+    assert "wait until machines join the cluster" in caplog.text
+
+
+def test_workers_on_the_cpu_take_no_gpus() -> None:
+    resources = {"CPU": 16.0, "GPU": 2.0}
+    assert RayExecutor()._share(resources, 10, "cpu") == (10, 10, 0.0)
+    assert RayExecutor(gpus_per_worker=0)._share(resources, 10, "cpu") == (10, 10, 0.0)
+    assert RayExecutor(gpus_per_worker=0).device("auto") == "cpu"
+    assert RayExecutor().device("auto") == "auto"
+    assert LocalExecutor().device("cuda:1") == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "line"),
+    [
+        (None, "cuda:1", "--device cuda:1: Ray assigns the GPUs: give --device cuda"),
+        (0, "cuda", "--device cuda --gpus-per-worker 0: expected a share of a GPU"),
+        (0.5, "cpu", "--device cpu --gpus-per-worker 0.5: leave one of them out"),
+    ],
+)
+def test_devices_that_ray_excludes(gpus: float | None, device: str, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        RayExecutor(gpus_per_worker=gpus).device(device)
+
+
+def test_shares_beyond_one_gpu_are_whole() -> None:
+    with pytest.raises(ValueError, match=r"--gpus-per-worker 1\.5: expected a fraction up to 1"):
+        RayExecutor(gpus_per_worker=1.5)
 
 
 # --- starting Ray ----------------------------------------------------------------------------
