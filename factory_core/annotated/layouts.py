@@ -1,7 +1,8 @@
 """Layouts of annotated folders: which images they hold, and what the ids of their masks mean.
 
-Plain: image and mask have equal stems, in `images/` and `masks/` or side by side. In a folder with
-a samples.json, images without a mask are left out: they are not annotated yet. Pascal VOC, as
+Plain: image and mask have equal stems, in `images/` and `masks/` or side by side. In a folder of
+`factory sample` or `factory annotate`, images without a mask are left out: they are not annotated
+yet. Pascal VOC, as
 labelling programs export it: `JPEGImages/`, `SegmentationClass/` and labelmap.txt. Two published
 datasets are read unchanged: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over each
 other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017).
@@ -19,7 +20,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from factory_core.annotated.items import Item, Layout
-from factory_core.annotated.pairs import SAMPLES_FILE, VOC_MASKS, plain, voc
+from factory_core.annotated.pairs import (
+    PAGE_FOLDER,
+    SAMPLES_FILE,
+    VOC_MASKS,
+    Pairs,
+    find_pairs,
+    plain,
+    voc,
+)
 from factory_core.annotated.published import (
     ADE_CATEGORIES,
     CELEBA_MASKS,
@@ -28,7 +37,17 @@ from factory_core.annotated.published import (
     celebamask_hq,
 )
 
-__all__ = ["CELEBA_PARTS", "SAMPLES_FILE", "Item", "Layout", "open_layout", "split_selections"]
+__all__ = [
+    "CELEBA_PARTS",
+    "PAGE_FOLDER",
+    "SAMPLES_FILE",
+    "Item",
+    "Layout",
+    "Pairs",
+    "find_pairs",
+    "open_layout",
+    "split_selections",
+]
 
 
 def open_layout(folder: str | Path, classes: Sequence[str] | None = None) -> Layout:

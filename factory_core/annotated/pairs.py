@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from factory_core.images import (
     stem_of,
 )
 
-SAMPLES_FILE = "samples.json"  # beside samples of a generator, which may not all be annotated yet
+SAMPLES_FILE = "samples.json"  # beside samples of a generator
+PAGE_FOLDER = ".annotate"  # what the labelling page keeps
+# In a folder with one of them, not all images are annotated yet.
+UNFINISHED = (SAMPLES_FILE, PAGE_FOLDER)
 VOC_IMAGES, VOC_MASKS = "JPEGImages", "SegmentationClass"
 MASK_WORD = r"(?:masks?|labels?|labelids|seg|segmentation|gt|annotation|groundtruth|ground_truth)"
 IMAGE_WORD = r"(?:images?|img|im|photo|raw|input)"
@@ -34,8 +38,21 @@ LOSSY = "is in a format that may alter ids: save masks as .png or .npy"
 Files = dict[str, Path]  # by stem
 
 
-def plain(folder: Path, classes: Sequence[str] | None) -> Layout:
-    """Images and masks with equal stems, in `images/` and `masks/` or side by side."""
+@dataclass(frozen=True)
+class Pairs:
+    """Images and masks of a folder by the stems of the images, and where masks belong.
+
+    Masks may be missing, and a mask may have no image. `notes` are lines on what was left out.
+    """
+
+    images: Files
+    masks: Files
+    mask_dir: Path
+    notes: tuple[str, ...]
+
+
+def find_pairs(folder: Path) -> Pairs:
+    """What is in `images/` and `masks/`, or side by side; raises ValueError or OSError."""
     files = list_files(folder)
     image_dir, mask_dir = folder / "images", folder / "masks"
     if image_dir.is_dir() or mask_dir.is_dir():
@@ -47,12 +64,19 @@ def plain(folder: Path, classes: Sequence[str] | None) -> Layout:
         if not images:
             raise ValueError(_no_images(folder))
         notes = left_out([folder], IMAGE_SUFFIXES | MASK_SUFFIXES)
-    masks = _named_like(images, masks)
-    may_lack_masks = (folder / SAMPLES_FILE).is_file()  # not all samples are annotated yet
-    for stem, path in images.items():
-        if stem not in masks and not may_lack_masks:
-            raise ValueError(_no_mask(path, mask_dir, masks))
-    _check_images(images, masks, mask_dir)
+    return Pairs(images, _named_like(images, masks), mask_dir, notes)
+
+
+def plain(folder: Path, classes: Sequence[str] | None) -> Layout:
+    """Images and masks with equal stems, in `images/` and `masks/` or side by side."""
+    pairs = find_pairs(folder)
+    images, masks, notes = pairs.images, pairs.masks, pairs.notes
+    lacking = [path for stem, path in images.items() if stem not in masks]
+    if lacking and not any((folder / name).exists() for name in UNFINISHED):
+        raise ValueError(_no_mask(lacking[0], pairs.mask_dir, masks))
+    _check_images(images, masks, pairs.mask_dir)
+    if lacking:
+        notes += (_without_mask(len(lacking), folder),)
     names, palette, new_ids = read_classes(folder, classes)
     read = partial(read_pair, palette=palette, new_ids=new_ids)
     return Layout(_items(images, masks), read, names, palette, notes=notes)
@@ -75,7 +99,7 @@ def voc(folder: Path, classes: Sequence[str] | None) -> Layout:
     names, palette, new_ids = read_classes(folder, classes)
     notes = left_out([image_dir]) + left_out([mask_dir], MASK_SUFFIXES)
     if lacking := len(images) - len(masks):
-        notes += (f"{counted(lacking, 'image')} without a mask left out in {image_dir}",)
+        notes += (_without_mask(lacking, image_dir),)
     read = partial(read_pair, palette=palette, new_ids=new_ids)
     return Layout(_items(images, masks), read, names, palette, notes=notes)
 
@@ -91,6 +115,10 @@ def by_stem(paths: Iterable[Path]) -> Files:
                 "expected one image and one mask per name"
             )
     return found
+
+
+def _without_mask(number: int, folder: Path) -> str:
+    return f"{counted(number, 'image')} without a mask left out in {folder}"
 
 
 def _items(images: Files, masks: Files) -> list[Item]:

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,6 +39,24 @@ class StoreIndex(BaseModel):
     dtype: FeatureDtype
     source: str = ""
     written: int = 0
+
+
+class FeatureTables(Protocol):
+    """Features of N images, arranged as training reads them."""
+
+    @property
+    def spec(self) -> tuple[FeatureMapSpec, ...]:
+        """Names and native shapes of the maps, in order."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images N."""
+        ...
+
+    def tables(self) -> Tables:
+        """All features `[N, h·w, channels]` by native size, as `channel_last` arranges them."""
+        ...
 
 
 class FeatureStore:

@@ -19,7 +19,7 @@ from generators.base import FeatureMaps
 from labelers.config import FastTraining, LabelerConfig
 from labelers.ensemble.classifiers import Ensemble, MemberLinear, channel_last
 from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
-from labelers.training.feature_store import FeatureStore
+from labelers.training.feature_store import FeatureTables
 from labelers.training.loss import PixelLoss, balanced_weights, check_etf, simplex_etf
 from labelers.training.pixel_features import Normalisation, PixelReader
 from labelers.training.pixel_order import PixelOrders, training_pixels
@@ -29,7 +29,7 @@ NORMALISATION_PIXELS = 4096  # from which mean and variance of the channels are 
 
 
 def fit(
-    features: FeatureMaps | FeatureStore,
+    features: FeatureMaps | FeatureTables,
     masks: torch.Tensor,
     config: LabelerConfig,
     *,
@@ -66,10 +66,10 @@ def fit(
     rng = torch.Generator().manual_seed(config.seed)
     hidden = config.hidden_for(len(classes))
     ensemble = Ensemble(features.spec, len(classes), hidden, config.members, rng).to(device)
-    if isinstance(features, FeatureStore):
-        tables = features.tables()
-    else:
+    if isinstance(features, FeatureMaps):
         tables = channel_last(features, ensemble.groups)
+    else:
+        tables = features.tables()
     reader = PixelReader({native: table.to(device) for native, table in tables.items()}, size)
     labels = masks.to(device).flatten()
     normalisation = None
