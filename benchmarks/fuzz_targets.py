@@ -225,7 +225,7 @@ def _checkpoints(folder: Path) -> Path:
 
 def _labeler(folder: Path, generator: Path) -> Path:
     import generators
-    from generators.config import DDPMConfig
+    from generators.ddpm.config import DDPMConfig
     from labelers.config import LabelerConfig
     from labelers.ensemble.classifiers import Ensemble
     from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo

@@ -140,7 +140,7 @@ def demo_agreement(device: str) -> float:
     """
     import generators
     from factory.demo.render import render
-    from generators.config import DDPMConfig
+    from generators.ddpm.config import DDPMConfig
 
     weights = str(find_weights("generator.weights", "package:factory.demo/generator"))
     generator = generators.load(DDPMConfig(weights=weights), device)

@@ -30,7 +30,7 @@ from factory_core.device import pick_dtype
 from factory_core.images import IGNORE
 from factory_core.storage import write_json
 from generators.base import FeatureMaps
-from generators.config import DDPMConfig
+from generators.ddpm.config import DDPMConfig
 from labelers.config import FastTraining, LabelerConfig, ReferenceTraining
 from labelers.labeler import GeneratorInfo
 from labelers.training.feature_store import FeatureStore

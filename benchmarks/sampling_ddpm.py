@@ -14,8 +14,8 @@ from torch import Tensor
 from benchmarks.contenders import Run
 from benchmarks.counting import Work, count
 from factory_core.device import pick_dtype
-from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig, FeatureConfig
 from generators.ddpm.guided_diffusion import Architecture, Settings, build_unet, noise_schedule
 from generators.ddpm.model import DDPMGenerator, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel

@@ -16,6 +16,10 @@ def load(config: GeneratorConfig, device: str = "auto") -> Generator:
         from generators.stylegan2.model import StyleGAN2Generator
 
         return StyleGAN2Generator.load(config, device)
+    if config.kind == "factorized":
+        from generators.factorized.model import FactorizedGenerator
+
+        return FactorizedGenerator.load(config, device)
     from generators.ddpm.model import DDPMGenerator
 
     return DDPMGenerator.load(config, device)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from generators.factorized.config import INFO_FILE as FACTORIZED_INFO
 from generators.files.survey import survey
 from generators.stylegan2.config import INFO_FILE as STYLEGAN2_INFO
 
-Kind = Literal["ddpm", "stylegan2"]
+Kind = Literal["ddpm", "factorized", "stylegan2"]
 
 PICKLE_SUFFIX = ".pkl"
 # Names in networks of NVIDIA's programs, StyleGAN2 among them.
@@ -25,6 +26,8 @@ def kind_of(weights: Path) -> Kind | None:
     if weights.is_dir():
         if (weights / STYLEGAN2_INFO).is_file():
             return "stylegan2"
+        if (weights / FACTORIZED_INFO).is_file():
+            return "factorized"
         return "ddpm" if any((weights / name).is_file() for name in DIFFUSERS_FILES) else None
     if not weights.is_file():
         return "stylegan2" if weights.suffix.lower() == PICKLE_SUFFIX else None

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class GeneratorJob:
     """The options of `train-generator`.
 
-    `kind` is `ddpm` or `stylegan2`. `given` holds settings with an option of their own (None: not
-    given), `overrides` any others as `KEY=VALUE`. `init` is a generator to start from.
+    `kind` is `ddpm`, `factorized` or `stylegan2`. `given` holds settings with an option of their
+    own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is a generator to start
+    from.
     """
 
     kind: str
@@ -111,13 +112,18 @@ def _read(
 def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
     """The settings and the training function of a kind of generator."""
     if kind == "ddpm":
-        from generators.config import DDPMTrainingConfig
+        from generators.ddpm.config import DDPMTrainingConfig
         from generators.ddpm.training import train as train_ddpm
 
         return DDPMTrainingConfig, train_ddpm
+    if kind == "factorized":
+        from generators.factorized.config import FactorizedTrainingConfig
+        from generators.factorized.training import train as train_factorized
+
+        return FactorizedTrainingConfig, train_factorized
     if kind == "stylegan2":
         from generators.stylegan2.config import StyleGAN2TrainingConfig
         from generators.stylegan2.training import train as train_stylegan2
 
         return StyleGAN2TrainingConfig, train_stylegan2
-    raise ValueError(f"--kind {kind}: expected ddpm or stylegan2")
+    raise ValueError(f"--kind {kind}: expected ddpm, factorized or stylegan2")

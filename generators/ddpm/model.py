@@ -28,9 +28,9 @@ from generators.base import (
     sample_generators,
 )
 from generators.colours import grey_digest, makes_grey, to_grey
-from generators.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
@@ -98,12 +98,15 @@ class DDPMGenerator:
         self.digest = grey_digest(digest) if is_grey else digest
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
-        self.network = Network(unet, self.device, self.dtype, config.compile)
+        self.network = self._prepared(unet)
         size = unet.config.sample_size or 256
         height, width = (size, size) if isinstance(size, int) else size
         self.image_size = (height, width)
         large = activations(unet, self.image_size) >= LARGE_NETWORK
         self._alone = large and self.device.type == "cpu"
+
+    def _prepared(self, unet: UNet2DModel) -> Network:
+        return Network(unet, self.device, self.dtype, self.config.compile)
 
     @classmethod
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:

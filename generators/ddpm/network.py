@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from factory_core.device import send
 from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
@@ -16,6 +16,9 @@ from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
 # one sample: measured in bfloat16, 16 at a time cost as much each (at 256 x 256 a sixth more), and
 # their memory grows with their number.
 LARGE_NETWORK = 2**20
+
+# As `generators.ddpm.unet.walk`.
+Walk = Callable[..., tuple[Tensor | None, dict[int, Tensor]]]
 
 
 def activations(unet: UNet2DModel, image_size: tuple[int, int]) -> int:
@@ -36,19 +39,22 @@ class Network:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        walk: Walk = walk,
     ):
         """Takes over `unet`: moves it to `device` and converts its weights to `dtype`.
 
         Weights converted once need no autocast, which would convert activations between layers.
         Channels-last is the layout that the convolutions of oneDNN and of tensor cores prefer.
+        `walk` evaluates networks that contain more than the U-Net.
 
         Raises ValueError for a U-Net with unknown parts.
         """
         check_walkable(unet)
         self.unet = unet.to(device, memory_format=torch.channels_last).eval()
+        self.net: nn.Module = self.unet  # what is walked
         cast_weights(self.unet, dtype)
         self.device, self.dtype = device, dtype
-        self._walk = walk
+        self._plain = self._walk = walk
         if compile:
             # reduce-overhead: with CUDA graphs where there is CUDA.
             self._walk = torch.compile(walk, mode="reduce-overhead", dynamic=False)
@@ -71,7 +77,7 @@ class Network:
         emb = embed(self.unet, send(t, self.device), classes)
         output, recorded = self._run(x, emb, tuple(blocks), to_output)
         # Copies, because the next pass of a CUDA graph overwrites the outputs of the last.
-        copy = self._walk is not walk
+        copy = self._walk is not self._plain
         maps = {block: h.to(torch.float32, copy=copy) for block, h in recorded.items()}
         return None if output is None else output.to(torch.float32, copy=copy), maps
 
@@ -86,20 +92,20 @@ class Network:
         """
         x = torch.zeros(2, 3, *image_size, dtype=self.dtype, device=self.device)
         emb = embed(self.unet, torch.zeros(2, dtype=torch.long, device=self.device))
-        _, recorded = walk(self.unet, x, emb, tuple(blocks), False)
+        _, recorded = self._plain(self.net, x, emb, tuple(blocks), False)
         return {block: h.shape[1:] for block, h in recorded.items()}
 
     def _run(self, *args) -> tuple[Tensor | None, dict[int, Tensor]]:
-        if self._walk is walk:
-            return walk(self.unet, *args)
+        if self._walk is self._plain:
+            return self._plain(self.net, *args)
         torch.compiler.cudagraph_mark_step_begin()
         try:
             with warnings.catch_warnings():
                 # A warning of five lines, about tracing through a version check of diffusers.
                 warnings.filterwarnings("ignore", r"(?s)Dynamo detected.*functools\.lru_cache")
-                return self._walk(self.unet, *args)
+                return self._walk(self.net, *args)
         except torch._dynamo.exc.TorchDynamoException as error:  # among them: no compiler found
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"continuing without generator.compile: {reason}", stacklevel=2)
-            self._walk = walk
-            return walk(self.unet, *args)
+            self._walk = self._plain
+            return self._plain(self.net, *args)

@@ -17,7 +17,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from generators.config import DDPMConfig
+from generators.ddpm.config import DDPMConfig
 
 # (x_t `[N, 3, H, W]`, t) -> output of the network `[N, 3 or 6, H, W]`, float32
 Denoise = Callable[[Tensor, int], Tensor]

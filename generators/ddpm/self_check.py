@@ -20,9 +20,9 @@ from torch import Tensor
 
 from factory_core.device import pick_device, pick_dtype, send
 from generators.base import sample_generators
-from generators.config import DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.architecture import Architecture
+from generators.ddpm.config import DDPMConfig
 from generators.ddpm.guided_settings import Prediction, Schedule, Settings, noise_schedule
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
@@ -21,14 +22,16 @@ from factory_core.storage import atomic_path
 from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
-from generators.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
+
+Net = TypeVar("Net", bound=nn.Module)
 
 NUM_TIMESTEPS = 1000
 INDEX_NAME = "model_index.json"
@@ -71,7 +74,7 @@ class DDPMTraining(GeneratorTraining):
     config: DDPMTrainingConfig
     ema: AveragedModel
 
-    def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: UNet2DModel):
+    def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: nn.Module):
         super().__init__(config, images)
         self.unet = unet
         self.ema = AveragedModel(unet, multi_avg_fn=self._ema_update)
@@ -112,7 +115,7 @@ class DDPMTraining(GeneratorTraining):
         if config.prediction == "v_prediction":
             target = self.noise_schedule.get_velocity(x_0, eps, t)
         x_t = x_t.to(self.device, memory_format=training_format(self.device))
-        output = self.unet(x_t, t.to(self.device), return_dict=False)[0].float()
+        output = self.pass_through(self.unet, x_t, t.to(self.device))
         abar = self.noise_schedule.alphas_cumprod[t]
         weight = loss_weight(abar, config.prediction, config.min_snr_gamma).to(self.device)
         error = (output - target.to(self.device)).square().mean(dim=(1, 2, 3))
@@ -120,6 +123,10 @@ class DDPMTraining(GeneratorTraining):
         self.log("loss", loss, prog_bar=True)
         self.log("images/s", self.images_per_sec(), prog_bar=True)
         return loss
+
+    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
+        """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`."""
+        return net(x_t, t, return_dict=False)[0].float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.ema.update_parameters(self.unet)
@@ -136,7 +143,7 @@ class DDPMTraining(GeneratorTraining):
             return noise.to(self.device, memory_format=torch.channels_last)
 
         def denoise(x: Tensor, t: int) -> Tensor:
-            return self.ema.module(x, t, return_dict=False)[0].float()
+            return self.pass_through(self.ema.module, x, torch.full((len(x),), t, device=x.device))
 
         x_0 = samplers.sample(denoise, self.noise_schedule, sampling, draw)
         if self.images.is_grey:
@@ -214,11 +221,32 @@ def train(
     `out` gets a diffusers pipeline folder and what `generators.training.loop.run` adds; see
     there for resumption.
     """
+    run_training(
+        lambda: DDPMTraining(config, images, laid_out(start_network(config, init), device)),
+        config,
+        images,
+        out,
+        init,
+        device,
+        progress,
+    )
 
-    def build() -> DDPMTraining:
-        unet = start_network(config, init).to(memory_format=training_format(pick_device(device)))
-        return DDPMTraining(config, images, unet)
 
+def laid_out(net: Net, device: str) -> Net:
+    """The network in the memory format in which it trains fastest on `device`."""
+    return net.to(memory_format=training_format(pick_device(device)))
+
+
+def run_training(
+    build: Callable[[], DDPMTraining],
+    config: DDPMTrainingConfig,
+    images: TrainingImages,
+    out: Path,
+    init: str | None,
+    device: str,
+    progress: list[Callback] | None,
+) -> None:
+    """`generators.training.loop.run` with the precision and clipping of a diffusion model."""
     bfloat16 = pick_dtype(config.precision, pick_device(device)) is torch.bfloat16
     run(
         build,

@@ -79,7 +79,7 @@ def embed(unet: UNet2DModel, t: Tensor, classes: Tensor | None = None) -> Tensor
     return emb if classes is None else emb + classes
 
 
-def cast_weights(unet: UNet2DModel, dtype: torch.dtype) -> None:
+def cast_weights(unet: nn.Module, dtype: torch.dtype) -> None:
     """Convert the weights to `dtype`, in place, except those of time and class embeddings.
 
     Those run on one row per timestep, so their full precision costs nothing.
@@ -102,12 +102,27 @@ def walk(
     Returns the network's output, and block -> activations `[N, C, h, w]` of the decoder `blocks`.
     With `to_output=False` nothing after the last of them is computed, and the output is None.
     """
+    h, skips = encode(unet, x, emb)
+    return decode(unet, h, skips, emb, blocks, to_output)
+
+
+def decode(
+    half: Any,
+    h: Tensor,
+    skips: Sequence[Tensor],
+    emb: Tensor,
+    blocks: Sequence[int] = (),
+    to_output: bool = True,
+) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """The second half of a pass: decoder and last convolution of `half`, a U-Net or a part of one.
+
+    `h` and `skips` are from `encode`; `skips` are not changed. Results as from `walk`.
+    """
     recorded: dict[int, Tensor] = {}
-    h, skips = _encode(unet, x, emb)
-    block = 0
-    for up in unet.up_blocks:
+    rest, block = list(skips), 0
+    for up in half.up_blocks:
         for i, (resnet, attention) in enumerate(_layers(up)):
-            h = _resnet(resnet, torch.cat([h, skips.pop()], dim=1), emb)
+            h = _resnet(resnet, torch.cat([h, rest.pop()], dim=1), emb)
             h = h if attention is None else attention(h)
             if i == len(up.resnets) - 1:
                 for upsample in up.upsamplers or ():
@@ -117,12 +132,12 @@ def walk(
             if not to_output and block == max(blocks):
                 return None, recorded
             block += 1
-    h = _activated(unet.conv_act, _normed(unet.conv_norm_out, h))
-    return unet.conv_out(h), recorded
+    h = _activated(half.conv_act, _normed(half.conv_norm_out, h))
+    return half.conv_out(h), recorded
 
 
-def _encode(unet: UNet2DModel, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Input convolution, down blocks and middle: h and the skip connections."""
+def encode(unet: UNet2DModel, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The first half of a pass: input convolution, down blocks, middle: h and the skips."""
     h = unet.conv_in(2 * x - 1 if unet.config.center_input_sample else x)
     skips = [h]
     for down in unet.down_blocks:

@@ -7,7 +7,7 @@ import torch
 
 import generators
 from generators.colours import COLOURS_FILE
-from generators.config import DDPMConfig, DDPMTrainingConfig
+from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm.training import train as train_ddpm
 from generators.stylegan2.config import StyleGAN2Config, StyleGAN2TrainingConfig
 from generators.stylegan2.training import train as train_stylegan2

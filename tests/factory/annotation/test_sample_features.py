@@ -18,7 +18,7 @@ from factory.annotation.samples import find_samples
 from factory.recipe.weights import find_weights
 from factory_core.dataset import read_samples
 from generators.base import FeatureMaps
-from generators.config import DDPMConfig
+from generators.ddpm.config import DDPMConfig
 from generators.stylegan2.config import StyleGAN2Config
 from labelers.labeler import Labeler
 from labelers.training.feature_store import FeatureStore

@@ -15,7 +15,7 @@ from PIL import Image
 import generators
 from factory.annotation.samples import find_samples
 from factory.recipe.weights import find_weights
-from generators.config import DDPMConfig
+from generators.ddpm.config import DDPMConfig
 from generators.stylegan2.config import StyleGAN2Config
 from generators.stylegan2.model import StyleGAN2Generator
 

@@ -26,7 +26,7 @@ from factory.pipeline.run import run
 from factory.recipe import load_recipe, resolve
 from factory_core.dataset import open_dataset, read_samples
 from generators.base import sample_seed
-from generators.config import DDPMConfig, FeatureConfig
+from generators.ddpm.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import build_unet
 from generators.ddpm.training import noise_schedule
 from labelers.config import LabelerConfig, ReferenceTraining

@@ -23,7 +23,7 @@ from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_tar, sample_key
 from factory_core.storage import open_store
-from generators.config import DDPMConfig
+from generators.ddpm.config import DDPMConfig
 from labelers.config import LabelerConfig
 from tests.stand_ins import TinyModels, flat
 

@@ -13,8 +13,8 @@ from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.checkpoints import load_checkpoint, load_unet
+from generators.ddpm.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import DDPMGenerator
 from generators.ddpm.unet import embed, walk
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from generators.config import DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

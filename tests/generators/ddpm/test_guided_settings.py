@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import DDPMGenerator
 from generators.ddpm.unet import embed, walk
 

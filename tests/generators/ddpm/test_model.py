@@ -11,8 +11,8 @@ from diffusers import DDPMScheduler
 from torch import _inductor as inductor
 
 import generators
-from generators.config import DDPMConfig, FeatureConfig
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig, FeatureConfig
 from generators.ddpm.model import DDPMGenerator, build_unet, weights_digest
 from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.base import sample_generators
-from generators.config import DDPMConfig
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.config import DDPMConfig
 from generators.ddpm.noise import NoiseModel
 
 WHITE = NoiseModel()

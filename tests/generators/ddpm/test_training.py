@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from generators.config import DDPMConfig, DDPMTrainingConfig, FeatureConfig
 from generators.ddpm import training
+from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig, FeatureConfig
 from generators.ddpm.model import DDPMGenerator
 from generators.training.images import TrainingImages
 

@@ -1,0 +1,199 @@
+"""Settings of a diffusion model: how it is sampled, and how it is trained.
+
+Each default is declared here and nowhere else. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from generators.training.config import TrainingConfig
+
+NORM_GROUPS = 8  # of every group normalisation in the diffusion models that we train
+
+
+class FeatureConfig(BaseModel):
+    """Which activations describe a pixel (blocks B and timesteps t of the DDPM paper)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: tuple[int, ...] | None = Field(
+        default=None,
+        description="decoder resnets, numbered deep to shallow from 0; none: the paper's five "
+        "(5, 6, 7, 8, 12 of 18), scaled to the depth of the network",
+    )
+    timesteps: tuple[int, ...] = Field(
+        default=(50, 150, 250),
+        description="noise levels, as steps of the schedule of training, which has 1000 as a rule",
+    )
+    noise: Literal["shared", "per_timestep", "fresh"] = Field(
+        default="shared",
+        description="one fixed noise for all images and timesteps; one per timestep; new each time",
+    )
+    noise_seed: int = Field(default=0, ge=0, description="seed of the fixed noise")
+    record: Literal["renoise", "trajectory"] = Field(
+        default="renoise",
+        description="activations of the finished image, noised again; or those of the sampler's "
+        "own passes, if it visits those timesteps (photographs are always noised)",
+    )
+
+    @field_validator("blocks", "timesteps")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is None:
+            return None
+        if not values or any(v < 0 for v in values) or list(values) != sorted(set(values)):
+            raise ValueError(f"expected distinct ascending numbers >= 0, found {list(values)}")
+        return values
+
+
+class DDPMConfig(BaseModel):
+    """A diffusion model: where its weights are and how it is sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ddpm"] = "ddpm"
+    weights: str = Field(
+        description="diffusers directory (local, or a hub id such as org/name) or guided-diffusion "
+        ".pt file; the next nine settings are for what cannot be read from the latter"
+    )
+    image_size: int | None = Field(
+        default=None, ge=8, description="pixels; none: such that the coarsest level is 8 x 8"
+    )
+    channels_per_head: int | None = Field(
+        default=None, ge=1, description="of attention; none: see heads"
+    )
+    heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="of attention, if their number is the same at all levels; none: as in the "
+        "published network of this shape, or else 4",
+    )
+    num_heads_upsample: int | None = Field(
+        default=None, ge=1, description="heads in the decoder; none: as many as elsewhere"
+    )
+    attention_order: Literal["legacy", "new"] | None = Field(
+        default=None, description="of q, k and v; none: as in the published network, or legacy"
+    )
+    schedule: Literal["linear", "cosine"] | None = Field(
+        default=None,
+        description="of the noise; none: as in the published network, or linear",
+    )
+    train_steps: int | None = Field(
+        default=None, ge=2, description="of the schedule (diffusion_steps); none: 1000"
+    )
+    rescale_timesteps: bool | None = Field(
+        default=None, description="the network was given t * 1000 / train_steps; none: false"
+    )
+    predicts: Literal["epsilon", "x_start", "v"] | None = Field(
+        default=None, description="what the network was trained to predict; none: epsilon"
+    )
+    class_id: Annotated[int, Field(ge=0)] | Literal["random"] | None = Field(
+        default=None,
+        description="class of all samples of a class-conditional network, or random: drawn from "
+        "the seed of each sample",
+    )
+    sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = Field(
+        default="dpmsolver++", description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC"
+    )
+    steps: int = Field(
+        default=25, ge=1, description="network passes per sample, at most the schedule's steps"
+    )
+    spacing: Literal["trailing", "leading", "linspace"] = Field(
+        default="trailing",
+        # Lin et al. 2024
+        description="which timesteps are visited; trailing begins at the last one. The others "
+        "assume less noise than they start from, which pulls samples towards the mean colour",
+    )
+    karras: bool = Field(
+        default=False,
+        description="noise levels spaced as in Karras et al. 2022 instead (dpmsolver++ and unipc)",
+    )
+    eta: float = Field(default=0.0, ge=0.0, le=1.0, description="DDIM's stochasticity")
+    clip_x0: bool = Field(default=True, description="clip the predicted clean image to [-1, 1]")
+    seed: int = Field(default=0, ge=0, description="run seed; sample i draws from (seed, i)")
+    batch_size: int = Field(default=16, ge=1, description="samples per network pass")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="auto: bfloat16 where the hardware multiplies it, else float32, whose "
+        "convolutions CUDA multiplies in TF32 (10 bits of mantissa)",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the network first: takes minutes, pays off in long runs on a GPU",
+    )
+    features: FeatureConfig = FeatureConfig()
+
+    @model_validator(mode="after")
+    def _eta_needs_ddim(self) -> DDPMConfig:
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"eta is {self.eta}, but the sampler is {self.sampler}, not ddim")
+        return self
+
+    @model_validator(mode="after")
+    def _karras_needs_a_multistep_solver(self) -> DDPMConfig:
+        if self.karras and self.sampler not in ("dpmsolver++", "unipc"):
+            raise ValueError(
+                f"karras is true, but the sampler is {self.sampler}, not dpmsolver++ or unipc"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trajectory_needs_whole_timesteps(self) -> DDPMConfig:
+        if self.karras and self.features.record == "trajectory":
+            raise ValueError(
+                "karras is true, but features.record is trajectory, and Karras' noise levels lie "
+                "between timesteps: set karras=false, or features.record=renoise"
+            )
+        return self
+
+
+class DDPMTrainingConfig(TrainingConfig):
+    """How a diffusion model is trained: network, objective, optimisation."""
+
+    lr: float = Field(
+        default=5e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
+    )
+    warmup_steps: int = Field(default=100, ge=0)
+    channels: tuple[int, ...] = Field(
+        default=(48, 96, 128, 192), description="U-Net channels per level, fine to coarse"
+    )
+    resnets_per_level: int = Field(default=1, ge=1, description="resnets per encoder level")
+    attention_levels: int = Field(
+        default=1, ge=0, description="number of coarsest levels with attention"
+    )
+    prediction: Literal["v_prediction", "epsilon"] = "v_prediction"
+    offset_noise_std: float = Field(
+        default=0.1,
+        ge=0,
+        description="of the random shift of each channel, see generators.ddpm.noise",
+    )
+    min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> DDPMTrainingConfig:
+        if not self.channels or any(c < 1 or c % NORM_GROUPS for c in self.channels):
+            raise ValueError(
+                f"found channels {list(self.channels)}, expected multiples of {NORM_GROUPS}"
+            )
+        coarsest = 2 ** (len(self.channels) - 1)
+        if self.image_size % coarsest:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of {coarsest}, which "
+                f"{len(self.channels)} levels of channels need"
+            )
+        if self.attention_levels > len(self.channels):
+            raise ValueError(
+                f"attention_levels {self.attention_levels} exceeds the "
+                f"{len(self.channels)} levels of channels"
+            )
+        return self

@@ -1,0 +1,155 @@
+"""Training a factorized diffusion model: the loss of a plain one, and a watch on its masks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from factory_core.dataset import default_palette
+from generators.ddpm.training import DDPMTraining, laid_out, run_training, start_network
+from generators.factorized.config import INFO_FILE, FactorizedTrainingConfig
+from generators.factorized.network import FactorizedUNet, build
+from generators.factorized.storage import load, save
+from generators.training.folder import interrupted
+from generators.training.images import TrainingImages
+
+COLLAPSED_SHARE = 0.99  # of all pixels, in one region
+WATCHED_STEPS = 100  # of which the mean is watched
+PATIENCE_STEPS = 500  # before that, masks may still form
+
+
+class FactorizedTraining(DDPMTraining):
+    """Eq. 8: nothing but the error of denoising. Logs what the masks look like."""
+
+    config: FactorizedTrainingConfig
+
+    def __init__(
+        self, config: FactorizedTrainingConfig, images: TrainingImages, net: FactorizedUNet
+    ):
+        super().__init__(config, images, net)
+        self.largest: list[Tensor] = []
+        self.has_warned = False
+
+    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
+        output, self.masks = net(x_t, t)
+        return output.float()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        watched = mask_statistics(self.masks.detach())
+        self.log_dict({f"regions/{name}": value for name, value in watched.items()})
+        self.largest.append(watched["largest"])
+        if len(self.largest) == WATCHED_STEPS:
+            self._warn_of_collapse(torch.stack(self.largest).mean().item())
+            self.largest.clear()
+        return loss
+
+    def _warn_of_collapse(self, share: float) -> None:
+        is_due = self.global_step >= PATIENCE_STEPS and self.config.regions > 1
+        if is_due and share > COLLAPSED_SHARE and not self.has_warned:
+            self.has_warned = True
+            warnings.warn(
+                f"the regions have collapsed: one of {self.config.regions} has {share:.1%} of the "
+                f"pixels at step {self.global_step}. Start over with another --set seed=N, more "
+                "regions, or --init from a plain diffusion model",
+                stacklevel=2,
+            )
+
+    def sample_grid(self) -> Tensor:
+        """Samples of the EMA network, and beside them their regions, float `[3, H, W]` in 0-1."""
+        images = super().sample_grid()
+        return torch.cat([images, region_grid(self.masks).to(images)], dim=2)
+
+    def write(self, out: Path) -> None:
+        """Save the EMA network, see `generators.factorized.storage`."""
+        net: Any = self.ema.module
+        save(net, self.config.network, self.noise_schedule, self.noise, out)
+
+
+def mask_statistics(m: Tensor) -> dict[str, Tensor]:
+    """What masks `[N, K, H, W]` look like, as scalars.
+
+    `entropy` is the mean over pixels, in nats, 0 to ln K; `spread` is the standard deviation of m_k
+    over pixels, the mean over k: 0 if masks are uniform; `largest` is the share of the region that
+    is the argmax of most pixels, 1/K to 1.
+    """
+    m = m.float()
+    K = m.shape[1]
+    entropy = -(m * m.clamp(min=torch.finfo(m.dtype).tiny).log()).sum(1).mean()
+    spread = m.transpose(0, 1).flatten(1).std(dim=1, correction=0).mean()
+    # No bincount: it would wait for a GPU.
+    is_region = m.argmax(1, keepdim=True) == torch.arange(K, device=m.device).view(1, K, 1, 1)
+    largest = is_region.float().mean((0, 2, 3)).max()
+    return {"entropy": entropy, "spread": spread, "largest": largest}
+
+
+def region_grid(m: Tensor) -> Tensor:
+    """A sheet of regions in colour, float `[3, H, W]` in 0-1; mixed where masks are soft."""
+    palette = torch.tensor(default_palette(m.shape[1] + 1)[1:], dtype=torch.float32) / 255
+    coloured = torch.einsum("nkhw,kc->nchw", m.float().cpu(), palette)
+    return make_grid(coloured, nrow=max(1, math.isqrt(len(m))))
+
+
+def start(config: FactorizedTrainingConfig, init: str | None) -> FactorizedUNet:
+    """An untrained network, or one that starts from the generator `init`.
+
+    From a plain diffusion model, encoder, middle and decoder are taken over, and the mask generator
+    starts as a copy of the decoder; from a factorized one, everything. Raises ValueError if `init`
+    has other sizes or predicts something else.
+    """
+    torch.manual_seed(config.seed)
+    if init is None or not _is_factorized(Path(init)):
+        return build(config.network, start_network(config, init))
+    unfinished = interrupted(init, "ema.module.")
+    if unfinished is not None:
+        theirs = FactorizedTrainingConfig(**unfinished[0])
+        network, predicts, state = theirs.network, theirs.prediction, unfinished[1]
+    else:
+        found, network, schedule, _ = load(Path(init))
+        predicts, state = schedule.config.prediction_type, found.state_dict()
+    if predicts != config.prediction:
+        raise ValueError(
+            f"{init} predicts {predicts}, expected {config.prediction}: set prediction={predicts}"
+        )
+    if network != config.network:
+        raise ValueError(
+            f"{init} has {network.model_dump()}, expected {config.network.model_dump()}: set "
+            "these to the same values"
+        )
+    net = build(config.network)
+    net.load_state_dict(state)
+    return net
+
+
+def _is_factorized(folder: Path) -> bool:
+    if (folder / INFO_FILE).is_file():
+        return True
+    unfinished = interrupted(str(folder), "ema.module.")
+    return unfinished is not None and "regions" in unfinished[0]
+
+
+def train(
+    images: TrainingImages,
+    out: Path,
+    config: FactorizedTrainingConfig,
+    init: str | None = None,
+    device: str = "auto",
+    progress: list[Callback] | None = None,
+) -> None:
+    """Train on `images` and write `out`, as `generators.ddpm.training.train`."""
+    run_training(
+        lambda: FactorizedTraining(config, images, laid_out(start(config, init), device)),
+        config,
+        images,
+        out,
+        init,
+        device,
+        progress,
+    )
