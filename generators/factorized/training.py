@@ -118,11 +118,12 @@ def start(config: FactorizedTrainingConfig, init: str | None) -> FactorizedUNet:
         raise ValueError(
             f"{init} predicts {predicts}, expected {config.prediction}: set prediction={predicts}"
         )
-    if network != config.network:
-        raise ValueError(
-            f"{init} has {network.model_dump()}, expected {config.network.model_dump()}: set "
-            "these to the same values"
-        )
+    ours = config.network.model_dump()
+    for name, value in network.model_dump().items():
+        if value != ours[name]:
+            raise ValueError(
+                f"{init} has {name} {value}, expected {ours[name]}: set {name}={value}"
+            )
     net = build(config.network)
     net.load_state_dict(state)
     return net
