@@ -119,7 +119,7 @@ def test_an_unreadable_lock_file(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sign(descriptor: int) -> None:
+    def sign(folder: Path, descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("factory.locking.lock._sign", sign)

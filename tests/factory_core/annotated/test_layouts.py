@@ -170,7 +170,7 @@ def test_ids_that_start_at_one(tmp_path: Path) -> None:
     refused(tmp_path / "set", '"reduce_zero_label" as true or false', classes=["x", "y"])
     for wrong, says in (
         ('{"classes": ["x", "y"], "pallete": []}', "unknown key 'pallete': did you mean 'palette'"),
-        ('{"names": ["x", "y"]}', "unknown key 'names': expected classes, palette, reduce_zero_la"),
+        ('{"clases": ["x", "y"]}', "unknown key 'clases': did you mean 'classes'"),
     ):
         (tmp_path / "classes.json").write_text(wrong)
         refused(tmp_path / "set", says, classes=["x", "y"])
