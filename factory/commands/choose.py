@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from generators.base import Generator
     from labelers.labeler import Labeler
 
-IMAGE_DIRS = ("images", "JPEGImages", ".")  # of annotated folders
+IMAGE_DIRS = ("images", "JPEGImages")  # of annotated folders; others hold images directly
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def _images_of(folders: Iterable[Path]) -> Iterable[Path]:
     from factory_core.images import list_images
 
     for folder in folders:
-        yield from list_images(next(folder / d for d in IMAGE_DIRS if (folder / d).is_dir()))
+        inside = (folder / name for name in IMAGE_DIRS if (folder / name).is_dir())
+        yield from list_images(next(inside, folder))
 
 
 def _digest(path: Path) -> str:

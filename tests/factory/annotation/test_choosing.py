@@ -44,7 +44,7 @@ def test_uncertain_and_both() -> None:
     assert rows(choose_images("both", candidates, 2)) == [0, 3]
     assert reasons("both", candidates, choose_images("both", candidates, 2)) == [
         ("0.900 nats, 1/20",),
-        ("0.870 nats, 4/20", "distance 2.83"),
+        ("0.870 nats, 4/20", "distance 3.27"),
     ]
 
 
