@@ -235,6 +235,7 @@ def test_the_walk_through(
         (tmp_path / str(number)).mkdir()
         steps += commands(block.text, tmp_path / str(number))
     verbs = ["train-generator", "train-labeler", "generate", "train-deeplab", "evaluate", "predict"]
+    verbs += ["choose", "choose"]
     assert [command[0] for command in steps] == verbs
     for command in steps:
         run_shorter(factory, command)
