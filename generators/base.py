@@ -73,6 +73,11 @@ class FeatureMaps(Mapping[str, torch.Tensor]):
         """Names and native shapes, in order."""
         return tuple(FeatureMapSpec(n, *t.shape[1:]) for n, t in self._maps.items())
 
+    def pooled(self) -> np.ndarray:
+        """One vector per sample: the spatial mean of every map, float64 `[N, D]`, D = ΣC_l."""
+        means = [t.detach().float().mean(dim=(2, 3)).cpu().double() for t in self.values()]
+        return torch.cat(means, dim=1).numpy()
+
     def to(self, *args, **kwargs) -> FeatureMaps:
         """Move or cast every map (arguments as `torch.Tensor.to`)."""
         return FeatureMaps({n: t.to(*args, **kwargs) for n, t in self._maps.items()})

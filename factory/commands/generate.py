@@ -89,7 +89,7 @@ def check_fidelity(job: Job, real: ImageFolder, console: Console) -> None:
 
     def pooled(images: torch.Tensor) -> np.ndarray:
         batches = encode_batches(generator, images, console)
-        return np.concatenate([fidelity.pool(features) for features in batches])
+        return np.concatenate([features.pooled() for features in batches])
 
     if isinstance(generator, Projecting):
         console.print("no Fréchet distance: a GAN has features only of its own images")

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from factory.annotation.choosing import Candidates, Selection, choose_images
 from factory.annotation.preview import write_preview
 from factory.annotation.samples import (
     IMAGES_DIR,
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleJob:
-    """The options of `sample`: samples `start` to `start + n` of a generator."""
+    """The options of `sample`: samples `start` to `start + n` of a generator.
+
+    Other than at `random`, `n` of the first `candidates` from `start` are chosen, with `labeler`.
+    """
 
     generator: GeneratorConfig
     start: int
@@ -40,6 +45,9 @@ class SampleJob:
     out: Path
     device: str
     console: Console
+    how: Selection = "random"
+    labeler: str | None = None
+    candidates: int = 0
 
 
 def sample(job: SampleJob) -> None:
@@ -50,20 +58,50 @@ def sample(job: SampleJob) -> None:
             generator or other settings.
         OSError: no such weights, the folder is in use, or the disk is full.
     """
-    if job.start + job.n > MAX_SAMPLES:
+    if job.start + max(job.n, job.candidates) > MAX_SAMPLES:
         raise ValueError(f"--start {job.start} --n {job.n}: expected indices below {MAX_SAMPLES}")
     quiet_libraries()
     generator, config = load_generator("generator.weights", job.generator, job.device)
+    indices, write = _choose(job, generator)
     with exclusive(job.out):
         samples = _begin(job.out, Samples(digest=generator.digest, generator=config))
-        samples = _make_missing(job, generator, samples)
+        samples = _make_missing(job, indices, generator, samples)
         write_preview(job.out, sorted(samples.images))
+        write()
     job.console.print(
         f"{len(samples.images)} samples in {job.out / IMAGES_DIR}; see {job.out / PREVIEW_NAME}\n"
         f"Put masks with the same names into {job.out / 'masks'} (not every image needs one) and "
         f"class names into {job.out / 'classes.json'}. Then: "
         f"factory train-labeler --labeled {job.out} --out labeler"
     )
+
+
+def _choose(job: SampleJob, generator: Generator) -> tuple[Sequence[int], Callable[[], None]]:
+    """The indices to sample, and what writes why they were chosen."""
+    if job.how == "random":
+        return range(job.start, job.start + job.n), lambda: None
+    import torch
+
+    from factory.annotation.candidates import describe_samples, load_labeler
+    from factory.annotation.chosen import read_chosen, write_chosen
+    from factory_core.images import read_image
+
+    labeler = None if job.labeler is None else load_labeler(job.labeler, generator, job.device)
+    if labeler is None and job.how != "diverse":
+        raise ValueError(f"--select {job.how} needs a labeler: give one, or --select diverse")
+    pool = range(job.start, job.start + max(job.n, job.candidates))
+    candidates = Candidates(*describe_samples(pool, generator, labeler, job.console))
+    chosen = choose_images(job.how, candidates, job.n)
+    indices = [pool[choice.row] for choice in chosen]
+    names = [f"{sample_key(index)}.png" for index in indices]
+
+    def write() -> None:
+        if {row["file"] for row in read_chosen(job.out)} >= set(names):  # a resumed run
+            return
+        images = torch.stack([read_image(job.out / IMAGES_DIR / name) for name in names])
+        write_chosen(job.out, names, images, job.how, candidates, chosen)
+
+    return indices, write
 
 
 def _begin(out: Path, new: Samples) -> Samples:
@@ -81,9 +119,11 @@ def _begin(out: Path, new: Samples) -> Samples:
     return new
 
 
-def _make_missing(job: SampleJob, generator: Generator, samples: Samples) -> Samples:
+def _make_missing(
+    job: SampleJob, indices: Sequence[int], generator: Generator, samples: Samples
+) -> Samples:
     """Write the images that are missing, and samples.json after each batch."""
-    folder, indices = job.out / IMAGES_DIR, range(job.start, job.start + job.n)
+    folder = job.out / IMAGES_DIR
     folder.mkdir(exist_ok=True)
     for place in (job.out, folder):
         sweep_temporaries(place)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -82,7 +83,7 @@ def _acquire(folder: Path) -> FileLock:
             folder / LOCK_NAME,
             thread_local=False,
             fallback_to_soft=False,
-            on_acquired=_sign,
+            on_acquired=partial(_sign, folder),
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,8 @@ def _acquire(folder: Path) -> FileLock:
             raise BlockingIOError(in_use(folder, read_holder(folder))) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
+                with suppress(OSError):  # not empty: the usual case
+                    folder.rmdir()
                 raise
             with suppress(OSError):
                 (folder / LOCK_NAME).unlink()
@@ -107,7 +110,12 @@ def _acquire(folder: Path) -> FileLock:
             ) from None
 
 
-def _sign(descriptor: int) -> None:
-    """Write the holder into the lock file that was just locked."""
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(asdict(Holder(socket.gethostname(), os.getpid()))).encode())
+def _sign(folder: Path, descriptor: int) -> None:
+    """Write the holder into the lock file that was just locked; remove it if the disk is full."""
+    holder = json.dumps(asdict(Holder(socket.gethostname(), os.getpid())))
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
+    except OSError:
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        raise

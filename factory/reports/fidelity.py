@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from generators.base import FeatureMaps
-
 Array = np.ndarray | torch.Tensor
 
 CHANNELS = ("red", "green", "blue")
@@ -96,12 +94,6 @@ def compare(
     complaints = _complaints(ours, theirs, frechet)
     fine = "no domain gap found: all differences are small, or may be chance with so few images"
     return Fidelity(ours, theirs, frechet, tuple(complaints or [fine]), not complaints)
-
-
-def pool(features: FeatureMaps) -> np.ndarray:
-    """One vector per image: the spatial mean of every map, float64 `[N, D]`, D = ΣC_l."""
-    means = [t.detach().float().mean(dim=(2, 3)).cpu().double() for t in features.values()]
-    return torch.cat(means, dim=1).numpy()
 
 
 def colour_stats(images: Array, name: str = "images") -> ColourStats:

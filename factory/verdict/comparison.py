@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from factory.annotation.choosing import Candidates, choose_images
 from factory.locking.lock import exclusive
 from factory.pipeline.executors.cluster import cluster
 from factory.verdict import report
@@ -21,7 +22,7 @@ from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
 from factory.verdict.delivery import deliver
 from factory.verdict.folds import Split, draw_splits
 from factory.verdict.inputs import Given, Read, identity, read
-from factory.verdict.learning_curve import Curve, budgets, fit_curve, next_images, rows_by_split
+from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
 from factory.verdict.on_ray import RayRows
 from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results, mean_sec
@@ -227,11 +228,11 @@ def _next(runner: Runner, found: Read) -> list[str]:
     labels, images = bench.taught("photographs"), m.photographs.images
     is_new = equal_to_none(images, m.annotated.images)
     free = np.flatnonzero(is_new.numpy())
-    pooled = [m.photographs.features([row]) for row in free.tolist()]
-    descriptors = np.array(
-        [np.concatenate([t.mean((0, 2, 3)).numpy() for t in maps.values()]) for maps in pooled]
-    ).reshape(len(free), -1)
-    chosen = next_images(labels.uncertainty.numpy()[free], descriptors, NEXT_IMAGES)
+    if not len(free):
+        return []
+    pooled = [m.photographs.features([row]).pooled() for row in free.tolist()]
+    candidates = Candidates(np.concatenate(pooled), labels.uncertainty.numpy()[free])
+    chosen = choose_images("both", candidates, NEXT_IMAGES)
     shared = runner.results.progress.shared_sec + time.monotonic() - began
     runner.results.note(shared_sec=shared)
-    return [found.photographs[free[i]] for i in chosen]
+    return [found.photographs[free[choice.row]] for choice in chosen]

@@ -67,26 +67,6 @@ def _slope(row: Mapping[int, float]) -> float:
     return float(np.polyfit(x, list(row.values()), 1)[0])
 
 
-def next_images(uncertainty: np.ndarray, descriptors: np.ndarray, count: int) -> list[int]:
-    """Rows of `count` images to annotate next: uncertain ones that differ from each other.
-
-    `uncertainty` `[N]`, `descriptors` `[N, D]`. Of the most uncertain quarter (at least four times
-    `count`), the most uncertain comes first, then always the one that is farthest from all chosen
-    (farthest-point sampling; Sener & Savarese 2018).
-    """
-    if not len(uncertainty):
-        return []
-    pool = np.argsort(-uncertainty, kind="stable")[: max(4 * count, len(uncertainty) // 4)]
-    points = descriptors[pool].astype(np.float64)
-    points = (points - points.mean(0)) / (points.std(0) + 1e-9)
-    chosen = [0]
-    distance = np.full(len(pool), math.inf)
-    while len(chosen) < min(count, len(pool)):
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        chosen.append(int(distance.argmax()))
-    return pool[chosen].tolist()
-
-
 def rows_by_split(
     cells: Sequence[tuple[int, int, float]],
 ) -> dict[int, dict[int, float]]:

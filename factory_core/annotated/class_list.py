@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from factory_core.images import IGNORE, Palette
 
 CLASSES_FILE, LABELMAP_FILE = "classes.json", "labelmap.txt"
+KEYS = ("classes", "palette", "reduce_zero_label")
 
 
 class ClassList(NamedTuple):
@@ -35,6 +37,7 @@ def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
         if not path.is_file():
             continue
         content = _read_json(path)
+        _check_keys(path, content)
         names = _check_names(path, content, expected)
         new_ids = None
         reduce = content.get("reduce_zero_label", False)  # MMSegmentation's name for it
@@ -94,6 +97,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"found {next(k for k in keys if keys.count(k) > 1)!r} twice")
     return content
+
+
+def _check_keys(path: Path, content: dict[str, Any]) -> None:
+    """Raise ValueError for a misspelt key; keys of other programs may stand there too."""
+    for key in content:
+        near = difflib.get_close_matches(key.lower(), KEYS, n=1)
+        if key not in KEYS and near:
+            raise ValueError(f"{path}: unknown key {key!r}: did you mean {near[0]!r}?")
 
 
 def _check_names(path: Path, content: dict[str, Any], expected: Sequence[str] | None) -> list[str]:

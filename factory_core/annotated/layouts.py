@@ -1,11 +1,11 @@
 """Layouts of annotated folders: which images they hold, and what the ids of their masks mean.
 
 Plain: image and mask have equal stems, in `images/` and `masks/` or side by side. In a folder of
-`factory sample` or `factory annotate`, images without a mask are left out: they are not annotated
-yet. Pascal VOC, as
-labelling programs export it: `JPEGImages/`, `SegmentationClass/` and labelmap.txt. Two published
-datasets are read unchanged: CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are drawn over each
-other, and ADE20K's scene parsing release (Zhou et al., CVPR 2017).
+`factory sample`, `factory choose` or `factory annotate`, images without a mask are left out: they
+are not annotated yet. Pascal VOC, as labelling programs export it: `JPEGImages/`,
+`SegmentationClass/` and labelmap.txt. Two published datasets are read unchanged: CelebAMask-HQ (Lee
+et al., CVPR 2020), whose parts are drawn over each other, and ADE20K's scene parsing release (Zhou
+et al., CVPR 2017).
 
 Only names are read here, so `folder[:20]`, the first 20 images, is quick in a large folder too.
 """

@@ -16,6 +16,7 @@ from factory_core.images import IGNORE, Colour, Palette
 
 MANY = 32  # different values in a mask that look like shades, not ids
 SHOWN = 6  # names or ids in a note
+GAPS = 8  # if the largest id is this many times their number, they may be grey levels
 SHRUNK = 0.8  # of its share of pixels: a class that resizing leaves less of is named
 
 
@@ -70,6 +71,8 @@ def check_meaning(folder: Path, files: Sequence[MaskFile], names: Sequence[str] 
             f"{folder}: every pixel of the masks is 255, which means ignore: expected class ids"
         )
     _check_palettes(stored)
+    if names is None:
+        _check_unnamed(folder, used)
     for file in files:
         found = max((v for v in _values([file]) if v != IGNORE), default=0)
         if names is not None and found >= len(names):
@@ -92,6 +95,20 @@ def check_meaning(folder: Path, files: Sequence[MaskFile], names: Sequence[str] 
                 f"(0 to {len(names) - 1}): add its name to classes.json or correct the mask; if 0 "
                 'means ignore and ids count from 1, write "reduce_zero_label": true there'
             )
+
+
+def _check_unnamed(folder: Path, used: Sequence[int]) -> None:
+    """Raise ValueError if the stored numbers of unnamed classes look like grey levels."""
+    ids = [value for value in used if value != IGNORE]
+    if not ids or max(ids) <= MANY or GAPS * len(ids) > max(ids):
+        return
+    greys = ", ".join(f"[{value}, {value}, {value}]" for value in used[:SHOWN])
+    more = ", ..." if len(used) > SHOWN else ""
+    raise ValueError(
+        f"{folder}: the masks hold only the values {_listed(used)}: if they are grey levels, name "
+        f'the classes in classes.json and give their greys as "palette": [{greys}{more}]; if they '
+        f"are class ids, name all {max(ids) + 1} classes there"
+    )
 
 
 def notes_on_masks(

@@ -26,9 +26,10 @@ from factory_core.images import (
 )
 
 SAMPLES_FILE = "samples.json"  # beside samples of a generator
+CHOSEN_FILE = "chosen.csv"  # beside images that were chosen to be annotated
 PAGE_FOLDER = ".annotate"  # what the labelling page keeps
 # In a folder with one of them, not all images are annotated yet.
-UNFINISHED = (SAMPLES_FILE, PAGE_FOLDER)
+UNFINISHED = (SAMPLES_FILE, CHOSEN_FILE, PAGE_FOLDER)
 VOC_IMAGES, VOC_MASKS = "JPEGImages", "SegmentationClass"
 MASK_WORD = r"(?:masks?|labels?|labelids|seg|segmentation|gt|annotation|groundtruth|ground_truth)"
 IMAGE_WORD = r"(?:images?|img|im|photo|raw|input)"

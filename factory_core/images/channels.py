@@ -53,16 +53,21 @@ def has_wide_channels(image: Image.Image) -> bool:
 def tiff_channels(file: BinaryIO, page: int | None = None) -> Channels:
     """The values in a TIFF, upright; `page` as in `Pictures`.
 
-    Raises ValueError for kinds that are not grey, RGB or CMYK, for a page that does not exist, and,
-    with whatever tifffile raises, for damaged files.
+    Raises ValueError for kinds that are not grey, RGB or CMYK, for a page that does not exist, and
+    for damaged files.
     """
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its doubts about other tags
     file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        found, values = _page(tiff, page)
-        return _upright(_split(found, values), int(found.tags.valueof(ORIENTATION, 1)))
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            found, values = _page(tiff, page)
+            return _upright(_split(found, values), int(found.tags.valueof(ORIENTATION, 1)))
+    except (ValueError, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:  # of a dozen types, few of which say anything
+        raise ValueError(f"it is a damaged TIFF ({type(error).__name__}: {error})") from error
 
 
 def png_channels(image: Image.Image) -> Channels:

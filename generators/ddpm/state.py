@@ -58,4 +58,6 @@ def _read(path: Path) -> object:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"it is damaged ({error}): download or copy it again") from error
+        raise ValueError(
+            f"it is a truncated or damaged safetensors file ({error}): download or copy it again"
+        ) from error

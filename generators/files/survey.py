@@ -52,7 +52,9 @@ def survey(path: Path) -> Survey:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 legacy = is_legacy(head)
                 return _of_pickle(content, "torch" if legacy else "pickle", legacy)
-        return _of_safetensors(file)
+        found = _of_safetensors(file)
+        is_named = path.suffix == ".safetensors" and found.form == "other"
+        return Survey("safetensors") if is_named else found
 
 
 def is_legacy(head: bytes) -> bool:
@@ -127,8 +129,11 @@ def _of_safetensors(file: IO[bytes]) -> Survey:
     if len(head) == 9 and head.endswith(b"{"):
         (length,) = struct.unpack("<Q", head[:8])
         if length < MAX_HEADER_BYTES:
+            content = b"{" + file.read(length - 1)
+            if len(content) < length:  # cut off
+                return Survey("safetensors")
             try:
-                header = json.loads(b"{" + file.read(length - 1))
+                header = json.loads(content)
                 return Survey("safetensors", words=frozenset(map(str, header)))
             except (ValueError, RecursionError):
                 pass

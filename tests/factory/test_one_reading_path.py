@@ -6,6 +6,7 @@ import ast
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import tifffile
 import torch
 from PIL import Image
 
-from factory.commands.train_deeplab.job import labeled_images
+from factory.commands.train_deeplab.job import SegmenterJob, labeled_images
 from factory.pipeline.photographs import list_photographs
 from factory_core.annotated.annotations import ImageFolder, read_annotations
 from factory_core.dataset import read_samples
+from factory_core.images import Pictures, measured, read_image, remember
 from tests.stand_ins import Tiny, TinyModels
+from train_seg.config import SegmenterConfig
 from train_seg.data.samples import decode_picture
 
 ROOT = Path(__file__).parents[2]
@@ -187,3 +190,70 @@ def test_no_other_module_opens_images() -> None:
                 ):
                     found.add(str(path.relative_to(ROOT)))
     assert found == OTHER_READERS
+
+
+# --- what is trained remembers how its pictures were scaled ----------------------------------
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A folder of one picture of 16 bits."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", wide_pictures()["wide_grey.tif"])
+    return folder
+
+
+KNOWN = Pictures(range=(0, 9000))
+
+
+def test_a_labeler_and_its_datasets_remember(wide: Path, tiny: Tiny, tmp_path: Path) -> None:
+    remember(tmp_path / "weights", KNOWN)
+    manifest = tiny.label(wide, tmp_path / "data")
+    assert manifest.recipe["pictures"] == {"range": [0, 9000]}
+    [sample] = read_samples(tmp_path / "data")
+    assert np.array_equal(sample.image, read_image(wide / "a.tif", SIZE, KNOWN))
+
+    config = SegmenterConfig()
+    from_data = SegmenterJob([tmp_path / "data"], tmp_path / "out", None, config, "cpu")
+    assert from_data.scaled.levels == (0, 9000)
+    (tmp_path / "annotated").mkdir()
+    shutil.copytree(wide, tmp_path / "annotated/images")
+    (tmp_path / "annotated/masks").mkdir()
+    np.save(tmp_path / "annotated/masks/a.npy", np.eye(16, dtype=np.uint8))
+    both = replace(from_data, data=[tmp_path / "annotated", tmp_path / "data"])
+    assert both.scaled.levels == (0, 9000)
+    alone = replace(from_data, data=[tmp_path / "annotated"])
+    assert alone.scaled.levels == measured(Pictures(), [wide / "a.tif"]).levels
+    [images], _, _ = alone.read()
+    assert np.array_equal(images.images[0], read_image(wide / "a.tif", None, alone.scaled))
+
+
+def test_predict_scales_as_in_training(
+    wide: Path, tiny_segmenter: Callable, factory: Callable, tmp_path: Path
+) -> None:
+    segmenter = tiny_segmenter(["dark", "bright"], SIZE)
+    head = segmenter.network.net.segmentation_head[0]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([1.0, 0.0]))
+    segmenter.save(tmp_path / "model")
+    remember(tmp_path / "model", KNOWN)
+    command = ("predict", "--model", tmp_path / "model", "--images", wide, "--out", tmp_path / "o")
+    for given, pictures in (
+        ((), KNOWN),
+        (("--set", "pictures.range=full"), Pictures(range="full")),
+    ):
+        result = factory(*command, *given)
+        assert result.code == 0, result.err
+        shown = np.asarray(Image.open(tmp_path / "o/overlays/a.png")).transpose(2, 0, 1)
+        assert np.array_equal(shown, read_image(wide / "a.tif", None, pictures))
+        assert "1 image with more than 8 bits per channel" in result.out
+    for wrong, says in (
+        ("pictures.rang=full", "unknown key 'pictures.rang': did you mean 'pictures.range'?"),
+        ("pictures.range=[9,3]", "expected the lower value first"),
+        ("lr=1", "--set lr=1: expected pictures.range, .percentiles or .page"),
+    ):
+        result = factory(*command, "--set", wrong)
+        assert result.code == 1
+        assert says in result.err

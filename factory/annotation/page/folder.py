@@ -27,7 +27,15 @@ from PIL import Image
 from factory_core.annotated.class_list import CLASSES_FILE, read_classes
 from factory_core.annotated.layouts import PAGE_FOLDER, find_pairs
 from factory_core.dataset import encode_mask
-from factory_core.images import IGNORE, Palette, load_image, load_mask, wxh
+from factory_core.images import (
+    DEFAULT_PICTURES,
+    IGNORE,
+    Palette,
+    load_image,
+    load_mask,
+    measured,
+    wxh,
+)
 from factory_core.storage import write_bytes, write_json
 
 FINISHED_FILE = "finished.json"
@@ -111,6 +119,7 @@ class Folder:
         for file in self._masks.values():
             if file.suffix.lower() != ".png":
                 raise ValueError(f"mask {file}: the page writes PNG: save it as an index PNG first")
+        self._pictures = measured(DEFAULT_PICTURES, list(self._images.values()))
         self.hidden = path / PAGE_FOLDER
         self.hidden.mkdir(exist_ok=True)
         if not (path / CLASSES_FILE).is_file() and found.palette is None:
@@ -146,7 +155,7 @@ class Folder:
 
     def image(self, name: str) -> Image.Image:
         """The picture, upright and RGB; raises as `picture`."""
-        image = load_image(self._inside(self._images[name]))
+        image = load_image(self._inside(self._images[name]), self._pictures)
         self._sizes[name] = (image.height, image.width)
         return image
 

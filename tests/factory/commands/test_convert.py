@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
 
 from factory import demo
 from factory.commands.convert import doubt
@@ -235,3 +236,14 @@ def test_wrong_pickles_are_one_line_and_leave_nothing(
     monkeypatch.setattr("generators.stylegan2.storage.serialise", full)
     assert "disk full" in factory("convert", snapshot, "out").err
     assert names() == ["net.pkl"]
+
+
+@pytest.mark.parametrize("length", [5, 12, 200, -1])
+def test_truncated_safetensors_are_named_so(factory: Callable, length: int) -> None:
+    save_file(torch.load(GOLDEN_FILE, weights_only=True), "a.safetensors")
+    data = Path("a.safetensors").read_bytes()
+    Path("a.safetensors").write_bytes(data[:length])
+    result = factory("convert", "a.safetensors", "out")
+    assert result.code == 1
+    assert "it is a truncated or damaged safetensors file" in result.err
+    assert "out" not in names()

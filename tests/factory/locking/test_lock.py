@@ -119,10 +119,26 @@ def test_an_unreadable_lock_file(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sign(descriptor: int) -> None:
+    def sign(folder: Path, descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("factory.locking.lock._sign", sign)
     with pytest.raises(OSError, match="No space left") as caught, exclusive(tmp_path / "out"):
         pass
     assert caught.value.filename == str(tmp_path / "out")
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path: Path) -> None:
+    """The limit on the size of files stands for it: the lock file is created, but stays empty."""
+    program = """
+import resource, sys
+from pathlib import Path
+from factory.locking.lock import exclusive
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+with exclusive(Path(sys.argv[1])):
+    pass
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert f"[Errno {errno.EFBIG}]" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -127,7 +127,7 @@ def test_table_and_json():
 
 def test_pool_averages_space_and_joins_channels():
     maps = FeatureMaps({"a": torch.ones(2, 3, 4, 4), "b": torch.full((2, 1, 8, 8), 5.0)})
-    assert fidelity.pool(maps).tolist() == [[1, 1, 1, 5]] * 2
+    assert maps.pooled().tolist() == [[1, 1, 1, 5]] * 2
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
-from factory.verdict.learning_curve import budgets, fit_curve, next_images, rows_by_split
+from factory.verdict.learning_curve import budgets, fit_curve, rows_by_split
 
 
 @pytest.mark.parametrize(
@@ -43,17 +42,3 @@ def test_rows_by_split() -> None:
         0: {2: 0.5, 4: 0.6},
         1: {2: 0.4},
     }
-
-
-def test_the_next_images_are_uncertain_and_differ() -> None:
-    uncertainty = np.array([0.9, 0.89, 0.88, 0.87, 0.86, 0.85, 0.84, 0.83, *[0.1] * 12])
-    descriptors = np.zeros((20, 2))
-    descriptors[3] = descriptors[4] = 5  # two equal images, far from the first
-    descriptors[10] = 100  # far, but certain
-    chosen = next_images(uncertainty, descriptors, 2)
-    assert chosen == [0, 3]
-
-
-def test_no_more_images_than_there_are() -> None:
-    assert sorted(next_images(np.ones(3), np.eye(3), 8)) == [0, 1, 2]
-    assert next_images(np.ones(0), np.ones((0, 2)), 8) == []

@@ -168,6 +168,12 @@ def test_ids_that_start_at_one(tmp_path: Path) -> None:
         assert found.masks[0, 0].tolist() == [255, 0, 1, 255]
     (tmp_path / "classes.json").write_text('{"reduce_zero_label": "false"}')
     refused(tmp_path / "set", '"reduce_zero_label" as true or false', classes=["x", "y"])
+    for wrong, says in (
+        ('{"classes": ["x", "y"], "pallete": []}', "unknown key 'pallete': did you mean 'palette'"),
+        ('{"clases": ["x", "y"]}', "unknown key 'clases': did you mean 'classes'"),
+    ):
+        (tmp_path / "classes.json").write_text(wrong)
+        refused(tmp_path / "set", says, classes=["x", "y"])
     (tmp_path / "classes.json").write_text('{"reduce_zero_label": true}')
     refused(tmp_path / "set", r'expected \{"classes": \["name", \.\.\.\]\}')
 

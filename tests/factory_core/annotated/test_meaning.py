@@ -100,11 +100,18 @@ def test_a_class_without_pixels_is_named(tmp_path):
 
 
 def test_gaps_are_doubted(tmp_path):
-    found = read_annotations(annotated(tmp_path, row(0, 127, 254)))
-    assert "hold 3 different ids (0, 127, 254): are they class ids, or grey levels?" in only_note(
-        found
-    )
+    found = read_annotations(annotated(tmp_path, row(0, 3, 5)))
+    assert "hold 3 different ids (0, 3, 5): are they class ids, or grey levels?" in only_note(found)
     assert read_annotations(annotated(tmp_path / "b", row(0, 1, 2))).notes == ()
+
+
+def test_grey_levels_without_names_are_refused(tmp_path):
+    """Three values must not become 128 classes."""
+    refused(
+        annotated(tmp_path, row(0, 127, 0), row(127, 127, 255)),
+        r"hold only the values 0, 127, 255: if they are grey levels, name the classes in classes\."
+        r'json .* "palette": \[\[0, 0, 0\], \[127, 127, 127\], \[255, 255, 255\]\]; .* all 128 cl',
+    )
 
 
 def test_grey_levels_need_a_palette(tmp_path):

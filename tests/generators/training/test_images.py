@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from factory_core.images import read_image
+from factory_core.images import Pictures, read_image
 from generators.training import images as module
 from generators.training.images import TrainingImages, read_training_images
 
@@ -86,10 +86,10 @@ def test_ctrl_c_does_not_wait_for_the_other_images(
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     decoded = []
 
-    def slowly(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    def slowly(path: Path, size: tuple[int, int], pictures: Pictures) -> torch.Tensor:
         decoded.append(path)
         time.sleep(0.01)
-        return read_image(path, size)
+        return read_image(path, size, pictures)
 
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
