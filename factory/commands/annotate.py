@@ -46,7 +46,7 @@ def annotate(job: AnnotateJob) -> None:
         import uvicorn  # noqa: F401
     except ImportError:
         raise ImportError(
-            "the labelling page needs starlette and uvicorn: pip install 'dataset-factory[annotate]'"
+            "the page needs starlette and uvicorn: pip install 'dataset-factory[annotate]'"
         ) from None
     from factory.annotation.page.app import Page
     from factory.annotation.page.assist import Assist
