@@ -25,7 +25,7 @@ from factory.demo.render import render, render_folder
 from factory_core.images import IGNORE
 from factory_core.machine import available_cpus
 
-IMAGES, SIZE, STROKES, THREADS = 24, 256, 7, 2
+IMAGES, SIZE, STROKES = 24, 256, 7
 DEMO = "package:factory.demo/generator"
 
 
@@ -84,7 +84,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
     results = {}
     place = tempfile.TemporaryDirectory()
     for drawn, share in {"strokes: 2 % of the pixels": 0.02, "every pixel": 1.0}.items():
@@ -93,9 +92,8 @@ def main() -> None:
         assist.stop()
         results[drawn] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
         results[drawn]["slowest"] = max(r["all"] for r in rounds)
-    print(
-        f"{IMAGES} images of {SIZE}x{SIZE}, {THREADS} threads of {available_cpus()} cores; medians, s"
-    )
+    threads, cores = torch.get_num_threads(), available_cpus()
+    print(f"{IMAGES} images of {SIZE}x{SIZE}, {threads} threads on {cores} cores; medians, s")
     print("| drawn on each image | save | learn | propose | all | slowest | agreement |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for drawn, r in results.items():

@@ -17,7 +17,7 @@ import numpy as np
 from factory.annotation.page.changes import Changes
 from factory.annotation.page.features import DrawnFeatures, ImageFeatures
 from factory.annotation.page.folder import Folder
-from factory.annotation.page.learning import Cancelled, Proposal, learn, propose
+from factory.annotation.page.learning import UNCERTAINTY, Cancelled, Proposal, learn, propose
 from factory_core.images import IGNORE
 from generators.base import Generator
 from labelers.labeler import GeneratorInfo, Labeler
@@ -116,8 +116,11 @@ class Assist:
         found = {}
         for name in names:
             if name in features.done:
-                maps = labeler.predict(None, features.maps(name), USEFUL_PX).pixel_uncertainty[0]
-                found[name] = float(maps.mean()) * self.folder.drawing(name).undrawn
+                predicted = labeler.predict(
+                    None, features.maps(name), USEFUL_PX, uncertainty=UNCERTAINTY
+                )
+                mean = float(predicted.pixel_uncertainty.mean())
+                found[name] = mean * self.folder.drawing(name).undrawn
         return max(found, key=lambda name: found[name]) if found else None
 
     # --- the thread ------------------------------------------------------------------------------

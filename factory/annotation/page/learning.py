@@ -13,7 +13,7 @@ from scipy import ndimage
 from factory.annotation.page.features import DrawnFeatures
 from factory_core.images import IGNORE, mask_tensor
 from generators.base import FeatureMaps
-from labelers.config import FastTraining, LabelerConfig
+from labelers.config import FastTraining, LabelerConfig, Uncertainty
 from labelers.labeler import GeneratorInfo, Labeler
 from labelers.training.fit import fit
 
@@ -27,6 +27,8 @@ QUICK = LabelerConfig(
     min_class_pixels=1,
     vote="soft",
 )
+# Members that learn for a second differ little, but they know where classes are alike.
+UNCERTAINTY: Uncertainty = "entropy"
 LEARNT_PX = 256  # longest side at which masks are learnt from
 PIXELS_OF_CLASS = 512  # of each class in an image: neighbours look alike
 SHOWN_PX = 512  # longest side at which proposals are computed; they are enlarged to the picture
@@ -110,7 +112,7 @@ def propose(labeler: Labeler, features: FeatureMaps, size: tuple[int, int]) -> P
     """What the labeler says about a picture of `size` (H, W)."""
     shrink = min(1.0, SHOWN_PX / max(size))
     at = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
-    found = labeler.predict(None, features, at, probabilities=True)
+    found = labeler.predict(None, features, at, uncertainty=UNCERTAINTY, probabilities=True)
     assert found.probabilities is not None
     most = math.log(len(labeler.classes))
     levels = (found.pixel_uncertainty[0] / most * 255).round().clamp(0, 255).to(torch.uint8)
