@@ -53,13 +53,27 @@ def test_draw_undo_propose_accept_correct_kill_restart_reload(tmp_path: Path) ->
         assert mask(folder, "000000")[55, 55] == 1
 
         shown.wait_for_selector("#view[data-proposal]", timeout=WAIT_MS)
+        before = mask(folder, "000000")
+        hand.press("g")  # a region around a stroke of the class, accepted with Enter
+        shown.mouse.click(*hand.at(22.5, 42.5))
+        shown.locator("#message", has_text="region").wait_for(timeout=WAIT_MS)
+        hand.press("Enter")
+        hand.saved()
+        region = mask(folder, "000000")
+        assert (region == 1).sum() > (before == 1).sum()
+        y, x = np.argwhere(region == 255)[100]
+        hand.press("a")  # the part of a proposal under a click
+        shown.mouse.click(*hand.at(x + 0.5, y + 0.5))
+        hand.saved()
+        assert mask(folder, "000000")[y, x] != 255
+
         shown.click("#accept-all")
         hand.saved()
         accepted = mask(folder, "000000")
         assert not (accepted == 255).any()
         assert shown.locator("#progress").inner_text() == "1 of 2 drawn"
 
-        hand.press("4")
+        hand.press("b", "4")
         hand.stroke((32, 32), (33, 33))
         hand.saved()
         corrected = mask(folder, "000000")
