@@ -24,6 +24,7 @@ from labelers.labeler import GeneratorInfo, Labeler
 
 KEPT_PROPOSALS = 8
 USEFUL_PX = (64, 64)  # at which pictures are compared
+NOTHING = np.full((1, 1), IGNORE, np.uint8)  # of a picture on which all was undone
 
 Load = Callable[[], tuple[Generator, Labeler | None]]
 
@@ -179,8 +180,7 @@ class Assist:
             if ids is not None and (ids != IGNORE).any():
                 self._memory.add(name)
                 masks[name] = ids
-        # A picture whose drawing was undone stays in memory, with nothing to learn from.
-        masks |= {n: self.folder.drawing(n).ids for n in self._memory.names if n not in masks}
+        masks = {name: masks.get(name, NOTHING) for name in self._memory.names}
         known = {int(i) for ids in masks.values() for i in np.unique(ids)} - {IGNORE}
         self._learnt = asked
         if len(known) < 2:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from factory.demo.render import render_folder
+from factory.demo.render import render, render_folder
 from tests.browser import page
 from tests.factory.annotation.page.drawing import WAIT_MS, Hand, Server, mask
 
@@ -71,7 +71,7 @@ def test_draw_undo_propose_accept_correct_kill_restart_reload(tmp_path: Path) ->
         hand.saved()
         accepted = mask(folder, "000000")
         assert not (accepted == 255).any()
-        assert shown.locator("#progress").inner_text() == "1 of 2 drawn"
+        shown.get_by_text("1 of 2 drawn").wait_for(timeout=WAIT_MS)
 
         hand.press("b", "4")
         hand.stroke((32, 32), (33, 33))
@@ -219,12 +219,13 @@ def held_out_miou(labeler: Path, count: int = 24) -> float:
     """mIoU of a labeler on smears that it has not seen, pixels of all of them together."""
     import torch
 
-    from factory.demo.render import render
-    from factory.pipeline.models import load_models
+    from factory.annotation.samples import load_generator
     from factory.recipe import recipe_of_labeler
+    from labelers.labeler import Labeler
 
-    recipe = recipe_of_labeler(str(labeler))
-    generator, loaded = load_models(recipe.generator, recipe.labeler, "cpu")
+    config = recipe_of_labeler(str(labeler)).generator
+    generator, _ = load_generator("generator", config, "cpu")
+    loaded = Labeler.load(labeler, torch.device("cpu"))
     inside, either = np.zeros(5), np.zeros(5)
     for start in range(1000, 1000 + count, 8):
         smears = [render(i, 64) for i in range(start, start + 8)]
