@@ -64,6 +64,10 @@ def page(
         shown = opened.new_page()
         shown.on("pageerror", lambda error: errors.append(str(error)))
         shown.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        yield shown
+        try:
+            yield shown
+        except BaseException as error:
+            error.add_note(f"errors of the page: {errors}")
+            raise
     unexpected = [e for e in errors if not any(text in e for text in expected)]
     assert not unexpected, unexpected

@@ -16,7 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import make, sample, train, use, verdict  # noqa: F401 - registers the commands
+from factory.cli import annotate, make, sample, train, use, verdict  # noqa: F401 - registers the commands
 from factory.cli.application import app
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
@@ -36,6 +36,7 @@ VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 NOT_RUN = {
     (README, "pip install"): "needs a fresh environment: .ci/run runs it",
     (README, "pytest"): "runs this test",
+    ("docs/annotating.md", "pip install"): "serves a page: tests of factory/annotation/page do it",
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from factory.annotation.samples import find_samples, load_generator
 from factory.locking.lock import exclusive
-from factory.recipe import Recipe, generator_recipe, recipe_of_labeler
+from factory.recipe import Recipe, find_weights, generator_recipe, recipe_of_labeler
 from factory.terminal.progress import quiet_libraries
 from factory_core.annotated.layouts import PAGE_FOLDER
 
@@ -46,8 +46,7 @@ def annotate(job: AnnotateJob) -> None:
         import uvicorn  # noqa: F401
     except ImportError:
         raise ImportError(
-            "the labelling page needs starlette and uvicorn: "
-            "pip install 'dataset-factory[annotate]'"
+            "the page needs starlette and uvicorn: pip install 'dataset-factory[annotate]'"
         ) from None
     from factory.annotation.page.app import Page
     from factory.annotation.page.assist import Assist
@@ -83,7 +82,8 @@ def _loader(job: AnnotateJob, classes: Sequence[str]) -> Load | None:
         if job.labeler is None:
             return generator, None
         where = pick_device(job.device)
-        labeler = Labeler.load(job.labeler, where, pick_dtype(recipe.labeler.precision, where))
+        weights = find_weights(key, job.labeler)
+        labeler = Labeler.load(weights, where, pick_dtype(recipe.labeler.precision, where))
         if labeler.classes != list(classes) or labeler.networks is not None:
             raise ValueError(
                 f"--labeler {job.labeler}: found classes {labeler.classes}, expected "

@@ -8,7 +8,7 @@
     PUT  /api/images/NAME/mask?...       writes a rectangle x, y, w, h into revision `base`
     PUT  /api/images/NAME/finished?is=1  the user is done with the image
     GET  /api/images/NAME/proposal       class ids, then levels of uncertainty, a byte a pixel each
-    GET  /api/images/NAME/region?...     the region of class `id` at x, y: 0 or 1, a byte a pixel
+    GET  /api/images/NAME/region?...     region of class `id` around x, y: 0 or 1, a byte a pixel
     GET  /api/next?after=NAME            the most useful picture of those not finished
 
 Names are looked up in the list of pictures and never joined to a path. Errors are one line of text.

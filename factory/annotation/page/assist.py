@@ -17,13 +17,14 @@ import numpy as np
 from factory.annotation.page.changes import Changes
 from factory.annotation.page.features import DrawnFeatures, ImageFeatures
 from factory.annotation.page.folder import Folder
-from factory.annotation.page.learning import Cancelled, Proposal, learn, propose
+from factory.annotation.page.learning import UNCERTAINTY, Cancelled, Proposal, learn, propose
 from factory_core.images import IGNORE
 from generators.base import Generator
 from labelers.labeler import GeneratorInfo, Labeler
 
 KEPT_PROPOSALS = 8
 USEFUL_PX = (64, 64)  # at which pictures are compared
+NOTHING = np.full((1, 1), IGNORE, np.uint8)  # of a picture on which all was undone
 
 Load = Callable[[], tuple[Generator, Labeler | None]]
 
@@ -116,8 +117,11 @@ class Assist:
         found = {}
         for name in names:
             if name in features.done:
-                maps = labeler.predict(None, features.maps(name), USEFUL_PX).pixel_uncertainty[0]
-                found[name] = float(maps.mean()) * self.folder.drawing(name).undrawn
+                predicted = labeler.predict(
+                    None, features.maps(name), USEFUL_PX, uncertainty=UNCERTAINTY
+                )
+                mean = float(predicted.pixel_uncertainty.mean())
+                found[name] = mean * self.folder.drawing(name).undrawn
         return max(found, key=lambda name: found[name]) if found else None
 
     # --- the thread ------------------------------------------------------------------------------
@@ -176,8 +180,7 @@ class Assist:
             if ids is not None and (ids != IGNORE).any():
                 self._memory.add(name)
                 masks[name] = ids
-        # A picture whose drawing was undone stays in memory, with nothing to learn from.
-        masks |= {n: self.folder.drawing(n).ids for n in self._memory.names if n not in masks}
+        masks = {name: masks.get(name, NOTHING) for name in self._memory.names}
         known = {int(i) for ids in masks.values() for i in np.unique(ids)} - {IGNORE}
         self._learnt = asked
         if len(known) < 2:

@@ -12,10 +12,11 @@ from factory.annotation.page.folder import Folder
 from factory_core.dataset import canonical_json
 from factory_core.images import image_tensor
 from generators.base import FeatureMaps, FeatureMapSpec, Generator, Projecting
+from labelers.config import FeatureDtype
 from labelers.ensemble.classifiers import Tables, channel_last, group_by_size
 from labelers.training.feature_store import DTYPES, FeatureStore, store_bytes
 
-DTYPE = "float16"
+DTYPE: FeatureDtype = "float16"
 MAX_TABLE_BYTES = 2 * 2**30  # of the images that proposals are learnt from, in memory
 
 

@@ -13,20 +13,22 @@ from scipy import ndimage
 from factory.annotation.page.features import DrawnFeatures
 from factory_core.images import IGNORE, mask_tensor
 from generators.base import FeatureMaps
-from labelers.config import FastTraining, LabelerConfig
+from labelers.config import FastTraining, LabelerConfig, Uncertainty
 from labelers.labeler import GeneratorInfo, Labeler
 from labelers.training.fit import fit
 
-# A tenth of the pixels, a third of the members and a twentieth of the steps of `--fast`: what a
-# person notices of a proposal is there by then.
+# Less than half of the members of `--fast`, and a tenth of its steps: a proposal has to be there
+# when the next stroke begins.
 QUICK = LabelerConfig(
     members=4,
     hidden=(64, 32),
-    training=FastTraining(steps=60, batch_pixels=256, lr=5e-3),
+    training=FastTraining(steps=60, batch_pixels=256, lr=1e-2),
     class_weights="balanced",
     min_class_pixels=1,
     vote="soft",
 )
+# Members that learn for a second differ little, but they know where classes are alike.
+UNCERTAINTY: Uncertainty = "entropy"
 LEARNT_PX = 256  # longest side at which masks are learnt from
 PIXELS_OF_CLASS = 512  # of each class in an image: neighbours look alike
 SHOWN_PX = 512  # longest side at which proposals are computed; they are enlarged to the picture
@@ -87,8 +89,8 @@ def learn(
 
     Raises Cancelled, and ValueError if fewer than two classes are drawn.
     """
-    shapes = np.array([masks[name].shape for name in drawn.names])
-    size = tuple(int(side) for side in np.minimum(shapes.max(0), LEARNT_PX))
+    heights, widths = zip(*(masks[name].shape for name in drawn.names), strict=True)
+    size = min(max(heights), LEARNT_PX), min(max(widths), LEARNT_PX)
     rng = np.random.default_rng(0)
     stack = torch.stack(
         [
@@ -102,15 +104,20 @@ def learn(
             raise Cancelled
 
     report(None)
-    about = {"classes": list(classes), "generator": generator, "data_digest": ""}
-    return fit(drawn, stack, QUICK, **about, progress=report)
+    return fit(
+        *(drawn, stack, QUICK),
+        classes=classes,
+        generator=generator,
+        data_digest="",
+        progress=report,
+    )
 
 
 def propose(labeler: Labeler, features: FeatureMaps, size: tuple[int, int]) -> Proposal:
     """What the labeler says about a picture of `size` (H, W)."""
     shrink = min(1.0, SHOWN_PX / max(size))
     at = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
-    found = labeler.predict(None, features, at, probabilities=True)
+    found = labeler.predict(None, features, at, uncertainty=UNCERTAINTY, probabilities=True)
     assert found.probabilities is not None
     most = math.log(len(labeler.classes))
     levels = (found.pixel_uncertainty[0] / most * 255).round().clamp(0, 255).to(torch.uint8)

@@ -47,8 +47,11 @@ connectButtons();
 document.addEventListener("keydown", onKey);
 panels.showSaved("saved");
 watch();
-const asked = decodeURIComponent(location.hash.slice(1));
-await open(project.images.includes(asked) ? asked : project.images[0]);
+addEventListener("hashchange", () => { if (asked() && asked() !== editor.opening) open(asked()); });
+await open(asked() ?? project.images[0]);
+
+/** The image that the address names. */
+function asked() { return project.images.find((name) => name === decodeURIComponent(location.hash.slice(1))); }
 
 /** The answer of a request, repeated until the server can be reached. */
 async function connected(request) {

@@ -39,7 +39,7 @@ function stroke(editor, paint) {
     down(point) { last = null; editor.drawing.begin(); to(point); },
     move(point) { if (editor.drawing.isDrawing) to(point); },
     up() { editor.changed(editor.drawing.commit()); },
-    cancel() { const box = editor.drawing.cancel(); if (box) editor.paint(box); },
+    cancel() { const box = editor.drawing?.cancel(); if (box) editor.paint(box); },
   };
 }
 
