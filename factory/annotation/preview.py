@@ -23,7 +23,15 @@ def write_preview(out: Path, keys: Sequence[str]) -> None:
     """Draw the first images of the folder, each with its index, to `out`/preview.png."""
     files = {key: out / IMAGES_DIR / f"{key}.png" for key in keys}
     shown = [key for key in keys if files[key].is_file()][:SHOWN]
-    tiles = [_tile(files[key]) for key in shown]
+    tiles = []
+    for key in shown:
+        with Image.open(files[key]) as file:
+            tiles.append(as_tile(file.convert("RGB")))
+    write_bytes(out / PREVIEW_NAME, draw_grid(tiles, [str(int(key)) for key in shown]))
+
+
+def draw_grid(tiles: Sequence[Image.Image], captions: Sequence[str]) -> bytes:
+    """PNG of a square grid of RGB pictures, each above its caption."""
     width, height = (max(t.size[side] for t in tiles) for side in (0, 1))
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
@@ -31,20 +39,18 @@ def write_preview(out: Path, keys: Sequence[str]) -> None:
         "RGB", (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP), "white"
     )
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
-    for place, (key, tile) in enumerate(zip(shown, tiles, strict=True)):
+    for place, (caption, tile) in enumerate(zip(captions, tiles, strict=True)):
         left = GAP + place % columns * (width + GAP)
         top = GAP + place // columns * (height + CAPTION + GAP)
         page.paste(tile, (left, top))
-        draw.text((left + width / 2, top + height + 3), str(int(key)), INK, font, anchor="ma")
+        draw.text((left + width / 2, top + height + 3), caption, INK, font, anchor="ma")
     buffer = io.BytesIO()
     page.save(buffer, "PNG", optimize=True)
-    write_bytes(out / PREVIEW_NAME, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _tile(path: Path) -> Image.Image:
+def as_tile(image: Image.Image) -> Image.Image:
     """An image in the size to show: small ones enlarged by an integer factor, large ones shrunk."""
-    with Image.open(path) as file:
-        image = file.convert("RGB")
     factor = TILE // max(image.size)
     if factor > 1:
         return Image.fromarray(np.asarray(image).repeat(factor, 0).repeat(factor, 1))
