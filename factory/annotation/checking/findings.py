@@ -20,7 +20,7 @@ from factory_core.annotated.layouts import open_layout, split_selections
 from factory_core.annotated.meaning import MaskFile, ids_of_greys
 from factory_core.annotated.native import mask_file, numbered
 from factory_core.annotated.pairs import Pairs, find_pairs, layout_of
-from factory_core.images import IGNORE, Mask
+from factory_core.images import IGNORE, Mask, counted
 
 EMPTY_SHARE = 0.001  # of the pixels: an image with less than that drawn on it is near-empty
 UNLABELLED_SHARE = 0.5  # of the pixels of an image: more is worth a line
@@ -50,7 +50,7 @@ class ClassCount:
 class Checked:
     """All that was found; `refused` is the line with which `train-labeler` would end, if it would.
 
-    `unlabelled` counts pixels to ignore. `overlays` are the items that can be shown, with their ids.
+    `unlabelled` counts pixels to ignore.
     """
 
     folder: Path
@@ -169,7 +169,7 @@ def _count(item: Item, ids: np.ndarray, background: int, checked: Checked) -> No
             of_class.specks += number
             specks += number
     if specks:
-        checked.note("specks", item.mask, f"{specks} regions of one pixel")
+        checked.note("specks", item.mask, f"{counted(specks, 'region')} of one pixel")
     drawn = ids.size - int(pixels[IGNORE]) - int(pixels[background])
     if drawn < EMPTY_SHARE * ids.size:
         checked.note("near-empty", item.mask, f"{drawn} of {ids.size} pixels are drawn on")

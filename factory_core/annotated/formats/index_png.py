@@ -19,7 +19,7 @@ from factory_core.annotated.formats.regions import (
     Source,
     masks_of,
 )
-from factory_core.annotated.formats.writing import Sample, Writer, encode_grey
+from factory_core.annotated.formats.writing import Sample, Writer, encode_values
 from factory_core.annotated.items import Item
 from factory_core.annotated.native import NativeFolder, open_native
 from factory_core.images import Palette
@@ -59,4 +59,4 @@ class IndexPngWriter(Writer):
 
     def add(self, sample: Sample) -> None:
         self.save_image(sample)
-        (self.folder / MASKS / f"{sample.stem}.png").write_bytes(encode_grey(sample.ids))
+        (self.folder / MASKS / f"{sample.stem}.png").write_bytes(encode_values(sample.ids))

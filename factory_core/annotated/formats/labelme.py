@@ -37,7 +37,7 @@ from factory_core.annotated.formats.regions import (
     is_background,
     regions_of,
 )
-from factory_core.annotated.formats.writing import Sample, Writer, encode_grey
+from factory_core.annotated.formats.writing import Sample, Writer, encode_values
 from factory_core.images import Palette, Size, decode_file, stem_of, to_rgb, wxh
 from factory_core.models import read_model
 from factory_core.storage import json_bytes
@@ -230,5 +230,5 @@ def _shape(region: Region) -> dict[str, Any]:
         last = [region.left + width - 1, region.top + height - 1]
         shape["points"] = [[region.left, region.top], last]
         shape["shape_type"] = "mask"
-        shape["mask"] = base64.b64encode(encode_grey(region.inside)).decode()
+        shape["mask"] = base64.b64encode(encode_values(region.inside)).decode()
     return shape

@@ -26,15 +26,27 @@ from factory_core.annotated.formats.regions import (
     masks_of,
     regions_of,
 )
-from factory_core.annotated.formats.writing import Sample, Writer
+from factory_core.annotated.formats.writing import Sample, Writer, encode_values
 from factory_core.annotated.native import numbered
 from factory_core.annotated.pairs import VOC_IMAGES, VOC_MASKS
-from factory_core.dataset import encode_mask, encode_rgb
+from factory_core.dataset import encode_rgb
 from factory_core.images import IGNORE, MASK_SUFFIXES, Palette, Size, load_mask
 
 INSTANCES, SPLITS = "SegmentationObject", "ImageSets/Segmentation"
-IGNORE_COLOUR = [224, 224, 192]  # of Pascal VOC's borders
 BLACK = [0, 0, 0]
+
+
+def voc_colour(number: int) -> list[int]:
+    """The colour [r, g, b] of class `number` in Pascal VOC: its bits, dealt to the channels."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            colour[channel] |= (number >> 3 * bit + channel & 1) << 7 - bit
+    return colour
+
+
+VOC_COLOURS = np.array([voc_colour(i) for i in range(IGNORE + 1)], np.uint8)
+IGNORE_COLOUR = VOC_COLOURS[IGNORE].tolist()  # of the borders in Pascal VOC
 
 
 def read(source: Source) -> Reading:
@@ -68,6 +80,8 @@ def _labels(
         labels, palette = list(found.names or []), [*(found.palette or [])]
         if BLACK not in palette:
             labels, palette = [BACKGROUND, *labels], [BLACK, *palette]
+        if IGNORE_COLOUR not in palette:
+            labels, palette = [*labels, IGNORE_LABEL], [*palette, IGNORE_COLOUR]
         return labels, palette
     if names is not None:
         return list(names), None
@@ -105,13 +119,12 @@ class VocWriter(Writer):
 
     def __init__(self, folder: Path, classes: Sequence[str], palette: Palette):
         super().__init__(folder, classes, palette)
-        self.colours = [voc_colour(i) for i in range(len(classes))]
         for name in (VOC_MASKS, INSTANCES, SPLITS):
             (folder / name).mkdir(parents=True)
         lines = ["# label:color_rgb:parts:actions"]
         lines += [
             f"{_label(name)}:{','.join(map(str, colour))}::"
-            for name, colour in zip(self.classes, self.colours, strict=True)
+            for name, colour in zip(self.classes, VOC_COLOURS.tolist(), strict=False)
         ]
         lines.append(f"{IGNORE_LABEL}:{','.join(map(str, IGNORE_COLOUR))}::")
         (folder / LABELMAP_FILE).write_bytes("".join(f"{line}\n" for line in lines).encode())
@@ -121,7 +134,7 @@ class VocWriter(Writer):
         self.save_image(sample)
         self.names.append(sample.stem)
         (self.folder / VOC_MASKS / f"{sample.stem}.png").write_bytes(self.mask(sample.ids))
-        instances = encode_mask(_instances(sample.ids, self.classes), VOC_COLOURS)
+        instances = encode_values(_instances(sample.ids, self.classes), VOC_COLOURS)
         (self.folder / INSTANCES / f"{sample.stem}.png").write_bytes(instances)
 
     def close(self) -> None:
@@ -130,29 +143,14 @@ class VocWriter(Writer):
 
     def mask(self, ids: np.ndarray) -> bytes:
         """The file of a mask."""
-        return encode_mask(ids, self.colours)
+        return encode_values(ids, VOC_COLOURS)
 
 
 class CvatMaskWriter(VocWriter):
     """As `VocWriter`, with pictures of colours, as CVAT writes and expects them."""
 
     def mask(self, ids: np.ndarray) -> bytes:
-        colours = np.zeros((IGNORE + 1, 3), np.uint8)
-        colours[: len(self.colours)] = self.colours
-        colours[IGNORE] = IGNORE_COLOUR
-        return encode_rgb(colours[ids])
-
-
-def voc_colour(number: int) -> list[int]:
-    """The colour [r, g, b] of class `number` in Pascal VOC: its bits, dealt to the channels."""
-    colour = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            colour[channel] |= (number >> 3 * bit + channel & 1) << 7 - bit
-    return colour
-
-
-VOC_COLOURS = [voc_colour(i) for i in range(IGNORE)]
+        return encode_rgb(VOC_COLOURS[ids])
 
 
 def _label(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from factory_core.annotated.formats.embedded import decode_bytes
 from factory_core.annotated.formats.regions import BACKGROUND, is_background
-from factory_core.annotated.formats.writing import Sample, Writer, encode_grey
+from factory_core.annotated.formats.writing import Sample, Writer, encode_values
 from factory_core.dataset import encode_rgb
 from factory_core.images import IGNORE, Palette, to_rgb
 from factory_core.storage import json_bytes
@@ -43,7 +43,7 @@ class NnUNetWriter(Writer):
         image = np.asarray(decode_bytes(sample.image, sample.name, to_rgb))
         (self.folder / self.images / f"{sample.stem}_0000{ENDING}").write_bytes(encode_rgb(image))
         ids = self.new_ids[sample.ids]
-        (self.folder / LABELS / f"{sample.stem}{ENDING}").write_bytes(encode_grey(ids))
+        (self.folder / LABELS / f"{sample.stem}{ENDING}").write_bytes(encode_values(ids))
         self.number += 1
         self.ignores |= bool((sample.ids == IGNORE).any())
 

@@ -57,8 +57,10 @@ class Writer:
         (self.folder / self.images / sample.name).write_bytes(sample.image)
 
 
-def encode_grey(values: np.ndarray) -> bytes:
-    """PNG of uint8 `[H, W]`, or of bool in one bit."""
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
+def encode_values(values: np.ndarray, colours: np.ndarray | None = None) -> bytes:
+    """PNG of uint8 `[H, W]`, with a palette if there are `colours` uint8 `[256, 3]`; or of bool."""
+    buffer, picture = io.BytesIO(), Image.fromarray(values)
+    if colours is not None:
+        picture.putpalette(colours.tobytes())
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
