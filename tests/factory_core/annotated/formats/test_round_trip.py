@@ -24,9 +24,7 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_every_pixel_comes_back(
-    name: str, annotated: Path, tmp_path: Path, back: Callable
-) -> None:
+def test_every_pixel_comes_back(name: str, annotated: Path, tmp_path: Path, back: Callable) -> None:
     assert export_annotations(name, of_folder(annotated), tmp_path / "out") == 24
     found = back(name, tmp_path / "out")
     before, after = read_annotations(annotated), read_annotations(found.folder)
@@ -111,7 +109,11 @@ def test_nnunet(annotated: Path, tmp_path: Path) -> None:
     export_annotations("nnunet", of_folder(annotated), tmp_path / "out")
     about = json.loads((tmp_path / "out/dataset.json").read_text())
     assert about["labels"] == {
-        **{"background": 0, "red cell": 1, "cytoplasm": 2, "nucleus": 3, "platelet": 4},
+        "background": 0,
+        "red cell": 1,
+        "cytoplasm": 2,
+        "nucleus": 3,
+        "platelet": 4,
         "ignore": 5,
     }
     assert about["numTraining"] == 24
