@@ -61,7 +61,8 @@ def summary(found: Imported, out: Path) -> str:
             "file does not show"
         )
     if tally.crossed:
-        parts.append(f"{counted(tally.crossed, 'polygon')} crossing themselves (even-odd rule)")
+        verb = "crosses itself" if tally.crossed == 1 else "cross themselves"
+        parts.append(f"{counted(tally.crossed, 'polygon')} {verb}, filled by the even-odd rule")
     reasons = [f"{number} {reason}" for reason, number in tally.left_out.items() if number]
     if reasons:
         parts.append(f"left out: {', '.join(reasons)}")

@@ -14,7 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from factory_core.annotated.class_list import LABELMAP_FILE, read_labelmap
-from factory_core.annotated.formats.pictures import PictureFiles, checked_size, refuse_nothing
+from factory_core.annotated.formats.pictures import (
+    PictureFiles,
+    checked_size,
+    refuse_nothing,
+    upright_size,
+)
 from factory_core.annotated.formats.regions import (
     BACKGROUND,
     IGNORE_LABEL,
@@ -30,9 +35,10 @@ from factory_core.annotated.formats.writing import Sample, Writer, encode_values
 from factory_core.annotated.native import numbered
 from factory_core.annotated.pairs import VOC_IMAGES, VOC_MASKS
 from factory_core.dataset import encode_rgb
-from factory_core.images import IGNORE, MASK_SUFFIXES, Palette, Size, load_mask
+from factory_core.images import IGNORE, MASK_SUFFIXES, Palette, decode_file, load_mask
 
 INSTANCES, SPLITS = "SegmentationObject", "ImageSets/Segmentation"
+SUFFIXES = MASK_SUFFIXES - {".npy"}
 BLACK = [0, 0, 0]
 
 
@@ -54,7 +60,7 @@ def read(source: Source) -> Reading:
     folder = source.path
     if not (folder / VOC_MASKS).is_dir():
         raise FileNotFoundError(f"{folder} holds no folder {VOC_MASKS}, expected that of the masks")
-    files = sorted(p for p in (folder / VOC_MASKS).rglob("*") if p.suffix.lower() in MASK_SUFFIXES)
+    files = sorted(p for p in (folder / VOC_MASKS).rglob("*") if p.suffix.lower() in SUFFIXES)
     has_images = source.images is None and (folder / VOC_IMAGES).is_dir()
     pictures = PictureFiles(source, folder / VOC_IMAGES if has_images else None)
     labels, palette = _labels(folder, files, source.classes)
@@ -63,8 +69,8 @@ def read(source: Source) -> Reading:
         name = path.relative_to(folder / VOC_MASKS).with_suffix("").as_posix()
         picture = pictures.find(name, only_stem=True)
         if picture is not None:
-            size = checked_size(picture, None, None, str(path))
-            regions = partial(_regions, path, labels, palette, size)
+            size = checked_size(picture, *decode_file(path, upright_size), str(path))
+            regions = partial(_regions, path, labels, palette)
             drawings.append(Drawing(picture, size, regions))
     refuse_nothing(drawings, source)
     return Reading(labels, drawings, has_all_ids=palette is None, palette=palette)
@@ -92,21 +98,14 @@ def _labels(
     return numbered(largest), None
 
 
-def _regions(
-    path: Path, labels: Sequence[str], palette: Palette | None, size: Size
-) -> Iterator[Region]:
-    mask = load_mask(path, palette)
-    if mask.ids.shape != size:
-        raise ValueError(
-            f"{path} is {mask.ids.shape[1]}x{mask.ids.shape[0]} pixels, its picture "
-            f"{size[1]}x{size[0]}: expected equal sizes"
-        )
-    largest = int(mask.ids[mask.ids != IGNORE].max(initial=0))
+def _regions(path: Path, labels: Sequence[str], palette: Palette | None) -> Iterator[Region]:
+    ids = load_mask(path, palette).ids
+    largest = int(ids[ids != IGNORE].max(initial=0))
     if largest >= len(labels):
         raise ValueError(
             f"{path} has class id {largest}, but there are {len(labels)} classes: name it"
         )
-    yield from masks_of(mask.ids, labels)
+    yield from masks_of(ids, labels)
 
 
 # --- writing ---------------------------------------------------------------------------------

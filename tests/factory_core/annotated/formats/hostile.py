@@ -81,9 +81,9 @@ def _outside() -> dict[str, bytes]:
     return _cvat("&x;", '<!DOCTYPE annotations [<!ENTITY x SYSTEM "file:///etc/passwd">]>')
 
 
-def _wide_png() -> bytes:
-    """A PNG whose header promises 60 000 x 60 000 pixels."""
-    about = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+def _wide_png(side: int = 60_000) -> bytes:
+    """A PNG whose header promises side x side pixels."""
+    about = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"\0" * 1000)
     chunks = [
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (about, data)
@@ -214,6 +214,12 @@ FILES = {
     ),
     "labelme deep JSON": Hostile(
         "labelme", lambda: {"a.json": b'{"shapes":' + b"[" * 100_000}, "damaged"
+    ),
+    "voc mask that promises a lot": Hostile(
+        "voc", lambda: {"SegmentationClass/a.png": _wide_png()}, "larger than 179 megapixels"
+    ),
+    "voc mask of another size": Hostile(
+        "voc", lambda: {"SegmentationClass/a.png": _wide_png(9_000)}, "regions for 9000x9000 pixels"
     ),
     "label studio brush of another size": Hostile(
         "label-studio",

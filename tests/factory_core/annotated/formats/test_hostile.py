@@ -47,6 +47,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
         (source.parent / "format").write_text(hostile.format)
         (source / "a.png").write_bytes(image)
         for name, data in hostile.files().items():
+            (source / name).parent.mkdir(exist_ok=True)
             (source / name).write_bytes(data)
     command = [sys.executable, "-c", PROGRAM, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
