@@ -10,18 +10,18 @@ import typer
 from factory.cli.application import MAKING, app, console
 from factory.cli.options import Out, as_given, existing_dataset, writable_file
 
-annotations = typer.Typer(
+exchange = typer.Typer(
     help="Exchange masks with the programs that people draw them with, and check them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-app.add_typer(annotations, name="annotations", rich_help_panel=MAKING)
+app.add_typer(exchange, name="annotations", rich_help_panel=MAKING)
 
 READ = "labelme, cvat, cvat-mask, coco, label-studio, voc or index-png"
 WRITTEN = "labelme, cvat, cvat-mask, coco, coco-rle, label-studio, voc, index-png, yolo-seg, nnunet"
 
 
-@annotations.command("import")
+@exchange.command("import")
 def import_(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help=f"`{READ}`.")],
     source: Annotated[
@@ -50,7 +50,7 @@ def import_(
     import_folder(format, Source(source, images, keep_empty=keep_empty), out, names, console)
 
 
-@annotations.command()
+@exchange.command()
 def export(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help=f"`{WRITTEN}`.")],
     out: Out,
@@ -72,7 +72,7 @@ def export(
     export_folder(format, labeled, store, out, console)
 
 
-@annotations.command()
+@exchange.command()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Annotated folder.")],
     sheet: Annotated[

@@ -25,7 +25,8 @@ def write_sheet(checked: Checked, file: Path) -> int:
     palette = default_palette(max(len(checked.classes), 1))
     if checked.layout is not None and checked.layout.palette is not None:
         palette = checked.layout.palette
-    tiles, captions = [], []
+    tiles: list[Image.Image] = []
+    captions: list[str] = []
     for item, ids in islice(checked.readable(), SHOWN):
         tile = as_tile(load_image(item.image))
         shown = np.asarray(Image.fromarray(ids).resize(tile.size, Image.Resampling.NEAREST))

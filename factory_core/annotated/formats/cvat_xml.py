@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from factory_core.images import Palette, Size
 
 XML_FILE = "annotations.xml"
 AREAS = ("polygon", "mask", "box", "ellipse")
+NONE = AttributesImpl({})
 NO_AREAS = ("polyline", "points", "cuboid", "skeleton", "tag")
 
 
@@ -182,7 +184,7 @@ class CvatXmlWriter(Writer):
         self.xml = XMLGenerator(self.file, "utf-8", short_empty_elements=True)
         self.number = 0
         self.xml.startDocument()
-        self.xml.startElement("annotations", {})
+        self.xml.startElement("annotations", NONE)
         self._leaf("version", "1.1")
         self._labels()
 
@@ -203,11 +205,11 @@ class CvatXmlWriter(Writer):
 
     def _labels(self) -> None:
         for name in ("meta", "task", "labels"):
-            self.xml.startElement(name, {})
+            self.xml.startElement(name, NONE)
         colours = [*self.palette, [255, 255, 255]]
         for name, colour in zip((*self.classes, IGNORE_LABEL), colours, strict=True):
             if not is_background(name):
-                self.xml.startElement("label", {})
+                self.xml.startElement("label", NONE)
                 self._leaf("name", name)
                 self._leaf("color", "#" + bytes(colour).hex())
                 self.xml.endElement("label")
@@ -228,9 +230,10 @@ class CvatXmlWriter(Writer):
         self.xml.endElement(name)
 
     def _start(self, name: str, attributes: dict[str, Any]) -> None:
-        self.xml.startElement(name, {key: str(value) for key, value in attributes.items()})
+        texts = {key: str(value) for key, value in attributes.items()}
+        self.xml.startElement(name, AttributesImpl(texts))
 
     def _leaf(self, name: str, text: str) -> None:
-        self.xml.startElement(name, {})
+        self.xml.startElement(name, NONE)
         self.xml.characters(text)
         self.xml.endElement(name)

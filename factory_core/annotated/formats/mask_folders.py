@@ -62,16 +62,20 @@ def read(source: Source) -> Reading:
         raise FileNotFoundError(f"{folder} holds no folder {VOC_MASKS}, expected that of the masks")
     files = sorted(p for p in (folder / VOC_MASKS).rglob("*") if p.suffix.lower() in SUFFIXES)
     has_images = source.images is None and (folder / VOC_IMAGES).is_dir()
-    pictures = PictureFiles(source, folder / VOC_IMAGES if has_images else None)
-    labels, palette = _labels(folder, files, source.classes)
-    drawings = []
+    beside = folder / VOC_IMAGES if has_images else None
+    pictures = PictureFiles(source, beside, skip=(VOC_MASKS, INSTANCES))
+    found = []
     for path in files:
         name = path.relative_to(folder / VOC_MASKS).with_suffix("").as_posix()
         picture = pictures.find(name, only_stem=True)
         if picture is not None:
             size = checked_size(picture, *decode_file(path, upright_size), str(path))
-            regions = partial(_regions, path, labels, palette)
-            drawings.append(Drawing(picture, size, regions))
+            found.append((path, picture, size))
+    labels, palette = _labels(folder, [path for path, _, _ in found], source.classes)
+    drawings = [
+        Drawing(picture, size, partial(_regions, path, labels, palette))
+        for path, picture, size in found
+    ]
     refuse_nothing(drawings, source)
     return Reading(labels, drawings, has_all_ids=palette is None, palette=palette)
 

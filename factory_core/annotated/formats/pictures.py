@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -20,10 +21,11 @@ class PictureFiles:
     """The pictures in a folder and its subfolders, by name.
 
     Names in annotation files are compared with names that exist; they are never opened as paths. So
-    a name such as `../../x.png` leads nowhere. Raises FileNotFoundError if there is no folder.
+    a name such as `../../x.png` leads nowhere. Subfolders named in `skip` hold no pictures. Raises
+    FileNotFoundError if there is no folder.
     """
 
-    def __init__(self, source: Source, folder: Path | None = None):
+    def __init__(self, source: Source, folder: Path | None = None, skip: Sequence[str] = ()):
         self.folder = source.images or folder or source.folder
         self.left_out = source.tally.left_out
         if not self.folder.is_dir():
@@ -31,7 +33,8 @@ class PictureFiles:
         self.by_name: dict[str, list[PurePosixPath]] = defaultdict(list)
         self.by_stem: dict[str, list[PurePosixPath]] = defaultdict(list)
         for place, folders, names in os.walk(self.folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            kept = {name for name in folders if not name.startswith(".")}.difference(skip)
+            folders[:] = sorted(kept)
             for name in sorted(names):
                 path = PurePosixPath(Path(place, name).relative_to(self.folder).as_posix())
                 if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
