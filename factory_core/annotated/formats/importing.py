@@ -41,6 +41,8 @@ def import_annotations(
     known = classes
     if known is None and (folder / CLASSES_FILE).is_file():
         known = read_classes(folder, None).names
+    if source.path.suffix.lower() == ".zip":
+        raise ValueError(f"{source.path} is an archive: unpack it and give the folder")
     reading = read(replace(source, classes=known))
     meaning = meaning_of(reading, classes, folder)
     pictures = overlapped = 0
