@@ -20,7 +20,7 @@ from factory_core.annotated.layouts import open_layout, split_selections
 from factory_core.annotated.meaning import MaskFile, ids_of_greys
 from factory_core.annotated.native import mask_file, numbered
 from factory_core.annotated.pairs import Pairs, find_pairs, layout_of
-from factory_core.images import IGNORE, Mask, counted
+from factory_core.images import DEFAULT_PICTURES, IGNORE, Mask, Pictures, counted, measured
 
 EMPTY_SHARE = 0.001  # of the pixels: an image with less than that drawn on it is near-empty
 UNLABELLED_SHARE = 0.5  # of the pixels of an image: more is worth a line
@@ -62,6 +62,7 @@ class Checked:
     notes: tuple[str, ...] = ()
     refused: str | None = None
     layout: Layout | None = None
+    pictures: Pictures = DEFAULT_PICTURES
     new_ids: np.ndarray | None = None
 
     def note(self, kind: str, file: Path, text: str) -> None:
@@ -70,9 +71,11 @@ class Checked:
 
     def readable(self) -> Iterator[tuple[Item, np.ndarray]]:
         """The items that can be read, with their ids uint8 `[H, W]`."""
-        for item in self.layout.items if self.layout is not None else []:
+        layout = self.layout
+        for item in layout.items if layout is not None else []:
             try:
-                _, mask = self.layout.read(item)  # type: ignore[union-attr]
+                assert layout is not None
+                _, mask = layout.read(item, self.pictures)
             except (ValueError, OSError):
                 continue  # a finding says why
             yield item, _with(self.new_ids, mask)
@@ -89,6 +92,7 @@ def check_folder(folder: Path) -> Checked:
     checked = Checked(folder)
     checked.layout = _layout(folder, path, checked)
     if checked.layout is not None:
+        checked.pictures = _measured(checked.layout)
         _look_at_masks(checked.layout, checked)
     checked.refused, checked.notes = refusal(folder)
     return checked
@@ -108,6 +112,14 @@ def _layout(folder: Path, path: Path, checked: Checked) -> Layout | None:
         return None
 
 
+def _measured(layout: Layout) -> Pictures:
+    """How the images are scaled; as by default if one cannot be read, which is a finding."""
+    try:
+        return measured(DEFAULT_PICTURES, [item.image for item in layout.items])
+    except (ValueError, OSError):
+        return DEFAULT_PICTURES
+
+
 def _unpaired(pairs: Pairs, checked: Checked) -> None:
     for stem, path in pairs.images.items():
         if stem not in pairs.masks:
@@ -121,7 +133,7 @@ def _look_at_masks(layout: Layout, checked: Checked) -> None:
     files: list[MaskFile] = []
     for item in layout.items:
         try:
-            _, mask = layout.read(item)
+            _, mask = layout.read(item, checked.pictures)
         except (ValueError, OSError) as error:
             checked.note("unreadable", item.mask, str(error))
             for text in colours_off(item.mask, layout.palette, layout.classes):

@@ -28,7 +28,7 @@ def write_sheet(checked: Checked, file: Path) -> int:
     tiles: list[Image.Image] = []
     captions: list[str] = []
     for item, ids in islice(checked.readable(), SHOWN):
-        tile = as_tile(load_image(item.image))
+        tile = as_tile(load_image(item.image, checked.pictures))
         shown = np.asarray(Image.fromarray(ids).resize(tile.size, Image.Resampling.NEAREST))
         tiles.append(Image.fromarray(_hatched(overlay(np.asarray(tile), shown, palette), shown)))
         captions.append(item.name if item.name.isascii() else str(len(captions) + 1))

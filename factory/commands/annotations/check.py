@@ -57,7 +57,8 @@ def as_json(checked: Checked) -> dict[str, Any]:
 def _default_sheet(folder: Path) -> Path | None:
     """In the folder, unless it holds images itself: one more would be an image without a mask."""
     path, _ = split_selections(folder)
-    return path / SHEET_NAME if any(p.is_dir() for p in path.iterdir()) else None
+    has_folders = any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir())
+    return path / SHEET_NAME if has_folders else None
 
 
 def _print(checked: Checked, console: Console) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from factory_core.storage import Store
 
 LOST = {
-    "yolo-seg": "YOLO has no ignored pixels: they became background",
+    "yolo-seg": "YOLO has no ignored pixels: any there were became background",
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from factory_core.annotated.class_list import CLASSES_FILE
 from factory_core.annotated.formats import writer
@@ -20,8 +19,7 @@ from factory_core.dataset import (
     open_dataset,
     read_members,
 )
-from factory_core.images import Palette, decode_file, load_image
-from factory_core.images.opening import ORIENTATION
+from factory_core.images import Palette, Pictures, Traits, decode_file, load_image, traits
 from factory_core.output_folder import new_folder
 from factory_core.storage import Place, json_bytes
 
@@ -42,7 +40,7 @@ def of_folder(folder: Path) -> Labelled:
 
     def samples() -> Iterator[Sample]:
         for item in found.layout.items:
-            suffix, image = _upright(item.image)
+            suffix, image = _upright(item.image, found.pictures)
             yield Sample(item.name.replace("/", "_"), suffix, image, found.ids(item))
 
     palette = found.layout.palette or default_palette(len(found.classes))
@@ -81,14 +79,10 @@ def export_annotations(name: str, labelled: Labelled, out: Path) -> int:
     return number
 
 
-def _upright(path: Path) -> tuple[str, bytes]:
+def _upright(path: Path, pictures: Pictures) -> tuple[str, bytes]:
     """Suffix and bytes of an image that every program shows alike: the file's own, or a PNG."""
-
-    def ending(image: Image.Image) -> str | None:
-        turned = Image.Image.getexif(image).get(ORIENTATION, 1) != 1
-        return None if turned else ENDINGS.get((str(image.format), image.mode))
-
-    suffix = decode_file(path, ending)
-    if suffix is not None:
-        return suffix, path.read_bytes()
-    return ".png", encode_rgb(np.asarray(load_image(path)))
+    if traits(path) == Traits():  # neither turned, nor transparent, nor of more than 8 bits
+        suffix = decode_file(path, lambda image: ENDINGS.get((str(image.format), image.mode)))
+        if suffix is not None:
+            return suffix, path.read_bytes()
+    return ".png", encode_rgb(np.asarray(load_image(path, pictures)))

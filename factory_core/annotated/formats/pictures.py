@@ -7,11 +7,13 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from PIL import Image
 
 from factory_core.annotated.formats.regions import Drawing, Picture, Source
 from factory_core.images import IMAGE_SUFFIXES, Size, decode_file, wxh
+from factory_core.images.channels import tiff_channels
 from factory_core.images.opening import ORIENTATION
 
 SIDEWAYS = range(5, 9)  # EXIF orientations that exchange width and height
@@ -82,7 +84,12 @@ def upright_size(image: Image.Image) -> Size:
 def picture_size(picture: Picture) -> Size:
     """(H, W) of a picture's file as it is shown; raises ValueError as `decode_file`."""
     assert picture.path is not None
-    return decode_file(picture.path, upright_size)
+    return decode_file(picture.path, upright_size, decode_tiff=_size_of_rare_tiff)
+
+
+def _size_of_rare_tiff(file: BinaryIO) -> Size:
+    height, width = tiff_channels(file).colour.shape[:2]
+    return height, width
 
 
 def checked_size(picture: Picture, height: int | None, width: int | None, where: str) -> Size:
