@@ -121,6 +121,7 @@ def make_targets(folder: Path) -> list[Target]:
         *images,
         *masks,
         Target("classes.json", annotated, "classes.json", evaluate, json_bytes),
+        *_exports(folder / "exports", annotated),
         *checkpoint_files,
         Target("U-Net config", ddpm, "unet/config.json", sample, json_bytes),
         Target(
@@ -145,6 +146,30 @@ def _yaml_bytes(content: bytes) -> st.SearchStrategy[bytes]:
     import yaml
 
     return damaged_text(yaml.safe_load(content)) | damaged_bytes(content)
+
+
+def _exports(folder: Path, annotated: Path) -> list[Target]:
+    """The annotated folder in the formats of other programs, each to be imported again."""
+    from factory_core.annotated.formats.exporting import export_annotations, of_folder
+
+    def read(name: str) -> Callable[[Path, Path], list[str]]:
+        return lambda at, out: ["annotations", "import", name, str(at), "--out", str(out)]
+
+    files = (
+        ("labelme", "a.json", json_bytes),
+        ("cvat", "annotations.xml", damaged_bytes),
+        ("cvat-mask", "labelmap.txt", damaged_bytes),
+        ("coco", "annotations/instances_default.json", json_bytes),
+        ("coco-rle", "annotations/instances_default.json", json_bytes),
+        ("label-studio", "tasks.json", json_bytes),
+        ("voc", "SegmentationClass/a.png", damaged_bytes),
+    )
+    for name, _, _ in files:
+        export_annotations(name, of_folder(annotated), folder / name)
+    return [
+        Target(f"annotations {name}", folder / name, file, read(name), damage)
+        for name, file, damage in files
+    ]
 
 
 def _picture(seed: int) -> np.ndarray:

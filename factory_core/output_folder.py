@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,3 +44,33 @@ def contents(folder: Path | Store) -> list[str]:
 
     names = open_store(folder).names()
     return [n for n in names if not n.startswith(".") and n not in LEFT_BY_DESKTOPS]
+
+
+@contextmanager
+def new_folder(out: Path, flag: str = "--out") -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the context ends without an error.
+
+    Raises FileExistsError, naming `flag`, if `out` holds anything, hidden files apart.
+    """
+    from factory_core.storage import TEMPORARY_PREFIX, naming_full_disk
+
+    refuse_file(out, flag)
+    if found := contents(out):
+        raise FileExistsError(f"{flag} {out} holds {found[0]}: give a new or empty folder")
+    temporary = out.with_name(f"{TEMPORARY_PREFIX}{out.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of an interrupted process of that number
+    try:
+        with naming_full_disk(out):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if hasattr(os, "sync"):  # all its files at once, so none needs a flush of its own
+                os.sync()
+            if out.exists():  # empty, but for hidden files
+                for path in sorted(temporary.iterdir()):
+                    os.replace(path, out / path.name)
+                temporary.rmdir()
+            else:
+                os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -16,11 +16,19 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import annotate, make, sample, train, use, verdict  # noqa: F401 - registers the commands
+from factory.cli import (  # noqa: F401 - registers the commands
+    annotate,
+    exchange,
+    make,
+    sample,
+    train,
+    use,
+    verdict,
+)
 from factory.cli.application import app
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
-from factory.demo.render import CLASSES
+from factory.demo.render import CLASSES, render_folder
 from factory.recipe import load_recipe
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
@@ -31,6 +39,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 BASH = [block for block in BLOCKS if block.language == "bash"]
 GUIDE, README = "docs/your-own-images.md", "README.md"
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GROUPS = ("annotations",)  # verbs that have verbs
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
 NOT_RUN = {
@@ -109,8 +118,11 @@ def test_commands_are_understood(
 def understand(command: Sequence[str]) -> None:
     """Parse a command as the command line does, and its settings as its verb does."""
     verb, *arguments = command
+    known = VERBS
+    if verb in GROUPS:
+        known, (verb, *arguments) = VERBS[verb].commands, arguments
     # Files that the reader has, and the variables of the shell, are not here.
-    parsed = VERBS[verb].make_context(verb, arguments).params
+    parsed = known[verb].make_context(verb, arguments).params
     settings = parsed.get("settings") or []
     if verb == "train-generator":
         given = {k: parsed[k] for k in ("image_size", "steps", "batch_size", "flips", "seed")}
@@ -144,8 +156,13 @@ def test_commands_in_yaml_are_understood(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_options_in_the_text_exist() -> None:
     known = {
-        verb: {o for p in c.params for o in (*p.opts, *p.secondary_opts)}
-        for verb, c in VERBS.items()
+        verb: {
+            option
+            for c in (command, *getattr(command, "commands", {}).values())
+            for p in c.params
+            for option in (*p.opts, *p.secondary_opts)
+        }
+        for verb, command in VERBS.items()
     }
     every = set().union(*known.values()) | {"--help"}
     for path in documents():
@@ -204,6 +221,7 @@ def more_that_is_run() -> list[Block]:
         block_of("docs/checkpoints.md", "factory sample --generator generator"),
         block_of("docs/checkpoints.md", "factory train-labeler --labeled"),
         block_of("docs/recipes.md", "factory generate --recipe my.yaml"),
+        block_of("docs/annotation-formats.md", "factory annotations export"),
     ]
 
 
@@ -261,6 +279,18 @@ def test_annotating_samples(
                 )
             names = json.dumps({"classes": ["light", "dark"]})
             Path("annotated/classes.json").write_text(names)
+        run_shorter(factory, command)
+
+
+def test_a_round_trip_of_annotations(
+    factory: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stubs").mkdir()
+    render_folder(tmp_path / "annotated", range(4))
+    found = commands(more_that_is_run()[3].text, tmp_path / "stubs")
+    assert [command[1] for command in found] == ["export", "import", "check"]
+    for command in found:
         run_shorter(factory, command)
 
 

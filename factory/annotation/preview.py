@@ -31,8 +31,12 @@ def write_preview(out: Path, keys: Sequence[str]) -> None:
 
 
 def sheet(images: Sequence[Image.Image], captions: Sequence[Sequence[str]]) -> bytes:
-    """A PNG of the images in rows, each with its lines below, cut to the width of the tiles."""
-    tiles = [_tile(image) for image in images]
+    """A PNG of the images in rows, each with its lines below."""
+    return draw_grid([as_tile(image) for image in images], captions)
+
+
+def draw_grid(tiles: Sequence[Image.Image], captions: Sequence[Sequence[str]]) -> bytes:
+    """PNG of a square grid of RGB pictures, each above its lines, cut to the width of the tiles."""
     width, height = (max(t.size[side] for t in tiles) for side in (0, 1))
     caption = LINE * max(len(lines) for lines in captions) + 4
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -55,7 +59,7 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[Sequence[str]]) -> b
     return buffer.getvalue()
 
 
-def _tile(image: Image.Image) -> Image.Image:
+def as_tile(image: Image.Image) -> Image.Image:
     """An image in the size to show: small ones enlarged by an integer factor, large ones shrunk."""
     factor = TILE // max(image.size)
     if factor > 1:

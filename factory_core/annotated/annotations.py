@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from factory_core.annotated.items import notes_on_turns
 from factory_core.annotated.layouts import open_layout, split_selections
-from factory_core.annotated.meaning import (
-    MaskFile,
-    check_meaning,
-    ids_of_greys,
-    notes_on_masks,
-)
+from factory_core.annotated.meaning import check_meaning, ids_of_greys, notes_on_masks
+from factory_core.annotated.native import mask_file, numbered
 from factory_core.images import (
     DEFAULT_PICTURES,
     IGNORE,
@@ -117,8 +112,7 @@ def read_annotations(
         image, mask = layout.read(item, pictures)
         images.append(image_tensor(image, size, layout.crop))
         masks.append(mask_tensor(mask.ids, size, layout.crop))
-        counts = _count(mask.ids), _count(masks[-1].numpy())
-        files.append(MaskFile(item.mask, mask.stored, mask.colours, *counts))
+        files.append(mask_file(item, mask, masks[-1].numpy()))
         if images[-1].shape != images[0].shape:
             raise ValueError(
                 f"{item.image} is {wxh(mask.ids.shape)} pixels, {layout.items[0].image.name} is "
@@ -135,7 +129,7 @@ def read_annotations(
     names = layout.classes
     if names is None:
         known = stack[stack != IGNORE]
-        names = [f"class_{i}" for i in range(int(known.max()) + 1 if len(known) else 1)]
+        names = numbered(int(known.max()) if len(known) else 0)
     return Annotations(
         torch.stack(images),
         stack,
@@ -150,8 +144,3 @@ def read_annotations(
         ),
         pictures=pictures,
     )
-
-
-def _count(ids: np.ndarray) -> np.ndarray:
-    """Pixels per value, int64 `[256]`."""
-    return np.bincount(ids.ravel(), minlength=IGNORE + 1)

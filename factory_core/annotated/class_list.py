@@ -47,11 +47,16 @@ def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
             new_ids = np.array([IGNORE, *range(IGNORE - 1), IGNORE], np.uint8)
         return ClassList(names, _check_palette(path, content.get("palette"), len(names)), new_ids)
     if (folder / LABELMAP_FILE).is_file():
-        return _read_labelmap(folder / LABELMAP_FILE, expected)
+        return read_labelmap(folder / LABELMAP_FILE, expected)
     return ClassList(None if expected is None else list(expected))
 
 
-def _read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
+def names_in_file(path: Path) -> list[str]:
+    """The names in a file like classes.json, in id order; raises ValueError."""
+    return _check_names(path, _read_json(path), None)
+
+
+def read_labelmap(path: Path, expected: Sequence[str] | None) -> ClassList:
     """The classes in a labelmap.txt: a line `name:r,g,b:parts:actions` each, in id order.
 
     The program chose that order, so `expected` may have a different one. Raises ValueError for

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,16 +71,22 @@ def find_pairs(folder: Path) -> Pairs:
 def plain(folder: Path, classes: Sequence[str] | None) -> Layout:
     """Images and masks with equal stems, in `images/` and `masks/` or side by side."""
     pairs = find_pairs(folder)
-    images, masks, notes = pairs.images, pairs.masks, pairs.notes
+    images, masks = pairs.images, pairs.masks
     lacking = [path for stem, path in images.items() if stem not in masks]
     if lacking and not any((folder / name).exists() for name in UNFINISHED):
         raise ValueError(_no_mask(lacking[0], pairs.mask_dir, masks))
     _check_images(images, masks, pairs.mask_dir)
     if lacking:
-        notes += (_without_mask(len(lacking), folder),)
+        note = _without_mask(len(lacking), folder)
+        pairs = replace(pairs, notes=(*pairs.notes, note))
+    return layout_of(pairs, folder, classes)
+
+
+def layout_of(pairs: Pairs, folder: Path, classes: Sequence[str] | None) -> Layout:
+    """The layout of those that have both; raises ValueError as `read_classes`."""
     names, palette, new_ids = read_classes(folder, classes)
     read = partial(read_pair, palette=palette, new_ids=new_ids)
-    return Layout(_items(images, masks), read, names, palette, notes=notes)
+    return Layout(_items(pairs.images, pairs.masks), read, names, palette, notes=pairs.notes)
 
 
 def voc(folder: Path, classes: Sequence[str] | None) -> Layout:
@@ -123,7 +129,7 @@ def _without_mask(number: int, folder: Path) -> str:
 
 
 def _items(images: Files, masks: Files) -> list[Item]:
-    return [Item(stem, images[stem], masks[stem]) for stem in sorted(masks)]
+    return [Item(stem, images[stem], masks[stem]) for stem in sorted(masks) if stem in images]
 
 
 def _without(word: str, stem: str) -> str | None:

@@ -33,6 +33,7 @@ from factory_core.dataset.manifest import (
     Totals,
     open_dataset,
     read_manifest,
+    read_members,
     read_samples,
 )
 from factory_core.dataset.probabilities import LEVEL_SUM, probability_levels, unstacked
@@ -87,6 +88,7 @@ __all__ = [
     "overlay",
     "probability_levels",
     "read_manifest",
+    "read_members",
     "read_open_tar",
     "read_samples",
     "read_tar",

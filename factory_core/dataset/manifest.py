@@ -14,6 +14,7 @@ from factory_core.dataset.files import (
     CANDIDATES_DIR,
     MANIFEST_NAME,
     SHARDS_DIR,
+    Member,
     read_open_tar,
 )
 from factory_core.dataset.sample import UNCERTAINTY_LEVELS, ImageFormat, Sample, decode_sample
@@ -205,12 +206,18 @@ def read_samples(folder: Place) -> Iterator[Sample]:
     Errors as `open_dataset`, and ValueError for a shard whose content is damaged.
     """
     dataset = open_dataset(folder)
+    for key, members in read_members(dataset):
+        yield decode_sample(key, members, len(dataset.manifest.classes))
+
+
+def read_members(dataset: Dataset) -> Iterator[tuple[str, list[Member]]]:
+    """Key and files of every kept sample, in key order, not decoded; errors as `read_samples`."""
     for info in dataset.manifest.shards:
         count = 0
         with dataset.shards.open(info.name) as file:
             for key, members in read_open_tar(file, dataset.shards / info.name):
                 count += 1
-                yield decode_sample(key, members, len(dataset.manifest.classes))
+                yield key, members
         if count != info.samples:  # tarfile takes an unreadable header for the end
             raise ValueError(
                 f"{dataset.shards / info.name} has {count} samples, expected {info.samples}: it is"

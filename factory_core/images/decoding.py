@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import torch
 from PIL import Image, ImageOps
 
 from factory_core.images.channels import Channels, has_wide_channels, png_channels, tiff_channels
@@ -16,6 +15,9 @@ from factory_core.images.resizing import Size, image_tensor
 from factory_core.images.scaling import Sample, eight_bit_picture, levels_over, samples_of
 from factory_core.images.traits import traits_of
 from factory_core.pictures import DEFAULT_PICTURES, Pictures
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_image(

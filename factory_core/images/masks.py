@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from factory_core.images.channels import has_wide_channels
 from factory_core.images.decoding import eight_bits
 from factory_core.images.opening import decode_file, is_white_zero, raw_mode
 from factory_core.images.resizing import Size, mask_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 IGNORE = 255
 MASK_FORMATS = ("PNG", "BMP", "DIB", "TIFF")

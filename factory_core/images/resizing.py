@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:  # imported where used: annotations are converted without it
+    import torch
 
 Size = tuple[int, int]
 
@@ -16,12 +19,16 @@ def image_tensor(image: Image.Image, size: Size | None, crop: bool = False) -> t
 
     `crop` keeps the aspect ratio and crops the longer side equally at both ends.
     """
+    import torch
+
     resized = _resize(image, size, Image.Resampling.BICUBIC, crop)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
 def mask_tensor(ids: np.ndarray, size: Size | None, crop: bool = False) -> torch.Tensor:
     """uint8 `[H, W]`, resized by nearest neighbour and cropped as `image_tensor` does."""
+    import torch
+
     resized = _resize(Image.fromarray(ids), size, Image.Resampling.NEAREST, crop)
     return torch.from_numpy(np.array(resized))
 

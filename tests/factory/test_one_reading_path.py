@@ -26,11 +26,12 @@ from train_seg.data.samples import decode_picture
 
 ROOT = Path(__file__).parents[2]
 SIZE = (16, 16)
-# These read only what the product wrote itself, and members of shards.
+# These read only what the product wrote itself, members of shards, and pictures inside JSON files.
 OTHER_READERS = {
     "factory/annotation/preview.py",
     "factory/pipeline/verify.py",
     "factory/reports/preview.py",
+    "factory_core/annotated/formats/embedded.py",
     "factory_core/dataset/sample.py",
     "factory_core/images/channels.py",
     "factory_core/images/opening.py",

@@ -1,0 +1,1 @@
+"""Looking for mistakes in annotated folders, with the code by which trainings read them."""
