@@ -85,11 +85,11 @@ class DDPMTraining(GeneratorTraining):
         averaged, current = (list(net.parameters()) for net in (self.ema.module, self.unet))
         n = self.global_step - 1  # earlier updates
         if n == 0:
-            torch._foreach_copy_(averaged, current)  # type: ignore[arg-type]
+            torch._foreach_copy_(averaged, current)
         else:
             # Warm-up: an average over the last tenth of the steps so far, until decay is reached.
             decay = min(self.config.ema_decay, (1 + n) / (10 + n))
-            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
+            torch._foreach_lerp_(averaged, current, 1 - decay)
         self.ema.n_averaged += 1
 
     def configure_optimizers(self) -> Any:

@@ -94,7 +94,8 @@ class StyleGAN2Training(GeneratorTraining):
         self.discriminator.requires_grad_(True)
 
         self._update_ema(step)
-        self.show(step, D=discriminator_loss, G=generator_loss, p=self.adaptive.p)
+        losses = {"D": discriminator_loss.detach(), "G": generator_loss.detach()}
+        self.show(step, **losses, p=self.adaptive.p)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
