@@ -14,9 +14,11 @@ from torch import Tensor
 from benchmarks.contenders import Run
 from benchmarks.counting import Work, count
 from factory_core.device import pick_dtype
+from generators.ddpm.architecture import Architecture
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.config import DDPMConfig, FeatureConfig
-from generators.ddpm.guided_diffusion import Architecture, Settings, build_unet, noise_schedule
+from generators.ddpm.guided_diffusion import build_unet
+from generators.ddpm.guided_settings import Settings, noise_schedule
 from generators.ddpm.model import DDPMGenerator, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.unet import cast_weights, default_blocks, embed, walk

@@ -67,6 +67,8 @@ def dry_run(job: Job, executor: Executor, console: Console) -> None:
         f"{byte_size(cost.disk_gib * GIB)} on disk "
         f"(at most {byte_size(cost.disk_peak_gib * GIB)} while it runs{free})"
     )
+    if cost.gpu_gib is not None:
+        print_notes(console, ["the same recipe gives the same bytes on GPUs of the same kind only"])
 
 
 def check_fidelity(job: Job, real: ImageFolder, console: Console) -> None:

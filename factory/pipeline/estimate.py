@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,7 +56,8 @@ def estimate(job: Job, executor: Executor) -> Estimate:
         if device_of(worker.models).type != "cpu":
             worker.make(range(count))  # kernels are chosen, and memory is reserved, by shape
         loaded = time.perf_counter()
-        samples = list(worker.make(range(count)).members(worker.spec.encoding))
+        with ThreadPoolExecutor(executor.cpus_per_worker) as pool:
+            samples = list(worker.make(range(count)).members(worker.spec.encoding, pool))
         batch_sec = time.perf_counter() - loaded
     workers = executor.expected_workers(job.shard_count, job.device)
     rate = workers * count / batch_sec

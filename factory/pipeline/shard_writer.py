@@ -55,11 +55,13 @@ class Candidates:
     probabilities: np.ndarray | None
     rows: list[dict[str, Any]]
 
-    def members(self, encoding: Encoding) -> Iterator[list[Member]]:
-        """The files of each sample."""
-        for i, row in enumerate(self.rows):
+    def members(self, encoding: Encoding, pool: ThreadPoolExecutor) -> Iterator[list[Member]]:
+        """The files of each sample, in order, encoded by the threads of `pool`."""
+
+        def encode(i: int) -> list[Member]:
+            row = self.rows[i]
             meta = {name: value for name, value in row.items() if name != "key"}
-            yield encode_sample(
+            return encode_sample(
                 row["key"],
                 self.images[i],
                 self.masks[i],
@@ -70,6 +72,8 @@ class Candidates:
                 None if self.probabilities is None else self.probabilities[i],
             )
 
+        yield from pool.map(encode, range(len(self.rows)))
+
 
 class ShardWriter:
     """Writes a shard batch by batch; as a context manager, it leaves no trace unless closed.
@@ -78,7 +82,9 @@ class ShardWriter:
     is made. Two batches are in memory, and the next call raises the failure of either.
     """
 
-    def __init__(self, folder: Store, shard: Shard, encoding: Encoding):
+    def __init__(self, folder: Store, shard: Shard, encoding: Encoding, threads: int = 1):
+        """`threads` encode at the same time; they do not change the bytes."""
+        self.threads = threads
         self.folder, self.shard, self.encoding = folder, shard, encoding
         self._started = time.perf_counter()
         self._rows: list[dict[str, Any]] = []
@@ -88,6 +94,7 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         with ExitStack() as stack:
+            self._encoders = stack.enter_context(ThreadPoolExecutor(self.threads))
             self._background = stack.enter_context(ThreadPoolExecutor(1))
             new_tar = self.folder.new_file(self.shard.tar, sync_name=False)
             self._file = stack.enter_context(new_tar)
@@ -143,7 +150,7 @@ class ShardWriter:
             self._writing.result()
 
     def _append(self, batch: Candidates) -> None:
-        for members in batch.members(self.encoding):
+        for members in batch.members(self.encoding, self._encoders):
             self._tar.add(members)
 
     def _write_rows(self) -> FileInfo:

@@ -92,7 +92,8 @@ class ShardWorker:
             ValueError, OSError: no shard can be made: see `make` and `models`, or the disk is full.
         """
         candidates = self.spec.out / CANDIDATES_DIR
-        with ShardWriter(candidates, shard, self.spec.encoding) as writer:
+        threads = torch.get_num_threads()  # those of the worker
+        with ShardWriter(candidates, shard, self.spec.encoding, threads) as writer:
             for indices, files in shard.batches(self.spec.generator.batch_size):
                 writer.write(self.make(indices, files))
             return writer.close(precision_of(self.models), self.spec.job, self.device)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
-from factory_core.device import pick_device, pick_dtype
+from factory_core.device import pick_device, pick_dtype, send
 from factory_core.segmentation_unet import training_format
 from factory_core.storage import atomic_path
 from factory_core.symmetries import augment
@@ -77,17 +77,23 @@ class DDPMTraining(GeneratorTraining):
     def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: nn.Module):
         super().__init__(config, images)
         self.unet = unet
-        self.ema = AveragedModel(unet, multi_avg_fn=self._ema_update)
+        self.ema = AveragedModel(unet)
         self.ema.requires_grad_(False)
         self.noise_schedule = noise_schedule(config.prediction)
         self.noise = NoiseModel(config.offset_noise_std)
 
     @torch.no_grad()
-    def _ema_update(self, averaged: Any, current: Any, num_averaged: Any) -> None:
-        # Warm-up: an average over the last tenth of the steps so far, until decay is reached.
-        n = float(num_averaged)
-        decay = min(self.config.ema_decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+    def _update_ema(self) -> None:
+        """As `AveragedModel.update_parameters`, which reads its counter from the GPU each step."""
+        averaged, current = (list(net.parameters()) for net in (self.ema.module, self.unet))
+        n = self.global_step - 1  # earlier updates
+        if n == 0:
+            torch._foreach_copy_(averaged, current)
+        else:
+            # Warm-up: an average over the last tenth of the steps so far, until decay is reached.
+            decay = min(self.config.ema_decay, (1 + n) / (10 + n))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        self.ema.n_averaged += 1
 
     def configure_optimizers(self) -> Any:
         config = self.config
@@ -106,7 +112,7 @@ class DDPMTraining(GeneratorTraining):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config = self.config
         rng = torch.Generator().manual_seed(sample_seed(config.seed, self.global_step, stream=1))
-        images = augment(batch.cpu(), config.flips, config.quarter_turns, rng)
+        images = augment(batch, config.flips, config.quarter_turns, rng)
         x_0 = to_unit_range(images)
         eps = self.noise.draw([rng] * len(x_0), x_0.shape[1:])
         t = torch.randint(0, NUM_TIMESTEPS, (len(x_0),), generator=rng)
@@ -114,14 +120,13 @@ class DDPMTraining(GeneratorTraining):
         target = eps
         if config.prediction == "v_prediction":
             target = self.noise_schedule.get_velocity(x_0, eps, t)
-        x_t = x_t.to(self.device, memory_format=training_format(self.device))
-        output = self.pass_through(self.unet, x_t, t.to(self.device))
+        x_t = send(x_t.contiguous(memory_format=training_format(self.device)), self.device)
+        output = self.pass_through(self.unet, x_t, send(t, self.device))
         abar = self.noise_schedule.alphas_cumprod[t]
-        weight = loss_weight(abar, config.prediction, config.min_snr_gamma).to(self.device)
-        error = (output - target.to(self.device)).square().mean(dim=(1, 2, 3))
-        loss = (weight * error).mean()
-        self.log("loss", loss, prog_bar=True)
-        self.log("images/s", self.images_per_sec(), prog_bar=True)
+        weight = loss_weight(abar, config.prediction, config.min_snr_gamma)
+        error = (output - send(target, self.device)).square().mean(dim=(1, 2, 3))
+        loss = (send(weight, self.device) * error).mean()
+        self.show(self.global_step, loss=loss.detach())
         return loss
 
     def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ class DDPMTraining(GeneratorTraining):
         return net(x_t, t, return_dict=False)[0].float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.ema.update_parameters(self.unet)
+        self._update_ema()
 
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from factory_core.device import send
+
 P_MAX = 0.8  # beyond, distortions leak into the generated images
 
 
@@ -42,7 +44,11 @@ def differentiable_distortions() -> list[Callable[[Tensor], Tensor]]:
 
 
 class AdaptiveAugment(nn.Module):
-    """Distorts images and adapts how many of them; p is part of its state."""
+    """Distorts images and adapts how many of them; p is part of its state.
+
+    `applied_p` is the value of p that is in use: reading p waits for the GPU, so it is taken over
+    by `apply_p` now and then. Between two looks it moves by a fraction of a per cent.
+    """
 
     p: Tensor
 
@@ -55,15 +61,19 @@ class AdaptiveAugment(nn.Module):
         self.target, self.images_to_full = target, images_to_full
         self.distortions = differentiable_distortions() if target else []
         self.register_buffer("p", torch.zeros(()))
+        self.applied_p = 0.0
+
+    def apply_p(self) -> None:
+        """Distort a share p of the images from now on."""
+        self.applied_p = float(self.p)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[N, 3, H, W]` in [-1, 1], each distortion applied to a share p of them."""
-        p = float(self.p)
-        if p == 0:
+        if self.applied_p == 0:
             return images
         x = (images + 1) / 2
         for distort in self.distortions:
-            chosen = (torch.rand(len(x)) < p).nonzero().squeeze(1).to(x.device)
+            chosen = send((torch.rand(len(x)) < self.applied_p).nonzero().squeeze(1), x.device)
             if len(chosen):
                 x = x.index_copy(0, chosen, distort(x[chosen]))
         return x * 2 - 1

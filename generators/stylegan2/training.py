@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from factory_core.device import pick_device, pick_dtype
+from factory_core.device import pick_device, pick_dtype, send
 from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
@@ -25,11 +25,12 @@ from generators.stylegan2.model import load_network, to_uint8
 from generators.stylegan2.network import StyleGAN2
 from generators.training.folder import CHECKPOINTS, LAST_NAME, check_readable, interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
+from generators.training.loop import GRID_SAMPLES, LOG_EVERY, GeneratorTraining, run
 
 BETAS, ADAM_EPS = (0.0, 0.99), 1e-8  # of Adam, for both networks
 W_AVG_RATE = 0.005  # at which the mean of w follows the batches
 PATH_DECAY = 0.01  # of the mean path length
+APPLIED_P = "applied_p"  # in checkpoints
 EMA_RAMPUP = 0.05  # the half-life is at most this share of the images seen
 
 
@@ -72,8 +73,10 @@ class StyleGAN2Training(GeneratorTraining):
         rng = torch.Generator().manual_seed(seed)
         # Latents, noise and augmentation come from torch's global stream.
         torch.manual_seed(seed)
-        real = augment(batch.cpu(), config.flips, config.quarter_turns, rng)
-        real = (real.float() / 127.5 - 1).to(self.device, memory_format=torch.channels_last)
+        real = augment(batch, config.flips, config.quarter_turns, rng).float() / 127.5 - 1
+        real = send(real.contiguous(memory_format=torch.channels_last), self.device)
+        if step % LOG_EVERY == 0:
+            self.adaptive.apply_p()
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
 
         discriminator_loss = self.discriminator_loss(real, regularise=step % config.r1_every == 0)
@@ -91,10 +94,17 @@ class StyleGAN2Training(GeneratorTraining):
         self.discriminator.requires_grad_(True)
 
         self._update_ema(step)
-        self.log("D", discriminator_loss, prog_bar=True)
-        self.log("G", generator_loss, prog_bar=True)
-        self.log("p", self.adaptive.p, prog_bar=True)
-        self.log("images/s", self.images_per_sec(), prog_bar=True)
+        losses = {"D": discriminator_loss.detach(), "G": generator_loss.detach()}
+        self.show(step, **losses, p=self.adaptive.p)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[APPLIED_P] = self.adaptive.applied_p
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        p = checkpoint["state_dict"]["adaptive.p"]  # older checkpoints have only this one
+        self.adaptive.applied_p = checkpoint.get(APPLIED_P, float(p))
 
     def discriminator_loss(self, real: Tensor, regularise: bool) -> Tensor:
         """Logistic loss of real images `[N, 3, R, R]` in [-1, 1] and of as many generated ones."""
@@ -140,7 +150,7 @@ class StyleGAN2Training(GeneratorTraining):
         # Style mixing: from a random layer on, the w of another z (Karras et al. 2019, Sec. 3.1).
         cut = torch.randint(1, ws.shape[1], (n,))
         cut[torch.rand(n) >= self.config.style_mixing] = ws.shape[1]
-        mixed = (torch.arange(ws.shape[1]) >= cut[:, None]).to(self.device)
+        mixed = send(torch.arange(ws.shape[1]) >= cut[:, None], self.device)
         ws = torch.where(mixed[:, :, None], other[:, None], ws)
         images, _ = self.generator.synthesis(ws, noise="random", dtype=self.compute_dtype)
         return images, ws

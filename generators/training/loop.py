@@ -36,6 +36,7 @@ from generators.training.folder import (
 )
 from generators.training.images import TrainingImages
 
+LOG_EVERY = 10  # steps between looks at the loss: each waits for the GPU
 GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
 
 
@@ -93,6 +94,18 @@ class GeneratorTraining(lightning.LightningModule):
         steps = min(config.checkpoint_every, config.steps - first)
         batches = StepBatches(len(self.images), config.batch_size, config.seed, first, steps)
         return DataLoader(self.images, batch_sampler=batches)
+
+    def transfer_batch_to_device(self, batch: Tensor, device: Any, dataloader_idx: int) -> Tensor:
+        """Leave images on the CPU, where they are augmented."""
+        return batch
+
+    def show(self, step: int, **metrics: Tensor | float) -> None:
+        """Log `metrics` and the speed of step `step` (from 0), every LOG_EVERY steps."""
+        images_per_sec = self.images_per_sec()
+        if (step + 1) % LOG_EVERY == 0 or step in (0, self.config.steps - 1):
+            shown = {**metrics, "images/s": images_per_sec}
+            # On the CPU: Lightning reads what is in its progress bar again at every step.
+            self.log_dict({k: torch.tensor(float(v)) for k, v in shown.items()}, prog_bar=True)
 
     @property
     def seconds(self) -> float:
@@ -192,7 +205,7 @@ def run(
             *(progress or []),
         ],
         logger=TensorBoardLogger(out, name="logs", version=""),
-        log_every_n_steps=10,
+        log_every_n_steps=LOG_EVERY,
         enable_model_summary=False,
         enable_progress_bar=False,
         **trainer_settings,

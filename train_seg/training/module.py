@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from safetensors import SafetensorError
 
 from factory_core.averaging import update_average
+from factory_core.device import send
 from factory_core.storage import atomic_path, write_bytes
 from train_seg.config import SGD_MOMENTUM, SegmenterConfig
 from train_seg.data.stream import Stream
@@ -129,12 +130,28 @@ class SegmenterModule(lightning.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
         loss = objective(self.network(images), labels, self.config)
         self._losses.append(loss.detach())
-        elapsed = time.perf_counter() - self._started
-        if self.place.stages > 1:
-            self.log("stage", float(self.place.stage), prog_bar=True, logger=False)
-        self.log("loss", loss.detach(), prog_bar=True)
-        self.log("images/s", len(self._losses) * self.config.batch_size / elapsed, prog_bar=True)
+        self._show(loss.detach())
         return loss * world_size()  # see `whole`
+
+    def _show(self, loss: torch.Tensor) -> None:
+        """Log the loss every LOG_EVERY steps: each look waits for the GPU."""
+        step = self.global_step
+        if (step + 1) % LOG_EVERY and step not in (0, self.total_steps - 1):
+            return
+        elapsed = time.perf_counter() - self._started
+        speed = len(self._losses) * self.config.batch_size / elapsed
+        # On the CPU: Lightning reads what is in its progress bar again at every step.
+        if self.place.stages > 1:
+            stage = torch.tensor(float(self.place.stage))
+            self.log("stage", stage, prog_bar=True, logger=False)
+        self.log("loss", loss.cpu(), prog_bar=True)
+        self.log("images/s", torch.tensor(speed), prog_bar=True)
+
+    def transfer_batch_to_device(
+        self, batch: tuple[torch.Tensor, ...], device: torch.device, dataloader_idx: int
+    ) -> tuple[torch.Tensor, ...]:
+        """Copy a batch without waiting for the steps that are queued on a GPU."""
+        return tuple(send(part, device) for part in batch)
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average is not None:

@@ -22,6 +22,7 @@ from factory.pipeline.shard_writer import Encoding
 from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory.recipe import ResolvedRecipe, load_recipe, resolve
 from factory_core.dataset import open_dataset, read_tar, sample_key
+from factory_core.device import torch_threads
 from factory_core.storage import open_store
 from generators.ddpm.config import DDPMConfig
 from labelers.config import LabelerConfig
@@ -204,3 +205,25 @@ def test_workers_that_differ_in_precision_are_refused(
         with pytest.raises(ValueError, match=r"=bfloat16 and .*=float32: set one of them"):
             make(recipe, 40, tmp_path / "out", TinyModels(), TwoMachines())
     assert len(left_in(tmp_path / "out")) == 2 * 3 + 1
+
+
+def test_samples_are_encoded_by_all_threads_of_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two samples are encoded at the same time; the bytes are those of one thread."""
+    encode, meeting = shard_writer.encode_sample, threading.Barrier(2)
+
+    def together(key: str, *rest: Any) -> Any:
+        if int(key) < 2:
+            meeting.wait(SECONDS)
+        return encode(key, *rest)
+
+    tars = []
+    for count, encoder in ((1, encode), (2, together)):
+        monkeypatch.setattr(shard_writer, "encode_sample", encoder)
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        with torch_threads(count):
+            make_worker(folder, TinyModels())(Shard(0, 0, 8))
+        tars.append((folder / "candidates" / "000000.tar").read_bytes())
+    assert tars[0] == tars[1]

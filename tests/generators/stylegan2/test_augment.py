@@ -17,6 +17,7 @@ def images(n: int = 64) -> Tensor:
 def augmenter(p: float) -> AdaptiveAugment:
     augment = AdaptiveAugment(target=0.6, images_to_full=1000)
     augment.p.fill_(p)
+    augment.apply_p()
     return augment
 
 
