@@ -16,7 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import make, sample, train, use, verdict  # noqa: F401 - registers the commands
+from factory.cli import make, report, sample, train, use, verdict  # noqa: F401 - registers the commands
 from factory.cli.application import app
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of

@@ -45,7 +45,7 @@ def main() -> None:
 
 def _run() -> None:
     # Importing them registers their commands, in this order.
-    from factory.cli import annotate, make, sample, train, use, verdict  # noqa: F401
+    from factory.cli import annotate, make, report, sample, train, use, verdict  # noqa: F401
     from factory.cli.application import app
 
     app()

@@ -1,0 +1,52 @@
+"""Comparing the images of a dataset with real ones, in the features of their generator."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from factory_core.dataset import read_samples
+from factory_core.storage import Place
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from factory.reports.fidelity import Fidelity
+    from generators.base import Generator
+
+FIDELITY_NAME = "fidelity.json"
+FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
+
+
+def measure_fidelity(
+    generator: Generator, dataset: Place, real: Path, console: Console
+) -> Fidelity:
+    """Compare a finished dataset with a folder of real images; raises as `fidelity.compare`."""
+    import numpy as np
+    import torch
+
+    from factory.annotation.encoding import encode_batches
+    from factory.reports import fidelity
+    from factory_core.annotated.annotations import ImageFolder
+    from generators.base import Projecting
+
+    photographs = ImageFolder(real, generator.image_size)
+    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly spaced: names often group by kind
+    real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
+    samples = islice(read_samples(dataset), FIDELITY_IMAGES)
+    synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
+
+    def pooled(images: torch.Tensor) -> np.ndarray:
+        batches = encode_batches(generator, images, console)
+        return np.concatenate([fidelity.pool(features) for features in batches])
+
+    if isinstance(generator, Projecting):
+        console.print("no Fréchet distance: a GAN has features only of its own images")
+        features = None
+    else:
+        features = (pooled(synthetic), pooled(real_images))
+    return fidelity.compare(synthetic, real_images, features)
