@@ -27,7 +27,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 PERCENTILE = 1.0  # of the control
 COPY_SHARE = 0.5  # of the control's percentile; nearer samples are near-copies
-ALIKE_SHARE = 0.1  # a percentile below this share of the control's median: the set has duplicates
+ALIKE = 0.02  # a percentile below this: the real images themselves have near-duplicates
 SEARCH_PX, CHECK_PX = 12, 32  # sides of the pictures that are searched, and of those compared
 CANDIDATES = 6  # nearest by search that are compared
 CROPS = (1.0, 0.95, 0.9)  # shares of the training image's side
@@ -106,7 +106,7 @@ class Memorisation:
     @property
     def has_alike(self) -> bool:
         """Whether the training images hold so many near-duplicates that copies cannot be told."""
-        return self.percentile < ALIKE_SHARE * float(np.median(self.control))
+        return self.percentile < ALIKE
 
 
 def memorisation(

@@ -50,7 +50,7 @@ def _recorded(folder: Path) -> Folds:
             if "calibration" in split
         ]
         return Folds(
-            f"{len(splits)} random splits",
+            f"test images of {len(splits)} random splits",
             splits,
             {key: summary[key] for key in SCORES},
             summary["iou"],
@@ -86,7 +86,7 @@ def _tested(options: ReportOptions, info: LabelerInfo, console: Console) -> Fold
             line.update(i + 1)
     split: dict[str, Any] = scores(confusion, info.classes, len(test.images)).to_dict()
     return Folds(
-        f"the images of {options.labeled.name}",
+        f"images of {options.labeled.name}",
         [split],
         {key: {"mean": split[key]} for key in SCORES},
         {name: {"mean": value} for name, value in split["iou"].items()},

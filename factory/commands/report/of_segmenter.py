@@ -66,7 +66,7 @@ def _tested(
         return masks[-1]
 
     found = evaluate(predict, test.images, test.masks, segmenter.classes)
-    return Measured.now(found, f"the images of {labeled.name}"), torch.cat(masks), test
+    return Measured.now(found, f"images of {labeled.name}"), torch.cat(masks), test
 
 
 def _ends(

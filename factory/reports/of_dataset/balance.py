@@ -8,7 +8,7 @@ import numpy as np
 
 from factory.reports.class_shares import ClassShares
 from factory.reports.of_dataset.samples import Rows
-from factory.reports.page import Section, figure, note, table
+from factory.reports.page import Section, columns, figure, note, table
 from factory.reports.page.charts import Axis, bars
 from factory.reports.page.parts import percent
 from factory_core.dataset import Manifest
@@ -31,7 +31,7 @@ def section(
     kept, present = shares.after, (rows.pixels[rows.kept] > 0).mean(axis=0)
     series = [("this dataset", (100 * kept).tolist())]
     header = ["class", "pixels", "images with it"]
-    columns = [kept, present]
+    shown = [kept, present]
     remarks = []
     if annotated is None:
         remarks.append(note("To compare with the annotated images, add `--labeled DIR`."))
@@ -40,18 +40,17 @@ def section(
         there = (annotated.pixels > 0).mean(axis=0)
         series.append(("annotated images", (100 * theirs).tolist()))
         header += ["annotated: pixels", "annotated: images with it"]
-        columns += [theirs, there]
+        shown += [theirs, there]
         remarks += [note(line, warning=True) for line in _off(manifest, kept, theirs)]
     lines = [
-        [name, *(percent(column[k]) for column in columns)]
-        for k, name in enumerate(manifest.classes)
+        [name, *(percent(column[k]) for column in shown)] for k, name in enumerate(manifest.classes)
     ]
     chart = bars(manifest.classes, series, Axis("share of the pixels, %"), "Share of each class")
     beside = "" if annotated is None else f", beside the images of {annotated.name}"
     return Section(
         "Class balance",
         f"The share of each class in the pixels of the kept samples{beside}.",
-        [figure(chart, "Share of the pixels"), table(header, lines), *remarks],
+        [columns(figure(chart, "Share of the pixels"), table(header, lines)), *remarks],
     )
 
 

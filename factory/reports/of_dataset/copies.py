@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from factory.reports.memorisation import ALIKE_SHARE, COPY_SHARE, Memorisation, Twin
+from factory.reports.memorisation import ALIKE, COPY_SHARE, Memorisation, Twin
 from factory.reports.page import Fact, Section, Tile, facts, figure, note, pairs
 from factory.reports.page.charts import Axis, Line, Mark, lines
 from factory.reports.page.parts import percent, whole
@@ -76,7 +76,7 @@ def _verdict(found: Memorisation, n: int) -> list[Markup]:
         return [
             note(
                 "More than one in a hundred real images has a near-duplicate among them"
-                f" (the first percentile is below {ALIKE_SHARE:g} of the median), so copies cannot"
+                f" (the first percentile is below {ALIKE:g}), so copies cannot"
                 " be told from originals: remove the duplicates and repeat the check.",
                 warning=True,
             )

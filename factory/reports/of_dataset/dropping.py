@@ -7,7 +7,7 @@ import numpy as np
 from factory.reports.class_shares import ClassShares, warnings
 from factory.reports.of_dataset.looking import Tiles, pick
 from factory.reports.of_dataset.samples import Chosen, Rows
-from factory.reports.page import Section, figure, note, strip, table
+from factory.reports.page import Section, columns, figure, note, strip, table
 from factory.reports.page.charts import Axis, Mark, histogram
 from factory.reports.page.parts import percent, whole
 from factory_core.dataset import Manifest
@@ -26,22 +26,33 @@ def section(
     reasons = rows.table.reason[~rows.table.kept].value_counts()
     policy = manifest.recipe.get("selection", {}).get("policy", "uncertain")
     body = [
-        table(
-            ["reason", "samples", "of all candidates"],
-            [
-                [REASONS.get(reason, str(reason)), whole(int(n)), percent(n / totals.candidates)]
-                for reason, n in reasons.items()
-            ],
-        ),
-        table(
-            ["class", "before", "after", "change"],
-            [
-                [name, percent(a, 2), percent(b, 2), "–" if np.isnan(c) else f"{100 * c:+.1f} %"]
-                for name, a, b, c in zip(
-                    manifest.classes, shares.before, shares.after, shares.changes, strict=True
-                )
-            ],
-            "Share of the pixels before and after dropping",
+        columns(
+            table(
+                ["reason", "samples", "of all candidates"],
+                [
+                    [
+                        REASONS.get(reason, str(reason)),
+                        whole(int(n)),
+                        percent(n / totals.candidates),
+                    ]
+                    for reason, n in reasons.items()
+                ],
+            ),
+            table(
+                ["class", "before", "after", "change"],
+                [
+                    [
+                        name,
+                        percent(a, 2),
+                        percent(b, 2),
+                        "–" if np.isnan(c) else f"{100 * c:+.1f} %",
+                    ]
+                    for name, a, b, c in zip(
+                        manifest.classes, shares.before, shares.after, shares.changes, strict=True
+                    )
+                ],
+                "Share of the pixels before and after dropping",
+            ),
         ),
         *(note(line, warning=True) for line in warnings(shares, manifest.classes, policy)),
     ]

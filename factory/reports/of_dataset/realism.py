@@ -57,8 +57,9 @@ def _distances(fidelity: Mapping[str, Any]) -> list[Any]:
             ]
         )
     text = (
-        f"Of {frechet['n']} to {frechet['n']} images, in the {frechet['dimensions']} pooled features"
-        " of the generator. The noise floor is the distance between halves of the real images."
+        f"Of {frechet['n']} to {frechet['n']} images, in the {frechet['dimensions']} features"
+        " of the generator, averaged over space. The noise floor is between halves of the real"
+        " images."
         " The Fréchet distance grows as images get fewer, so only its ratio to that counts;"
         " the kernel distance is unbiased: about 0 if both are of one distribution."
     )

@@ -25,7 +25,7 @@ from factory.reports.page.charts import Axis, Line, Mark, bars, lines
 from factory.reports.page.parts import percent, score
 from factory.reports.provenance import program, rows_of
 from factory_core.dataset import default_palette
-from labelers.info import LabelerInfo, describe, describe_members
+from labelers.info import LabelerInfo, describe
 
 SCORES = {"miou": "mIoU", "miou_reference": "mIoU (reference)", "pixel_accuracy": "pixel accuracy"}
 COVERAGE = 0.9  # what is left when a tenth is dropped
@@ -50,9 +50,14 @@ class Folds:
 def labeler_page(name: str, info: LabelerInfo, folds: Folds | None) -> Page:
     """The report of a labeler, with its scores if there are any."""
     height, width = info.image_size
+    config, kinds = info.config, []
+    if config.has_ensemble:
+        kinds.append(f"{config.members} pixel classifiers on the generator's features")
+    if config.has_network:
+        kinds.append(f"{config.network.members} networks that began as the generator")
     summary = (
-        f"Labels {width} × {height} pixels with {len(info.classes)} classes and says how sure it"
-        f" is: {describe_members(info)}."
+        f"Labels images of {width} × {height} pixels with {len(info.classes)} classes, and says how"
+        f" sure it is: {' and '.join(kinds)}."
     )
     palette = info.palette or default_palette(len(info.classes))
     opening = [legend(info.classes, palette)]
@@ -68,7 +73,7 @@ def labeler_page(name: str, info: LabelerInfo, folds: Folds | None) -> Page:
 
 def _headline(folds: Folds) -> Any:
     found = [Fact(_spread(folds.summary[key]), name) for key, name in SCORES.items()]
-    return facts([*found, Fact(str(sum(s["images"] for s in folds.splits)), f"images: {folds.on}")])
+    return facts([*found, Fact(str(sum(s["images"] for s in folds.splits)), folds.on)])
 
 
 HINT = (
@@ -101,7 +106,9 @@ def _classes(folds: Folds | None) -> Section:
     chart = bars(names, [("IoU", means)], Axis("IoU", 0, 1.0), "IoU of each class")
     rows = [[name, _spread(folds.iou[name])] for name in names]
     caption = "mean ± standard deviation over the splits" if len(folds.splits) > 1 else ""
-    return Section(title, lead, [figure(chart, "IoU"), table(["class", "IoU"], rows, caption)])
+    return Section(
+        title, lead, [columns(figure(chart, "IoU"), table(["class", "IoU"], rows, caption))]
+    )
 
 
 def _calibrated(found: Calibration | None) -> Section:

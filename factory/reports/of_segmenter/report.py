@@ -77,7 +77,7 @@ def segmenter_page(folder: Path, info: SegmenterInfo, known: Known) -> Page:
 
 def _headline(measured: Measured) -> Markup:
     found = [Fact(score(v), NAMES[n]) for n, v in measured.headline.items() if n in NAMES]
-    return facts([*found, Fact(str(measured.images), f"images: {measured.on}")])
+    return facts([*found, Fact(str(measured.images), measured.on)])
 
 
 def _curves(folder: Path) -> Section:
@@ -127,8 +127,10 @@ def _classes(info: SegmenterInfo, known: Known) -> Section:
             row += [score(iou), score(f1), gain]
     rows = [[name, *row] for name, row in zip(info.classes, cells, strict=True)]
     body = [
-        figure(bars(info.classes, series, Axis("IoU", 0, 1.0), "IoU of each class"), "IoU"),
-        table(header, rows),
+        columns(
+            figure(bars(info.classes, series, Axis("IoU", 0, 1.0), "IoU of each class"), "IoU"),
+            table(header, rows),
+        )
     ]
     if known.baseline is not None:
         body.append(_against(measured, *known.baseline))
@@ -136,7 +138,7 @@ def _classes(info: SegmenterInfo, known: Known) -> Section:
         body.append(note("To compare with another model, add `--baseline MODEL --labeled DIR`."))
     if measured.boundary is None:
         body.append(note(f"Boundary F1 was not measured in training. {TEST_IT}"))
-    lead = f"On {measured.images} images: {measured.on}. mIoU: {POLICY_MIOU}."
+    lead = f"On {measured.images} {measured.on}. mIoU: {POLICY_MIOU}."
     return Section(title, lead, body)
 
 

@@ -21,6 +21,7 @@ Share = float | None
 class Measured:
     """Scores of one model on annotated images, 0-1; None where one was not measured.
 
+    `on` says what the `images` are, as in "24 images of DIR".
     `iou` and `boundary` are per class; `confusion` is pixels `[K, K]` by true (row) and predicted
     class; `corruptions` is as `Robustness.to_dict` gives it.
     """
@@ -53,7 +54,7 @@ class Measured:
             return None
         headline = {name: scores.get(name) for name in ("miou", "pixel_accuracy")}
         iou = [scores["iou"].get(name) for name in classes]
-        return cls("the validation images", scores.get("images", 0), headline, iou)
+        return cls("validation images", scores.get("images", 0), headline, iou)
 
     @classmethod
     def recorded(cls, file: Path, classes: Sequence[str]) -> Measured:
@@ -73,7 +74,7 @@ class Measured:
             name: getattr(found, name) for name in ("miou", "pixel_accuracy", "boundary_f1")
         }
         return cls(
-            found.title,
+            "images of the evaluation",
             found.images,
             headline,
             list(found.iou.values()),
@@ -88,7 +89,6 @@ class _Recorded(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    title: str
     images: int
     miou: Share
     pixel_accuracy: Share

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 22, 44
 COLOURS = 6
 CHARACTER = 6.2  # width of an average character, in units of the drawing
 LONGEST_NAME = 24  # characters
@@ -106,7 +106,7 @@ def bars(
     alternative: str,
 ) -> Markup:
     """Horizontal bars: a group per name, a bar per series; None leaves a bar out."""
-    thick, gap = (15 if len(series) == 1 else 10), 9
+    thick, gap = (15 if len(series) == 1 else 12), 10
     group = thick * len(series) + gap
     shown = [_short(name) for name in names]
     left = 14 + max(len(name) for name in shown) * CHARACTER
@@ -223,8 +223,8 @@ class _Plot:
         x, is_right = self.x(mark.x), self.x(mark.x) > WIDTH * 0.6
         line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
         anchor = "end" if is_right else "start"
-        label = _text(x + (-5 if is_right else 5), TOP + 9, mark.label, anchor, strong=True)
-        return line.format(x, TOP, HEIGHT - BOTTOM) + label
+        label = _text(x + (-5 if is_right else 5), TOP - 9, mark.label, anchor, strong=True)
+        return line.format(x, TOP - 18, HEIGHT - BOTTOM) + label
 
 
 def _range(axis: Axis) -> tuple[float, float]:
