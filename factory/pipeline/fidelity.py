@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from factory_core.dataset import read_samples
+from factory_core.dataset import read_manifest, read_samples
 from factory_core.storage import Place
 
 if TYPE_CHECKING:
@@ -23,9 +23,13 @@ FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at mo
 
 
 def measure_fidelity(
-    generator: Generator, dataset: Place, real: Path, console: Console
+    generator: Generator | None, dataset: Place, real: Path, console: Console
 ) -> Fidelity:
-    """Compare a finished dataset with a folder of real images; raises as `fidelity.compare`."""
+    """Compare a finished dataset with a folder of real images; raises as `fidelity.compare`.
+
+    Without its generator, or with one that has features only of its own images, there are no
+    distances of features.
+    """
     import numpy as np
     import torch
 
@@ -34,19 +38,23 @@ def measure_fidelity(
     from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting
 
-    photographs = ImageFolder(real, generator.image_size)
+    photographs = ImageFolder(real, read_manifest(dataset).image_size)
     step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly spaced: names often group by kind
     real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
     samples = islice(read_samples(dataset), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
 
+    if generator is None or isinstance(generator, Projecting):
+        why = (
+            "found no generator"
+            if generator is None
+            else "a GAN has features only of its own images"
+        )
+        console.print(f"no Fréchet distance: {why}")
+        return fidelity.compare(synthetic, real_images)
+
     def pooled(images: torch.Tensor) -> np.ndarray:
         batches = encode_batches(generator, images, console)
         return np.concatenate([fidelity.pool(features) for features in batches])
 
-    if isinstance(generator, Projecting):
-        console.print("no Fréchet distance: a GAN has features only of its own images")
-        features = None
-    else:
-        features = (pooled(synthetic), pooled(real_images))
-    return fidelity.compare(synthetic, real_images, features)
+    return fidelity.compare(synthetic, real_images, (pooled(synthetic), pooled(real_images)))

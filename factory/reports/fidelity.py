@@ -201,7 +201,8 @@ def _distances(synthetic: Array, real: Array, seed: int) -> tuple[Frechet, Kerne
     synthetic, real = (synthetic - centre) / unit, (real - centre) / unit
 
     random = np.random.default_rng(seed)
-    frechet, kernel = [], []  # of synthetic to real, of real to real
+    frechet: list[tuple[float, float]] = []  # of synthetic to real, of real to real
+    kernel: list[tuple[float, float]] = []
     for _ in range(REPEATS):
         shuffled = real[random.permutation(len(real))[: 2 * n]]
         subset = synthetic[random.permutation(len(synthetic))[:n]]

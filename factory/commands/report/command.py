@@ -69,6 +69,9 @@ def report(options: ReportOptions, console: Console) -> None:
 def _maker(options: ReportOptions) -> tuple[Make, tuple[str, ...]]:
     """What makes the page for this folder, and the options that do not apply."""
     folder = options.folder
+    models = (SEGMENTER_NAME, *LABELER_NAMES)
+    if folder.is_remote and any(folder.exists(name) for name in models):
+        raise ValueError(f"{folder} holds a model in a bucket: copy it to this machine")
     if folder.exists(SEGMENTER_NAME):
         from factory.commands.report.of_segmenter import segmenter_report
 
@@ -81,7 +84,7 @@ def _maker(options: ReportOptions) -> tuple[Make, tuple[str, ...]]:
         from factory.commands.report.of_dataset import dataset_report
 
         return dataset_report, ("baseline", "evaluation")
-    names = ", ".join((MANIFEST_NAME, SEGMENTER_NAME, *LABELER_NAMES))
+    names = ", ".join((MANIFEST_NAME, *models))
     raise FileNotFoundError(
         f"{folder} holds none of {names}: expected a dataset, a segmenter or a labeler"
     )

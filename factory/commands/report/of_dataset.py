@@ -31,6 +31,7 @@ from factory.reports.page.pictures import picture_uri
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine
 from factory_core.dataset import Dataset, open_dataset
+from factory_core.images import folder_notes
 
 if TYPE_CHECKING:
     from factory.commands.report.command import ReportOptions
@@ -49,6 +50,7 @@ def dataset_report(options: ReportOptions, console: Console) -> Page:
     annotated = None if options.labeled is None else _annotated(options.labeled, data, console)
     if options.real is None:
         return dataset_page(data, Evidence(annotated, _recorded_fidelity(data)))
+    print_notes(console, folder_notes(options.real))
     fidelity = _fidelity(options, data, console)
     copying = _copying(options.real, options.samples, data, console)
     return dataset_page(data, Evidence(annotated, fidelity, copying))
@@ -76,7 +78,7 @@ def _recorded_fidelity(data: Dataset) -> dict[str, Any] | None:
 
 
 def _fidelity(options: ReportOptions, data: Dataset, console: Console) -> dict[str, Any]:
-    """Measured now, with the generator of the recipe, or with --generator if it moved."""
+    """Measured now, in the features of the recipe's generator, or of --generator if it moved."""
     import generators
     from factory.recipe.loading import build_recipe
     from factory.recipe.weights import find_weights
@@ -84,9 +86,15 @@ def _fidelity(options: ReportOptions, data: Dataset, console: Console) -> dict[s
     assert options.real is not None
     overrides = [] if options.generator is None else [f"generator.weights={options.generator}"]
     recipe = build_recipe(data.manifest.recipe, overrides, f"of {data.store}")
-    weights = str(find_weights("--generator", recipe.generator.weights))
-    config = recipe.generator.model_copy(update={"weights": weights})
-    generator = generators.load(config, options.device)
+    generator = None
+    try:
+        weights = str(find_weights("--generator", recipe.generator.weights))
+    except FileNotFoundError:  # datasets travel without their generators
+        if options.generator is not None:
+            raise
+    else:
+        config = recipe.generator.model_copy(update={"weights": weights})
+        generator = generators.load(config, options.device)
     return measure_fidelity(generator, data.store, options.real, console).to_dict()
 
 

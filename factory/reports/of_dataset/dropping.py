@@ -31,7 +31,7 @@ def section(
                 ["reason", "samples", "of all candidates"],
                 [
                     [
-                        REASONS.get(reason, str(reason)),
+                        REASONS.get(str(reason), str(reason)),
                         whole(int(n)),
                         percent(n / totals.candidates),
                     ]

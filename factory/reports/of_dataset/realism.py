@@ -35,7 +35,7 @@ def section(fidelity: Mapping[str, Any] | None) -> Section:
 def _distances(fidelity: Mapping[str, Any]) -> list[Any]:
     frechet, kernel = fidelity.get("frechet"), fidelity.get("kernel")
     if frechet is None:
-        return [note("No distances of features: a GAN has features only of its own images.")]
+        return [note("No distances of features: these need a diffusion model (`--generator`).")]
     rows = [
         [
             "Fréchet distance",

@@ -72,6 +72,7 @@ function enlarging() {
     at = group.indexOf(tile);
     show(0);
     dialog.showModal();
+    dialog.querySelector(".next").focus(); // on the slider, the arrow keys would move it
   });
   dialog.querySelector(".previous").addEventListener("click", () => show(-1));
   dialog.querySelector(".next").addEventListener("click", () => show(1));
