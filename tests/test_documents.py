@@ -16,7 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import make, report, sample, train, use, verdict  # noqa: F401 - registers the commands
+from factory.cli import make, report, sample, train, use, verdict  # noqa: F401 - registered
 from factory.cli.application import app
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
@@ -188,6 +188,16 @@ def test_python_reads_class_ids(
         assert (found["image"].shape, found["image"].dtype) == ((64, 64, 3), np.uint8)
 
 
+def test_the_report_of_the_readme_s_dataset(
+    factory: Callable, smears: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(smears)
+    (smears / "stubs").mkdir()
+    (command,) = commands(more_that_is_run()[3].text, smears / "stubs")
+    run_shorter(factory, command)
+    assert Path("smears/report.html").stat().st_size > 10_000
+
+
 # --- shell -----------------------------------------------------------------------------------
 
 
@@ -203,6 +213,7 @@ def more_that_is_run() -> list[Block]:
         block_of("docs/checkpoints.md", "factory sample --generator generator"),
         block_of("docs/checkpoints.md", "factory train-labeler --labeled"),
         block_of("docs/recipes.md", "factory generate --recipe my.yaml"),
+        block_of("docs/reports.md", "factory report smears"),
     ]
 
 

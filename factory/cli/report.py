@@ -9,7 +9,7 @@ import typer
 
 from factory.cli.application import USING, app, console
 from factory.cli.make import Made
-from factory.cli.options import Device, GeneratorDir, writable_file
+from factory.cli.options import Device, GeneratorDir, Settings, writable_file
 
 
 @app.command(rich_help_panel=USING)
@@ -39,6 +39,7 @@ def report(
     samples: Annotated[
         int, typer.Option(min=1, help="Samples to compare with `--real`, evenly spaced.")
     ] = 2000,
+    settings: Settings = None,
     device: Device = "auto",
 ) -> None:
     """Write one HTML file about a dataset, a segmenter or a labeler. It opens without a network.
@@ -49,8 +50,8 @@ def report(
     """
     from factory.commands.report.command import ReportOptions
     from factory.commands.report.command import report as run
+    from factory.recipe.picture_settings import only_pictures
 
-    options = ReportOptions(
-        folder, out, real, labeled, baseline, evaluation, generator, samples, device
-    )
+    compared = (real, labeled, baseline, evaluation, generator)
+    options = ReportOptions(folder, out, *compared, samples, device, only_pictures(settings))
     run(options, console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,16 +15,22 @@ if TYPE_CHECKING:
     import torch
 
     from factory.reports.fidelity import Fidelity
+    from factory_core.annotated.annotations import ImageFolder
     from generators.base import Generator
 
 FIDELITY_NAME = "fidelity.json"
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
 
 
+def compared(photographs: ImageFolder) -> range:
+    """The numbers of those that are compared, evenly spaced: names often group images by kind."""
+    return range(0, len(photographs), max(1, len(photographs) // FIDELITY_IMAGES))
+
+
 def measure_fidelity(
-    generator: Generator | None, dataset: Place, real: Path, console: Console
+    generator: Generator | None, dataset: Place, real: ImageFolder, console: Console
 ) -> Fidelity:
-    """Compare a finished dataset with a folder of real images; raises as `fidelity.compare`.
+    """Compare a finished dataset with real images, at its size; raises as `fidelity.compare`.
 
     Without its generator, or with one that has features only of its own images, there are no
     distances of features.
@@ -35,12 +40,10 @@ def measure_fidelity(
 
     from factory.annotation.encoding import encode_batches
     from factory.reports import fidelity
-    from factory_core.annotated.annotations import ImageFolder
     from generators.base import Projecting
 
-    photographs = ImageFolder(real, read_manifest(dataset).image_size)
-    step = max(1, len(photographs) // FIDELITY_IMAGES)  # evenly spaced: names often group by kind
-    real_images = torch.stack([photographs[i] for i in range(0, len(photographs), step)])
+    real.size = read_manifest(dataset).image_size
+    real_images = torch.stack([real[i] for i in compared(real)])
     samples = islice(read_samples(dataset), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
 

@@ -38,7 +38,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Thumbnails:
     """N images in two sizes, 0-255: `search` float32 and `check` uint8, both `[N, 3, s, s]`."""
 
     search: torch.Tensor
@@ -48,18 +48,18 @@ class Pictures:
         return len(self.search)
 
     @classmethod
-    def of(cls, images: Iterable[np.ndarray | torch.Tensor]) -> Pictures:
+    def of(cls, images: Iterable[np.ndarray | torch.Tensor]) -> Thumbnails:
         """From one or more images uint8 `[3, H, W]` of any sizes; one is in memory at a time."""
         search, check = [], []
         for image in images:
-            shrunk = _shrunk(torch.as_tensor(image)[None].float(), CHECK_PX)
+            shrunk = _shrunk(torch.from_numpy(np.array(image, order="C"))[None].float(), CHECK_PX)
             search.append(_shrunk(shrunk, SEARCH_PX))
             check.append(shrunk.round().clamp(0, 255).byte())
         return cls(torch.cat(search), torch.cat(check))
 
-    def select(self, numbers: Sequence[int]) -> Pictures:
+    def select(self, numbers: Sequence[int]) -> Thumbnails:
         """The pictures of these images."""
-        return Pictures(self.search[list(numbers)], self.check[list(numbers)])
+        return Thumbnails(self.search[list(numbers)], self.check[list(numbers)])
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ class Memorisation:
 
 
 def memorisation(
-    samples: Pictures, training: Pictures, control: Sequence[int], progress: Progress | None = None
+    samples: Thumbnails,
+    training: Thumbnails,
+    control: Sequence[int],
+    progress: Progress | None = None,
 ) -> Memorisation:
     """Compare samples with the training images; `control` are numbers of training images.
 
@@ -134,7 +137,7 @@ class Twin:
     match: Match
 
 
-def duplicates(samples: Pictures, limit: float, progress: Progress | None = None) -> list[Twin]:
+def duplicates(samples: Thumbnails, limit: float, progress: Progress | None = None) -> list[Twin]:
     """Samples whose nearest other sample is nearer than `limit`; of a pair, only the later one."""
     if len(samples) < 2:
         return []
@@ -151,14 +154,14 @@ def turned(images: torch.Tensor, symmetry: int) -> torch.Tensor:
 class _Index:
     """Training images to search, without the mean picture of all of them in all symmetries."""
 
-    def __init__(self, training: Pictures):
+    def __init__(self, training: Thumbnails):
         self._check = training.check
         self._check_mean = _mean_turned(training.check.sum(0, dtype=torch.int64) / len(training))
         self._search_mean = _mean_turned(training.search.mean(0))
         self._rows = _normalised(training.search - self._search_mean)  # [N, D]
 
     def nearest(
-        self, samples: Pictures, own: Sequence[int] | None, progress: Progress
+        self, samples: Thumbnails, own: Sequence[int] | None, progress: Progress
     ) -> list[Match]:
         """A match per sample; `own` are their numbers among the training images, left out."""
         matches: list[Match] = []

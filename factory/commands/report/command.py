@@ -11,6 +11,7 @@ from rich.console import Console
 
 from factory.terminal.text import byte_size
 from factory_core.dataset import CANDIDATES_DIR, MANIFEST_NAME
+from factory_core.pictures import DEFAULT_PICTURES, Pictures
 from factory_core.storage import Store, write_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ class ReportOptions:
 
     `real` are the images that a generator was trained on, `labeled` an annotated folder,
     `baseline` another segmenter, `evaluation` a JSON file of `factory evaluate`; `samples` bounds
-    the number of samples that are compared with `real`. `out` None writes report.html in `folder`.
+    the number of samples that are compared with `real`. `pictures` is how images are read, as far
+    as it differs from what the dataset or the model remembers. `out` None writes report.html in
+    `folder`.
     """
 
     folder: Store
@@ -38,6 +41,7 @@ class ReportOptions:
     generator: str | None
     samples: int
     device: str
+    pictures: Pictures = DEFAULT_PICTURES
 
 
 Make = Callable[[ReportOptions, Console], "Page"]

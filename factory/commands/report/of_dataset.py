@@ -16,7 +16,7 @@ from factory.reports.choosing import read_chosen
 from factory.reports.memorisation import (
     COPY_SHARE,
     Match,
-    Pictures,
+    Thumbnails,
     duplicates,
     memorisation,
     turned,
@@ -30,13 +30,13 @@ from factory.reports.page import Page, Tile
 from factory.reports.page.pictures import picture_uri
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine
+from factory_core.annotated.annotations import ImageFolder, read_annotations
 from factory_core.dataset import Dataset, open_dataset
-from factory_core.images import folder_notes
+from factory_core.images import Pictures, folder_notes
 
 if TYPE_CHECKING:
     from factory.commands.report.command import ReportOptions
     from factory.reports.of_dataset.samples import Rows
-    from factory_core.annotated.annotations import ImageFolder
 
 CONTROL = 500  # real images, at most: their first percentile is then the mean of a few
 SHOWN_PAIRS = 8
@@ -47,20 +47,23 @@ def dataset_report(options: ReportOptions, console: Console) -> Page:
     data = open_dataset(options.folder)
     if options.real is not None and not is_generated(data.manifest):
         raise ValueError("found --real for a dataset of photographs: leave it out")
-    annotated = None if options.labeled is None else _annotated(options.labeled, data, console)
+    recorded = Pictures.model_validate(data.manifest.recipe.get("pictures", {}))
+    pictures = options.pictures.over(recorded)
+    annotated = None
+    if options.labeled is not None:
+        annotated = _annotated(options.labeled, data, pictures, console)
     if options.real is None:
         return dataset_page(data, Evidence(annotated, _recorded_fidelity(data)))
-    print_notes(console, folder_notes(options.real))
-    fidelity = _fidelity(options, data, console)
-    copying = _copying(options.real, options.samples, data, console)
+    real = ImageFolder(options.real, data.manifest.image_size, pictures)
+    print_notes(console, folder_notes(options.real, real.pictures))
+    fidelity = _fidelity(options, real, data, console)
+    copying = _copying(real, options.samples, data, console)
     return dataset_page(data, Evidence(annotated, fidelity, copying))
 
 
-def _annotated(folder: Path, data: Dataset, console: Console) -> Annotated:
-    from factory_core.annotated.annotations import read_annotations
-
+def _annotated(folder: Path, data: Dataset, pictures: Pictures, console: Console) -> Annotated:
     classes = data.manifest.classes
-    found = read_annotations(folder, data.manifest.image_size, classes)
+    found = read_annotations(folder, data.manifest.image_size, classes, pictures)
     print_notes(console, found.notes)
     counts = [np.bincount(m.numpy().ravel(), minlength=256)[: len(classes)] for m in found.masks]
     return Annotated(np.array(counts), folder.name)
@@ -77,13 +80,14 @@ def _recorded_fidelity(data: Dataset) -> dict[str, Any] | None:
         raise ValueError(f"{file} is damaged: delete it, or give --real DIR") from None
 
 
-def _fidelity(options: ReportOptions, data: Dataset, console: Console) -> dict[str, Any]:
+def _fidelity(
+    options: ReportOptions, real: ImageFolder, data: Dataset, console: Console
+) -> dict[str, Any]:
     """Measured now, in the features of the recipe's generator, or of --generator if it moved."""
     import generators
     from factory.recipe.loading import build_recipe
     from factory.recipe.weights import find_weights
 
-    assert options.real is not None
     overrides = [] if options.generator is None else [f"generator.weights={options.generator}"]
     recipe = build_recipe(data.manifest.recipe, overrides, f"of {data.store}")
     generator = None
@@ -95,14 +99,12 @@ def _fidelity(options: ReportOptions, data: Dataset, console: Console) -> dict[s
     else:
         config = recipe.generator.model_copy(update={"weights": weights})
         generator = generators.load(config, options.device)
-    return measure_fidelity(generator, data.store, options.real, console).to_dict()
+    return measure_fidelity(generator, data.store, real, console).to_dict()
 
 
-def _copying(real: Path, most: int, data: Dataset, console: Console) -> Copying:
+def _copying(training: ImageFolder, most: int, data: Dataset, console: Console) -> Copying:
     """Samples, evenly spaced, against all the real images."""
-    from factory_core.annotated.annotations import ImageFolder
-
-    rows, training = read_rows(data), ImageFolder(real, data.manifest.image_size)
+    rows = read_rows(data)
     numbers = spread(rows.kept, most)
     control = spread(np.arange(len(training)), CONTROL)
     total = 3 * len(numbers) + len(training) + len(control)
@@ -116,8 +118,8 @@ def _copying(real: Path, most: int, data: Dataset, console: Console) -> Copying:
                 done += 1
                 line.update(done)
 
-        samples = Pictures.of(counted(_images(data, rows, numbers)))
-        pictures = Pictures.of(counted(training[i] for i in range(len(training))))
+        samples = Thumbnails.of(counted(_images(data, rows, numbers)))
+        pictures = Thumbnails.of(counted(training[i] for i in range(len(training))))
         before = done
         found = memorisation(samples, pictures, control, lambda n: line.update(before + n))
         after = before + len(numbers) + len(control)

@@ -70,9 +70,10 @@ def _tested(options: ReportOptions, info: LabelerInfo, console: Console) -> Fold
     from train_seg.evaluation.metrics import Confusion, scores
 
     assert options.labeled is not None
-    test = read_annotations(options.labeled, info.image_size, info.classes)
-    print_notes(console, test.notes)
     resolved = resolve(recipe_of_labeler(str(options.folder), options.generator))
+    pictures = options.pictures.over(resolved.pictures)
+    test = read_annotations(options.labeled, info.image_size, info.classes, pictures)
+    print_notes(console, test.notes)
     generator, labeler = load_models(resolved.generator, resolved.labeler, options.device)
     labeler.check(generator)
     confusion, tally = Confusion(len(info.classes)), Tally(len(info.classes))

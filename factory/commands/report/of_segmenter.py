@@ -12,6 +12,7 @@ from factory.reports.of_segmenter import Known, Measured, Shown, segmenter_page
 from factory.reports.page import Page, Tile
 from factory.reports.page.pictures import mask_uri, picture_uri
 from factory.terminal.notes import print_notes
+from factory_core.pictures import remembered
 from train_seg.evaluation.evaluate import evaluate
 from train_seg.evaluation.metrics import Confusion, scores
 from train_seg.network.segmenter import Segmenter, read_info
@@ -37,7 +38,7 @@ def segmenter_report(options: ReportOptions, console: Console) -> Page:
         measured = recorded or Measured.in_training(info.scores, info.classes)
         return segmenter_page(folder, info, Known(measured, corruptions))
     segmenter = Segmenter.load(folder, options.device)
-    measured, masks, test = _tested(segmenter, options.labeled, console)
+    measured, masks, test = _tested(segmenter, folder, options, console)
     baseline = None
     if options.baseline is not None:
         other = Segmenter.load(options.baseline, options.device)
@@ -46,18 +47,20 @@ def segmenter_report(options: ReportOptions, console: Console) -> Page:
                 f"--baseline {options.baseline} has the classes {', '.join(other.classes)}, the"
                 f" model {', '.join(info.classes)}: only equal classes can be compared"
             )
-        baseline = options.baseline.name, _tested(other, options.labeled, console)[0]
+        baseline = options.baseline.name, _tested(other, options.baseline, options, console)[0]
     worst, best = _ends(test, masks, segmenter)
     return segmenter_page(folder, info, Known(measured, corruptions, baseline, best, worst))
 
 
 def _tested(
-    segmenter: Segmenter, labeled: Path, console: Console
+    segmenter: Segmenter, folder: Path, options: ReportOptions, console: Console
 ) -> tuple[Measured, torch.Tensor, Annotations]:
-    """Scores on an annotated folder, the predicted masks uint8 `[N, H, W]`, and the images."""
+    """Scores of the model in `folder`, its masks uint8 `[N, H, W]`, and the images."""
     from factory_core.annotated.annotations import read_annotations
 
-    test = read_annotations(labeled, segmenter.image_size, segmenter.classes)
+    assert options.labeled is not None
+    pictures = options.pictures.over(remembered(folder))
+    test = read_annotations(options.labeled, segmenter.image_size, segmenter.classes, pictures)
     print_notes(console, test.notes)
     masks: list[torch.Tensor] = []
 
@@ -66,7 +69,7 @@ def _tested(
         return masks[-1]
 
     found = evaluate(predict, test.images, test.masks, segmenter.classes)
-    return Measured.now(found, f"images of {labeled.name}"), torch.cat(masks), test
+    return Measured.now(found, f"images of {options.labeled.name}"), torch.cat(masks), test
 
 
 def _ends(

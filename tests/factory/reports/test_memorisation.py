@@ -9,7 +9,7 @@ from PIL import Image
 
 from factory.demo.render import render
 from factory.reports import memorisation as copies
-from factory.reports.memorisation import Pictures, duplicates, memorisation, turned
+from factory.reports.memorisation import Thumbnails, duplicates, memorisation, turned
 
 SIZE = 32
 
@@ -52,7 +52,7 @@ def test_planted_copies_are_found_and_hardly_anything_else_is_accused(training: 
     samples = [*planted, *(smear(20_000 + i) for i in range(480))]
     progress: list[int] = []
     found = memorisation(
-        Pictures.of(samples), Pictures.of(training), range(len(training)), progress.append
+        Thumbnails.of(samples), Thumbnails.of(training), range(len(training)), progress.append
     )
     accused = set(found.copies)
     assert len(accused & set(range(20))) >= 19
@@ -68,7 +68,7 @@ def test_planted_copies_are_found_and_hardly_anything_else_is_accused(training: 
 def test_a_match_says_how_to_turn_the_training_image(training: list[np.ndarray]):
     for symmetry in range(8):
         sample = turned(torch.from_numpy(training[3]), symmetry).contiguous()
-        found = memorisation(Pictures.of([sample]), Pictures.of(training[:20]), [0, 1])
+        found = memorisation(Thumbnails.of([sample]), Thumbnails.of(training[:20]), [0, 1])
         (match,) = found.matches
         assert (match.nearest, match.symmetry) == (3, symmetry)
         assert match.distance < 1e-4
@@ -91,8 +91,8 @@ def test_the_distance_is_the_best_correlation_of_aligned_windows():
 
 
 def test_a_real_image_is_not_its_own_control(training: list[np.ndarray]):
-    pictures = Pictures.of(training[:30])
-    found = memorisation(Pictures.of([smear(9)]), pictures, range(30))
+    pictures = Thumbnails.of(training[:30])
+    found = memorisation(Thumbnails.of([smear(9)]), pictures, range(30))
     assert found.control.min() > 0.01
 
 
@@ -100,23 +100,23 @@ def test_duplicates_among_the_real_images_are_said(training: list[np.ndarray]):
     """Each image is there twice: nothing can be called a copy."""
     rng = np.random.default_rng(2)
     twice = [*training[:20], *(noisy(image, rng, 2) for image in training[:20])]
-    found = memorisation(Pictures.of([training[0]]), Pictures.of(twice), range(40))
+    found = memorisation(Thumbnails.of([training[0]]), Thumbnails.of(twice), range(40))
     assert found.has_alike
 
 
 def test_samples_that_repeat_each_other_are_found_once(training: list[np.ndarray]):
     samples = [*training[:6], training[2][:, :, ::-1].copy()]
-    (twin,) = duplicates(Pictures.of(samples), 0.05)
+    (twin,) = duplicates(Thumbnails.of(samples), 0.05)
     assert (twin.number, twin.match.nearest) == (6, 2)
-    assert duplicates(Pictures.of(samples[:1]), 0.05) == []
+    assert duplicates(Thumbnails.of(samples[:1]), 0.05) == []
 
 
 def test_flat_images_are_no_copies_of_others(training: list[np.ndarray]):
     flat = np.full((3, SIZE, SIZE), 90, np.uint8)
-    found = memorisation(Pictures.of([flat]), Pictures.of(training[:10]), range(10))
+    found = memorisation(Thumbnails.of([flat]), Thumbnails.of(training[:10]), range(10))
     assert found.matches[0].distance > found.percentile
 
 
 def test_one_training_image_is_too_few(training: list[np.ndarray]):
     with pytest.raises(ValueError, match="found 1 training image"):
-        memorisation(Pictures.of(training[:1]), Pictures.of(training[:1]), [0])
+        memorisation(Thumbnails.of(training[:1]), Thumbnails.of(training[:1]), [0])
