@@ -319,7 +319,7 @@ def _images(count: int, size: int) -> Any:
 
 
 def _train_ddpm(out: Path, device: str, tiny: bool, steps: int, clock: Any) -> None:
-    from generators.config import DDPMTrainingConfig
+    from generators.ddpm.config import DDPMTrainingConfig
     from generators.ddpm.training import train
     from generators.training.images import TrainingImages
 

@@ -20,6 +20,7 @@ from factory.cli import (  # noqa: F401 - registers the commands
     annotate,
     exchange,
     make,
+    report,
     sample,
     train,
     use,
@@ -206,6 +207,16 @@ def test_python_reads_class_ids(
         assert (found["image"].shape, found["image"].dtype) == ((64, 64, 3), np.uint8)
 
 
+def test_the_report_of_the_readme_s_dataset(
+    factory: Callable, smears: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(smears)
+    (smears / "stubs").mkdir()
+    (command,) = commands(more_that_is_run()[3].text, smears / "stubs")
+    run_shorter(factory, command)
+    assert Path("smears/report.html").stat().st_size > 10_000
+
+
 # --- shell -----------------------------------------------------------------------------------
 
 
@@ -222,6 +233,7 @@ def more_that_is_run() -> list[Block]:
         block_of("docs/checkpoints.md", "factory train-labeler --labeled"),
         block_of("docs/recipes.md", "factory generate --recipe my.yaml"),
         block_of("docs/annotation-formats.md", "factory annotations export"),
+        block_of("docs/reports.md", "factory report smears"),
     ]
 
 

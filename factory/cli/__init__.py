@@ -45,7 +45,16 @@ def main() -> None:
 
 def _run() -> None:
     # Importing them registers their commands, in this order.
-    from factory.cli import annotate, exchange, make, sample, train, use, verdict  # noqa: F401
+    from factory.cli import (  # noqa: F401
+        annotate,
+        exchange,
+        make,
+        report,
+        sample,
+        train,
+        use,
+        verdict,
+    )
     from factory.cli.application import app
 
     app()

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.pipeline.display import run_shown
+from factory.pipeline.fidelity import FIDELITY_NAME, compared, measure_fidelity
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 from factory.terminal.text import byte_size, duration
-from factory_core.dataset import read_samples
 from factory_core.machine import GIB
 
 if TYPE_CHECKING:
     from factory.pipeline.executors import Executor
     from factory.pipeline.job import Job
     from factory_core.annotated.annotations import ImageFolder
-
-FIDELITY_NAME = "fidelity.json"
-FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
 
 
 def generate(job: Job, executor: Executor, real: Path | None, console: Console) -> None:
@@ -33,16 +30,11 @@ def generate(job: Job, executor: Executor, real: Path | None, console: Console) 
     if real is not None:  # checked before hours are spent
         photographs = ImageFolder(real, pictures=job.recipe.pictures)
         print_notes(console, folder_notes(real, photographs.pictures))
-        chosen = [photographs.paths[i] for i in _compared(photographs)]
+        chosen = [photographs.paths[i] for i in compared(photographs)]
         check_photographs(real, chosen, photographs.pictures)
     run_shown(job, executor, console)
     if photographs is not None:
         check_fidelity(job, photographs, console)
-
-
-def _compared(photographs: ImageFolder) -> range:
-    """Evenly spaced: names often group images by kind."""
-    return range(0, len(photographs), max(1, len(photographs) // FIDELITY_IMAGES))
 
 
 def dry_run(job: Job, executor: Executor, console: Console) -> None:
@@ -73,31 +65,10 @@ def dry_run(job: Job, executor: Executor, console: Console) -> None:
 
 def check_fidelity(job: Job, real: ImageFolder, console: Console) -> None:
     """Compare the finished dataset with real images; print, write fidelity.json."""
-    from itertools import islice
-
-    import numpy as np
-    import torch
-
     import generators
-    from factory.annotation.encoding import encode_batches
     from factory.reports import fidelity
-    from generators.base import Projecting
 
     generator = generators.load(job.recipe.generator, job.device)
-    real.size = generator.image_size
-    real_images = torch.stack([real[i] for i in _compared(real)])
-    samples = islice(read_samples(job.out), FIDELITY_IMAGES)
-    synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
-
-    def pooled(images: torch.Tensor) -> np.ndarray:
-        batches = encode_batches(generator, images, console)
-        return np.concatenate([features.pooled() for features in batches])
-
-    if isinstance(generator, Projecting):
-        console.print("no Fréchet distance: a GAN has features only of its own images")
-        features = None
-    else:
-        features = (pooled(synthetic), pooled(real_images))
-    result = fidelity.compare(synthetic, real_images, features)
+    result = measure_fidelity(generator, job.out, real, console)
     console.print(fidelity.render_table(result))
     job.out.write_json(FIDELITY_NAME, result.to_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -34,3 +35,9 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def recipe_yaml(recipe: Mapping[str, Any]) -> str:
+    """A resolved recipe as YAML, in the order of its keys."""
+    text: str = yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None)
+    return text.strip()

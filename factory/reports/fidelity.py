@@ -7,6 +7,9 @@ good. Single images do not show this; statistics of the set do.
 The Fréchet distance (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule ...") is
 taken in the caller's feature space, usually the generator's own pooled activations, so nothing is
 downloaded. Distances are comparable only within one feature space and one sample size.
+
+The kernel distance (KID; Bińkowski et al. 2018, "Demystifying MMD GANs") is taken in the same
+space. It is unbiased: two samples of one distribution are 0 apart on average, however few.
 """
 
 from __future__ import annotations
@@ -59,6 +62,20 @@ class Frechet:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """Kernel distance of synthetic to real features, in units of the real spread.
+
+    `noise_floor` is that between random halves of the real images, about 0; `spread` is the
+    standard deviation over such halves, which is what chance alone moves the distance by.
+    """
+
+    distance: float
+    noise_floor: float
+    spread: float
+    n: int  # images per side
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How synthetic images differ from real ones; `verdict` holds a line per difference."""
 
@@ -67,6 +84,7 @@ class Fidelity:
     frechet: Frechet | None
     verdict: tuple[str, ...]
     agrees: bool  # no difference was found
+    kernel: Kernel | None = None
 
     def to_dict(self) -> dict:
         """A dictionary for JSON with the same names and units."""
@@ -86,14 +104,14 @@ def compare(
     """Compare two sets of images uint8 `[N, 3, H, W]` (N and the size may differ).
 
     `features` are vectors `[N, D]` of the (synthetic, real) images, see `pool`; with them the
-    Fréchet distance is computed, on random halves drawn by `seed`. Raises ValueError for fewer
-    than 2 images per side, or fewer than 4 real ones with features.
+    Fréchet and the kernel distance are computed, on random halves drawn by `seed`. Raises
+    ValueError for fewer than 2 images per side, or fewer than 4 real ones with features.
     """
     ours, theirs = colour_stats(synthetic, "synthetic"), colour_stats(real, "real")
-    frechet = None if features is None else _frechet_with_floor(*features, seed=seed)
+    frechet, kernel = (None, None) if features is None else _distances(*features, seed=seed)
     complaints = _complaints(ours, theirs, frechet)
     fine = "no domain gap found: all differences are small, or may be chance with so few images"
-    return Fidelity(ours, theirs, frechet, tuple(complaints or [fine]), not complaints)
+    return Fidelity(ours, theirs, frechet, tuple(complaints or [fine]), not complaints, kernel)
 
 
 def colour_stats(images: Array, name: str = "images") -> ColourStats:
@@ -131,13 +149,30 @@ def frechet_distance(a: Array, b: Array) -> float:
     return max(float(distance), 0.0)  # rounding leaves -1e-15 for equal sets
 
 
+def kernel_distance(a: Array, b: Array) -> float:
+    """Unbiased estimate of MMD² with the kernel (xᵀy/D + 1)³, of vectors `[N, D]` and `[M, D]`.
+
+    It may be negative: it scatters around 0 for two samples of one distribution.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+
+    def within(x: np.ndarray) -> float:  # without pairs of an image with itself, which add a bias
+        k, n = kernel(x, x), len(x)
+        return float((k.sum() - np.trace(k)) / (n * (n - 1)))
+
+    return within(a) + within(b) - 2 * float(kernel(a, b).mean())
+
+
 def _covariance_root(vectors: np.ndarray) -> np.ndarray:
     """A matrix A with at most D rows such that AᵀA is the covariance of `[N, D]`."""
     root = (vectors - vectors.mean(axis=0)) / np.sqrt(len(vectors) - 1)
     return np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root
 
 
-def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
+def _distances(synthetic: Array, real: Array, seed: int) -> tuple[Frechet, Kernel]:
     """Distances of synthetic and of real features to the same random halves of the real ones."""
     synthetic = np.asarray(synthetic, dtype=np.float64)
     real = np.asarray(real, dtype=np.float64)
@@ -154,16 +189,24 @@ def _frechet_with_floor(synthetic: Array, real: Array, seed: int) -> Frechet:
     # images gets the average spread.
     spread = real.std(axis=0)
     unit = np.where(spread > 1e-9 * spread.max(), spread, spread.mean() or 1.0)
-    synthetic, real = synthetic / unit, real / unit
+    centre = real.mean(axis=0)
+    synthetic, real = (synthetic - centre) / unit, (real - centre) / unit
 
     random = np.random.default_rng(seed)
-    distances, floors = [], []
+    frechet: list[tuple[float, float]] = []  # of synthetic to real, of real to real
+    kernel: list[tuple[float, float]] = []
     for _ in range(REPEATS):
         shuffled = real[random.permutation(len(real))[: 2 * n]]
         subset = synthetic[random.permutation(len(synthetic))[:n]]
-        distances.append(frechet_distance(subset, shuffled[:n]))
-        floors.append(frechet_distance(shuffled[n:], shuffled[:n]))
-    return Frechet(float(np.mean(distances)), float(np.mean(floors)), n, real.shape[1])
+        for found, distance in ((frechet, frechet_distance), (kernel, kernel_distance)):
+            found.append((distance(subset, shuffled[:n]), distance(shuffled[n:], shuffled[:n])))
+    distance, floor = np.mean(frechet, axis=0).tolist()
+    kernel_mean, kernel_floor = np.mean(kernel, axis=0).tolist()
+    spread = float(np.std([b for _, b in kernel], ddof=1))
+    return (
+        Frechet(distance, floor, n, real.shape[1]),
+        Kernel(kernel_mean, kernel_floor, spread, n),
+    )
 
 
 def _complaints(ours: ColourStats, theirs: ColourStats, frechet: Frechet | None) -> list[str]:
@@ -243,4 +286,8 @@ def render_table(fidelity: Fidelity) -> Table:
         label = f"Fréchet distance, {frechet.n} to {frechet.n}"
         values = (f"{frechet.distance:.3g}", f"{frechet.noise_floor:.3g}", f"{frechet.ratio:.2f}")
         table.add_row(label, f"{frechet.dimensions} features", *values)
+    if (kernel := fidelity.kernel) is not None:
+        floor = f"{1000 * kernel.noise_floor:.3g} ± {1000 * kernel.spread:.2g}"
+        values = (f"{1000 * kernel.distance:.3g}", floor, "")
+        table.add_row("kernel distance (KID) x 1000", "", *values)
     return table

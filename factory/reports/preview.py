@@ -8,7 +8,7 @@ them are the classes with their shares of the pixels. Only shards with shown sam
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from factory.reports.choosing import read_chosen
 from factory_core import dataset
 from factory_core.dataset import (
-    CANDIDATES_DIR,
     PREVIEW_NAME,
     SAMPLES_NAME,
     Dataset,
@@ -26,7 +26,7 @@ from factory_core.dataset import (
     Sample,
     overlay,
 )
-from factory_core.storage import Place, Store, open_store
+from factory_core.storage import Place, open_store
 
 COLUMNS = 8  # samples per row
 TILE = 128  # longest side of a shown image, in pixels
@@ -98,7 +98,7 @@ def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
     named = pd.read_parquet(
         samples_path, columns=["key", "shard", "kept"], filters=[("key", "in", wanted)]
     )
-    found = _read(data, named)
+    found = {sample.key: sample for sample in read_chosen(data, named)}
     sections = []
     for heading, note, part in chosen:
         keys = map(dataset.sample_key, part["index"])
@@ -107,30 +107,6 @@ def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
         if samples:
             sections.append(_Section(heading, note, samples))
     return sections
-
-
-def _read(data: Dataset, rows: pd.DataFrame) -> dict[str, Sample]:
-    """The samples of `rows` by key; dropped ones only if their candidates still exist."""
-    wanted = set(rows.key)
-    tars = [(data.shards, name) for name in sorted(set(rows.shard[rows.kept]))]
-    candidates = data.store / CANDIDATES_DIR
-    names = [entry.name for entry in candidates.entries()]
-    for parquet in [name for name in names if name.endswith(".parquet")][:1]:
-        # All candidate shards are as long as the first, except for the last.
-        with candidates.local_copy(parquet) as copy:
-            size = len(pd.read_parquet(copy, columns=["key"]))
-        numbers = sorted({int(key) // size for key in rows.key[~rows.kept]})
-        tars += [(candidates, tar) for n in numbers if (tar := f"{n:06d}.tar") in names]
-    classes = len(data.manifest.classes)
-    return {s.key: s for folder, name in tars for s in _pick(folder, name, wanted, classes)}
-
-
-def _pick(folder: Store, name: str, keys: Collection[str], classes: int) -> Iterator[Sample]:
-    """Decode the samples `keys` of one tar."""
-    with folder.open(name) as file:
-        for key, members in dataset.read_open_tar(file, folder / name):
-            if key in keys:
-                yield dataset.decode_sample(key, members, classes)
 
 
 # --- drawing ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,15 +55,20 @@ def read_tar(path: Path) -> Iterator[tuple[str, list[Member]]]:
         yield from read_open_tar(file, path)
 
 
-def read_open_tar(file: BinaryIO, name: object) -> Iterator[tuple[str, list[Member]]]:
+def read_open_tar(
+    file: BinaryIO, name: object, keys: Collection[str] | None = None
+) -> Iterator[tuple[str, list[Member]]]:
     """Samples (key, members) of a tar; the key is the member's name up to its first dot.
 
-    Raises ValueError naming `name` if the tar is damaged.
+    With `keys`, the contents of other samples are skipped unread. Raises ValueError naming `name`
+    if the tar is damaged.
     """
     key, members = "", list[Member]()
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
+                if keys is not None and info.name.split(".", 1)[0] not in keys:
+                    continue
                 content = tar.extractfile(info)
                 if content is None:
                     raise tarfile.ReadError(f"{info.name} is not a plain file")

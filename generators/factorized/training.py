@@ -19,9 +19,10 @@ from generators.factorized.network import FactorizedUNet, build
 from generators.factorized.storage import load, save
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
+from generators.training.loop import LOG_EVERY
 
 COLLAPSED_SHARE = 0.99  # of all pixels, in one region
-WATCHED_STEPS = 100  # of which the mean is watched
+WATCHED = 10  # batches of which the mean is watched
 PATIENCE_STEPS = 500  # before that, masks may still form
 
 
@@ -34,7 +35,7 @@ class FactorizedTraining(DDPMTraining):
         self, config: FactorizedTrainingConfig, images: TrainingImages, net: FactorizedUNet
     ):
         super().__init__(config, images, net)
-        self.largest: list[Tensor] = []
+        self.largest: list[float] = []  # the latest shares of the largest region
         self.has_warned = False
 
     def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
@@ -43,12 +44,12 @@ class FactorizedTraining(DDPMTraining):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
-        watched = mask_statistics(self.masks.detach())
-        self.log_dict({f"regions/{name}": value for name, value in watched.items()})
-        self.largest.append(watched["largest"])
-        if len(self.largest) == WATCHED_STEPS:
-            self._warn_of_collapse(torch.stack(self.largest).mean().item())
-            self.largest.clear()
+        if (self.global_step + 1) % LOG_EVERY == 0:
+            watched = {k: v.item() for k, v in mask_statistics(self.masks.detach()).items()}
+            self.log_dict({f"regions/{name}": torch.tensor(v) for name, v in watched.items()})
+            self.largest = [*self.largest, watched["largest"]][-WATCHED:]
+            if len(self.largest) == WATCHED:
+                self._warn_of_collapse(sum(self.largest) / WATCHED)
         return loss
 
     def _warn_of_collapse(self, share: float) -> None:

@@ -150,6 +150,38 @@ def test_evaluate_on_the_demo(
     assert "3 unseen renderings" in factory("evaluate", "--model", model.out, "--demo").out
 
 
+def test_report_of_the_dataset(data: Step, home: Path, factory: Callable) -> None:
+    given = ("--real", home / "photos/images", "--labeled", home / "annotated")
+    result = factory("report", data.out, *given)
+    assert result.code == 0, result.err
+    text = (data.out / "report.html").read_text()
+    assert "Fréchet distance" in text
+    assert "kernel distance (KID)" in text
+    assert "annotated images" in text
+    assert "nearest training image" in text
+    assert "add <code>" not in text  # nothing else can be asked for
+
+
+def test_report_of_photographs_has_no_training_images(labelled: Step, factory: Callable) -> None:
+    assert factory("report", labelled.out).code == 0
+    assert "Near-copies" not in (labelled.out / "report.html").read_text()
+    refused = factory("report", labelled.out, "--real", labelled.out)
+    assert "found --real for a dataset of photographs" in refused.err
+
+
+def test_report_of_the_labeler(labeler: Step, home: Path, factory: Callable) -> None:
+    file = labeler.out / "report.html"
+    assert factory("report", labeler.out).code == 0
+    assert "--labeled DIR" in file.read_text()
+    result = factory("report", labeler.out, "--labeled", home / "test")
+    assert result.code == 0, result.err
+    text = file.read_text()
+    assert "area under risk-coverage" in text
+    assert "were trained on" not in text
+    assert factory("report", labeler.out, "--labeled", home / "annotated").code == 0
+    assert "These images were trained on" in file.read_text()
+
+
 def test_predict(model: Step, home: Path, take: Callable) -> None:
     seen = take("predict", "--model", model.out, "--images", home / "test/images", out="seen")
     mask = Image.open(seen.out / "masks/000040.png")

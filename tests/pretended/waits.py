@@ -49,7 +49,7 @@ def images(count: int, size: int) -> Any:
 
 
 def ddpm(out: Path) -> list[list[str]]:
-    from generators.config import DDPMTrainingConfig
+    from generators.ddpm.config import DDPMTrainingConfig
     from generators.ddpm.training import train
     from generators.training.images import TrainingImages
 

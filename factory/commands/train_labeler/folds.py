@@ -35,6 +35,7 @@ from factory_core.dataset import IGNORE
 from factory_core.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
+    from factory.reports.calibration import Calibration
     from factory_core.annotated.annotations import Annotations
     from labelers.training.feature_store import FeatureStore
     from train_seg.evaluation.metrics import Scores
@@ -81,10 +82,11 @@ def cross_validate(job: LabelerJob, folds: Folds) -> None:
         if done < folds.splits:
             store = prepared.encode(job.out / FEATURES_DIR)
             for number, test in list(enumerate(tests, 1))[done:]:
-                scores = _split(
+                scores, calibration = _split(
                     prepared, store, test, job.out / f"split_{number}", f"split {number}"
                 )
                 about = {"test": [stems[i] for i in test], **scores.to_dict()}
+                about["calibration"] = calibration.model_dump(mode="json")
                 result["splits"].append(about)
                 result["summary"] = _summary(result["splits"])
                 write_json(path, result)
@@ -102,24 +104,26 @@ def _split(
     test: Sequence[int],
     folder: Path,
     title: str,
-) -> Scores:
+) -> tuple[Scores, Calibration]:
     """Train without the images `test`, score on them, and write the labeler to `folder`."""
+    from factory.reports.calibration import Counted, Tally
     from train_seg.evaluation.metrics import Confusion, scores
 
     folder.mkdir(exist_ok=True)
     annotations = prepared.annotations
     labeler = prepared.fit(store, _without(annotations, test), folder, title)
-    confusion = Confusion(len(labeler.classes))
+    confusion, tally = Confusion(len(labeler.classes)), Tally(len(labeler.classes))
     for i in test:
         features = None if store is None else store.features(i)
-        mask = labeler.predict(annotations.images[i : i + 1], features).mask
-        confusion.update(mask, annotations.masks[i : i + 1])
-    found = scores(confusion, labeler.classes, len(test))
-    measured = {f"test_{name}": float(getattr(found, name)) for name in SCORES}
+        found = labeler.predict(annotations.images[i : i + 1], features)
+        confusion.update(found.mask, annotations.masks[i : i + 1])
+        tally.update(Counted.of(annotations.stems[i], found, annotations.masks[i]))
+    scored = scores(confusion, labeler.classes, len(test))
+    measured = {f"test_{name}": float(getattr(scored, name)) for name in SCORES}
     info = labeler.info.model_copy(update={"scores": {**labeler.info.scores, **measured}})
     replace(labeler, info=info).save(folder)
     remove_checkpoints(folder)
-    return found
+    return scored, tally.result()
 
 
 def _without(annotations: Annotations, test: Sequence[int]) -> Annotations:

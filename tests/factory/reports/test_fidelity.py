@@ -51,6 +51,29 @@ def test_frechet_equals_the_root_by_eigenvalues():
     assert fidelity.frechet_distance(a, b) == pytest.approx(expected)
 
 
+def test_kernel_distance_is_the_plain_sum_over_pairs():
+    a, b = vectors(5, 3, 0), vectors(4, 3, 1)
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x @ y / 3 + 1) ** 3)
+
+    def within(v: np.ndarray) -> float:
+        others = [kernel(x, y) for i, x in enumerate(v) for j, y in enumerate(v) if i != j]
+        return float(np.mean(others))
+
+    expected = within(a) + within(b) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+    assert fidelity.kernel_distance(a, b) == pytest.approx(expected)
+
+
+def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_not():
+    """Sets of 20 images from one distribution, of 100 features."""
+    pairs = [(vectors(20, 100, 2 * i), vectors(20, 100, 2 * i + 1)) for i in range(60)]
+    found = [fidelity.kernel_distance(a, b) for a, b in pairs]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+    assert min(fidelity.frechet_distance(a, b) for a, b in pairs[:5]) > 50
+    assert fidelity.kernel_distance(pairs[0][0], pairs[0][1] + 1) > 10 * np.std(found)
+
+
 @pytest.mark.parametrize("d", [3, 200])
 def test_same_distribution_is_near_the_noise_floor_and_a_shift_is_not(d: int):
     """Also with far fewer images than dimensions."""
@@ -121,6 +144,7 @@ def test_table_and_json():
     console.print(fidelity.render_table(result))
     parsed = json.loads(json.dumps(result.to_dict()))
     assert parsed["frechet"]["ratio"] > 0
+    assert set(parsed["kernel"]) == {"distance", "noise_floor", "spread", "n"}
     assert parsed["real"]["n"] == 30
     assert len(parsed["synthetic"]["between"]) == 3
 

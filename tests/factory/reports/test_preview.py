@@ -106,7 +106,9 @@ def test_only_shards_with_shown_samples_are_read(tmp_path: Path, monkeypatch: py
     read: list[Path] = []
     read_tar = dataset.read_open_tar
     monkeypatch.setattr(
-        dataset, "read_open_tar", lambda file, name: read.append(name) or read_tar(file, name)
+        dataset,
+        "read_open_tar",
+        lambda file, name, keys: read.append(name) or read_tar(file, name, keys),
     )
     preview.write_preview(tmp_path)
     assert len(read) == len(set(read)) <= 2 + 8  # of 90: both ends, and one per typical sample

@@ -14,6 +14,7 @@ from PIL import Image
 
 from factory.commands.train_labeler import folds
 from factory.demo.render import render_folder
+from factory.reports.calibration import Calibration
 from factory_core.annotated.annotations import read_annotations
 from labelers.labeler import Labeler
 
@@ -69,6 +70,28 @@ def test_scores_of_the_test_images(split: Callable, annotated: Path) -> None:
         assert part["images"] == 2
         scores = Labeler.load(f"out/split_{i + 1}").info.scores
         assert scores["test_miou"] == part["miou"]
+        calibration = Calibration.model_validate(part["calibration"])
+        assert [image.name for image in calibration.images] == part["test"]
+        assert calibration.error == pytest.approx(1 - part["pixel_accuracy"])
+
+
+def test_a_report_shows_all_splits(split: Callable, factory: Callable) -> None:
+    assert split("--folds", 2, "--test-images", 2).code == 0
+    result = factory("report", "out")
+    assert result.code == 0, result.err
+    text = Path("out/report.html").read_text()
+    assert "test images of 2 random splits" in text
+    assert "±" in text
+    assert "area under risk-coverage" in text
+    refused = factory("report", "out", "--labeled", "x")
+    assert "which was scored on its own splits" in refused.err
+
+    found = json.loads(Path("out/folds.json").read_text())
+    for part in found["splits"]:
+        del part["calibration"]  # as earlier versions wrote it
+    Path("out/folds.json").write_text(json.dumps(found))
+    assert factory("report", "out").code == 0
+    assert "area under" not in Path("out/report.html").read_text()
 
 
 def test_test_images_do_not_affect_the_weights(split: Callable, annotated: Path) -> None:

@@ -1,0 +1,1 @@
+"""`factory report`: one HTML file about a dataset, a segmenter or a labeler."""
