@@ -128,7 +128,7 @@ def test_no_link_of_a_file_is_broken(path: Path) -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
-    listed = set(re.findall(r"- ([\w/-]+\.md)$", navigation, re.MULTILINE))
+    listed = set(re.findall(r"[- ]([\w/-]+\.md)$", navigation, re.MULTILINE))
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert written <= listed
 
@@ -152,9 +152,9 @@ def texts_of_the_code() -> list[str]:
 
 
 def messages() -> list[str]:
-    """The messages of the program that the page explains: bold code with a `…` or a colon."""
+    """The messages of the program that the page explains: the code in its headings."""
     text = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
-    heads = re.findall(r"^\*\*(.*`.*)\*\*$", text, re.MULTILINE)
+    heads = re.findall(r"^### (.*`.*)$", text, re.MULTILINE)
     quoted = [message for head in heads for message in re.findall(r"`([^`]+)`", head)]
     others = ("factory: command not found", "factory", "ImportError", "CUDA out of memory")
     return [message for message in quoted if message not in others]

@@ -41,10 +41,7 @@ def sheet(rows: Sequence[Sequence[Tile]], scale: int = SCALE) -> Image.Image:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    """Write a PNG of 256 colours, of which one is transparent enough."""
-    picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-        IMAGES / f"{name}.png", optimize=True
-    )
+    picture.save(IMAGES / f"{name}.webp", quality=88, method=6)
 
 
 def pixels(sample: Sample) -> Tile:
