@@ -126,6 +126,14 @@ def test_no_link_of_a_file_is_broken(path: Path) -> None:
         assert not parts.fragment or parts.fragment in anchors(target), link
 
 
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_belongs_to_an_item_is_indented_by_four(path: Path) -> None:
+    """Repository browsers accept two spaces; the site would end the list there."""
+    text = path.read_text("utf-8")
+    assert not re.findall(r"^ {1,3}```", text, re.MULTILINE)
+    assert not re.findall(r"\n\n {1,3}\S.*", FENCE.sub("", text))
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
     listed = set(re.findall(r"[- ]([\w/-]+\.md)$", navigation, re.MULTILINE))
