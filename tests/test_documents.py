@@ -16,8 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import make, sample, train, use, verdict  # noqa: F401 - registers the commands
-from factory.cli.application import app
+from factory.cli import command_line
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
 from factory.demo.render import CLASSES
@@ -30,7 +29,7 @@ BLOCKS = blocks()
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 BASH = [block for block in BLOCKS if block.language == "bash"]
 GUIDE, README, QUICK = "docs/your-own-images.md", "README.md", "docs/quick-start.md"
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
 NOT_RUN = {

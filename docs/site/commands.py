@@ -7,8 +7,7 @@ from typing import Any
 
 import typer
 
-from factory.cli import make, sample, train, use, verdict  # noqa: F401 - registers the commands
-from factory.cli.application import app
+from factory.cli import command_line
 from factory.cli.defaults import quote_defaults
 
 HEAD = """# Commands
@@ -33,7 +32,7 @@ SECTION = """
 
 def reference() -> str:
     """The page in Markdown: the commands by panel, in the order of `factory --help`."""
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verbs = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
     panels: dict[str, list[str]] = {}
     for name, verb in verbs.items():
         panels.setdefault(verb.rich_help_panel, []).append(_verb(name, verb))
