@@ -165,7 +165,7 @@ def messages() -> list[str]:
     heads = re.findall(r"^### (.*`.*)$", text, re.MULTILINE)
     quoted = [message for head in heads for message in re.findall(r"`([^`]+)`", head)]
     others = ("factory: command not found", "factory", "ImportError", "CUDA out of memory")
-    return [message for message in quoted if message not in others]
+    return [message.removeprefix("note: ") for message in quoted if message not in others]
 
 
 def test_there_are_messages_to_look_for() -> None:
