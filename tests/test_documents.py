@@ -16,17 +16,7 @@ import typer
 import yaml
 from PIL import Image
 
-from factory.cli import (  # noqa: F401 - registers the commands
-    annotate,
-    exchange,
-    make,
-    report,
-    sample,
-    train,
-    use,
-    verdict,
-)
-from factory.cli.application import app
+from factory.cli import command_line
 from factory.commands.train_deeplab.settings import mixture, segmenter_config
 from factory.commands.train_generator import training_of
 from factory.demo.render import CLASSES, render_folder
@@ -38,8 +28,8 @@ from tests.documents import ROOT, Block, blocks, commands, documents, values
 BLOCKS = blocks()
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 BASH = [block for block in BLOCKS if block.language == "bash"]
-GUIDE, README = "docs/your-own-images.md", "README.md"
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GUIDE, README, QUICK = "docs/your-own-images.md", "README.md", "docs/quick-start.md"
+VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
 GROUPS = ("annotations",)  # verbs that have verbs
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
@@ -47,6 +37,8 @@ NOT_RUN = {
     (README, "pip install"): "needs a fresh environment: .ci/run runs it",
     (README, "pytest"): "runs this test",
     ("docs/annotating.md", "pip install"): "serves a page: tests of factory/annotation/page do it",
+    (QUICK, "pip install"): "the same as the README's",
+    ("docs/blocks-and-timesteps.md", "for blocks in"): "trains fifteen labelers",
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
@@ -54,6 +46,7 @@ NOT_RUN = {
     ("docs/cluster.md", "#!/bin/bash"): "needs Slurm",
     ("docs/verdict.md", "factory compare"): "takes an hour: tests of factory/verdict run it small",
     ("docs/verdict.md", "factory rounds"): "takes an hour: tests of factory/verdict run it small",
+    ("docs/which-recipe.md", "factory compare"): "takes up to an hour, as in docs/verdict.md",
     ("docs/results/demo.md", "for recipe in"): "takes an hour: its figures are in the document",
     ("docs/results/samplers.md", "factory train-generator"): "takes hours, needs the images",
     ("docs/results/wbc.md", "factory train-generator"): "takes hours, needs the images",
@@ -212,7 +205,8 @@ def test_the_report_of_the_readme_s_dataset(
 ) -> None:
     monkeypatch.chdir(smears)
     (smears / "stubs").mkdir()
-    (command,) = commands(more_that_is_run()[3].text, smears / "stubs")
+    block = block_of("docs/reports.md", "factory report smears")
+    (command,) = commands(block.text, smears / "stubs")
     run_shorter(factory, command)
     assert Path("smears/report.html").stat().st_size > 10_000
 
@@ -221,13 +215,23 @@ def test_the_report_of_the_readme_s_dataset(
 
 
 def walk_through() -> list[Block]:
-    """The blocks of the guide, and those of the README that say the same in short."""
-    guide = [b for b in BASH if b.document == GUIDE]
-    texts = {b.text for b in guide}
-    return guide + [b for b in BASH if b.document == README and b.text in texts]
+    """The blocks of the guide."""
+    return [b for b in BASH if b.document == GUIDE]
+
+
+def quick_start() -> list[Block]:
+    """The blocks of the quick start after the installation, which makes the dataset too."""
+    return [b for b in BASH if b.document == QUICK][1:]
 
 
 def more_that_is_run() -> list[Block]:
+    return [
+        *quick_start(),
+        *of_one_command(),
+    ]
+
+
+def of_one_command() -> list[Block]:
     return [
         block_of("docs/checkpoints.md", "factory sample --generator generator"),
         block_of("docs/checkpoints.md", "factory train-labeler --labeled"),
@@ -237,11 +241,8 @@ def more_that_is_run() -> list[Block]:
     ]
 
 
-def test_the_readme_has_the_commands_of_the_guide() -> None:
-    guide = [b.text for b in walk_through() if b.document == GUIDE and "choose" not in b.text]
-    readme = [b.text for b in walk_through() if b.document == README]
-    assert guide[1:] == readme  # without the block that renders images
-    assert len(readme) == 5
+def test_the_quick_start_begins_as_the_readme_does() -> None:
+    assert block_of(QUICK, "pip install").text == block_of(README, "pip install").text
 
 
 def test_the_guide_names_the_classes_of_its_images() -> None:
@@ -256,7 +257,7 @@ def test_the_walk_through(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stubs").mkdir()
-    rendering, *others = [b for b in walk_through() if b.document == GUIDE]
+    rendering, *others = walk_through()
     for command in commands(rendering.text, tmp_path / "stubs"):
         run_shorter(factory, command)
     assert "cp -r rendered/images photos" in rendering.text
@@ -273,13 +274,25 @@ def test_the_walk_through(
 
 
 @pytest.mark.slow
+def test_the_quick_start(
+    factory: Callable, smears: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(smears)
+    for number, block in enumerate(quick_start()):
+        (tmp_path / str(number)).mkdir()
+        for command in commands(block.text, tmp_path / str(number)):
+            run_shorter(factory, command)
+    assert len(list(Path("segmented/overlays").iterdir())) == 4
+
+
+@pytest.mark.slow
 def test_annotating_samples(
     factory: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = find_weights("generator", "package:factory.demo/generator")
     shutil.copytree(source, "generator")
-    for number, block in enumerate(more_that_is_run()[:2]):
+    for number, block in enumerate(of_one_command()[:2]):
         (tmp_path / str(number)).mkdir()
         (command,) = commands(block.text, tmp_path / str(number))
         if command[0] == "train-labeler":  # the masks that the reader draws in between
@@ -313,5 +326,5 @@ def test_a_recipe_of_ones_own(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stubs").mkdir()
     shutil.copy(ROOT / "configs/demo.yaml", "my.yaml")
-    (command,) = commands(more_that_is_run()[2].text, tmp_path / "stubs")
+    (command,) = commands(of_one_command()[2].text, tmp_path / "stubs")
     run_shorter(factory, command)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from factory.cli.stopping import Stopping
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 INTERRUPTED = 130  # 128 + SIGINT, which is also typer's exit code for a KeyboardInterrupt
 
@@ -43,7 +44,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run() -> None:
+def command_line() -> Any:
+    """The typer application, its commands registered in the order of `factory --help`."""
     # Importing them registers their commands, in this order.
     from factory.cli import (  # noqa: F401
         annotate,
@@ -57,7 +59,11 @@ def _run() -> None:
     )
     from factory.cli.application import app
 
-    app()
+    return app
+
+
+def _run() -> None:
+    command_line()()
 
 
 def _line_for(error: BaseException) -> str | None:

@@ -22,8 +22,13 @@ class CommandQuotingDefaults(TyperCommand):
         """Write the help, with the defaults in place of the references."""
         for parameter in self.params:
             if help := getattr(parameter, "help", None):
-                parameter.help = REFERENCE.sub(_default, help)  # type: ignore[attr-defined]
+                parameter.help = quote_defaults(help)  # type: ignore[attr-defined]
         super().format_help(ctx, formatter)
+
+
+def quote_defaults(help: str) -> str:
+    """`help` with the defaults in place of the references."""
+    return REFERENCE.sub(_default, help)
 
 
 def _default(reference: re.Match[str]) -> str:
