@@ -14,14 +14,7 @@ import pytest
 from PIL import Image
 
 from factory_core.annotated.formats import brush
-
-BOX = [[1, 1], [5, 1], [5, 4], [1, 4]]  # columns 1 to 4, rows 1 to 3
-
-
-def boxed(height: int = 6, width: int = 8) -> np.ndarray:
-    ids = np.zeros((height, width), np.uint8)
-    ids[1:4, 1:5] = 1
-    return ids
+from tests.factory_core.annotated.formats.written import BOX, boxed, labelme
 
 
 def turned(how: int = 6) -> Image.Exif:
@@ -37,25 +30,6 @@ def png(pixels: np.ndarray) -> str:
 
 
 # --- LabelMe ---------------------------------------------------------------------------------
-
-
-def labelme(path: Path, *shapes: dict[str, Any], **more: Any) -> Path:
-    """The JSON of a.png, or of the picture named, as LabelMe writes it."""
-    content = {
-        "version": "5.5.0",
-        "flags": {},
-        "shapes": [
-            {"label": "cell", "points": BOX, "shape_type": "polygon", "group_id": None} | shape
-            for shape in shapes
-        ],
-        "imagePath": "a.png",
-        "imageData": None,
-        "imageHeight": 6,
-        "imageWidth": 8,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content | more))
-    return path.parent
 
 
 def test_labelme_annotates_the_upright_photograph(
@@ -376,39 +350,3 @@ def test_label_studio_other_shapes_and_labels_apart_from_regions(
         "keypointlabels, which has no area": 1,
         "task that nobody has annotated": 1,
     }
-
-
-# --- classes and names -----------------------------------------------------------------------
-
-
-def test_classes_given(tmp_path: Path, picture: Callable, back: Callable) -> None:
-    picture(tmp_path / "x/a.png")
-    folder = labelme(tmp_path / "x/a.json", {})
-    found = back("labelme", folder, classes=["dust", "cell"])
-    assert found.classes == ["dust", "cell"]
-    assert np.array_equal(found.ids["a"], np.where(boxed(), 1, 255))  # no background: ignored
-    with pytest.raises(ValueError, match="found the label 'cell', expected one of --classes"):
-        back("labelme", folder, "again", classes=["background", "nucleus"])
-    (folder / "classes.json").write_text('{"classes": ["background", "nucleus"]}')
-    found = back("labelme", folder, "third")  # drawn since the export
-    assert found.classes == ["background", "nucleus", "cell"]
-    assert np.array_equal(found.ids["a"], 2 * boxed())
-
-
-def test_pictures_of_one_name_in_two_folders(
-    tmp_path: Path, picture: Callable, back: Callable
-) -> None:
-    for day, seed in (("day1", 1), ("day2", 2)):
-        picture(tmp_path / f"photos/{day}/a.png", seed=seed)
-    labelme(tmp_path / "x/1.json", {}, imagePath="day1/a.png")
-    labelme(tmp_path / "x/2.json", imagePath="day2/a.png")
-    found = back("labelme", tmp_path / "x", images=tmp_path / "photos")
-    assert sorted(found.ids) == ["day1_a", "day2_a"]
-    assert np.array_equal(found.ids["day1_a"], boxed())
-    labelme(tmp_path / "x/2.json", imagePath="a.png")
-    with pytest.raises(ValueError, match=r"'a.png' may be day1/a.png or day2/a.png"):
-        back("labelme", tmp_path / "x", "again", images=tmp_path / "photos")
-    labelme(tmp_path / "x/2.json", imagePath="day1/a.png")
-    with pytest.raises(ValueError, match="day1_a is annotated twice"):
-        back("labelme", tmp_path / "x", "third", images=tmp_path / "photos")
-    assert not (tmp_path / "third").exists()
