@@ -85,7 +85,8 @@ class DDPMTraining(GeneratorTraining):
     @torch.no_grad()
     def _update_ema(self) -> None:
         """As `AveragedModel.update_parameters`, which reads its counter from the GPU each step."""
-        averaged, current = (list(net.parameters()) for net in (self.ema.module, self.unet))
+        averaged: list[Tensor] = [*self.ema.module.parameters()]
+        current: list[Tensor] = [*self.unet.parameters()]
         n = self.global_step - 1  # earlier updates
         if n == 0:
             torch._foreach_copy_(averaged, current)
