@@ -287,7 +287,7 @@ def render_table(fidelity: Fidelity) -> Table:
         values = (f"{frechet.distance:.3g}", f"{frechet.noise_floor:.3g}", f"{frechet.ratio:.2f}")
         table.add_row(label, f"{frechet.dimensions} features", *values)
     if (kernel := fidelity.kernel) is not None:
-        floor = f"{1000 * kernel.noise_floor:.3g} ± {1000 * kernel.spread:.2g}"
+        floor = f"{1000 * kernel.noise_floor:.3g} ± {1000 * kernel.spread:.3g}"
         values = (f"{1000 * kernel.distance:.3g}", floor, "")
         table.add_row("kernel distance (KID) x 1000", "", *values)
     return table

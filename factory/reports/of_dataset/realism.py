@@ -47,7 +47,7 @@ def _distances(fidelity: Mapping[str, Any]) -> list[Any]:
     if kernel is not None:
         spread = max(kernel["spread"], 1e-9)
         beyond = (kernel["distance"] - kernel["noise_floor"]) / spread
-        floor = f"{1000 * kernel['noise_floor']:.3g} ± {1000 * kernel['spread']:.2g}"
+        floor = f"{1000 * kernel['noise_floor']:.3g} ± {1000 * kernel['spread']:.3g}"
         rows.append(
             [
                 "kernel distance (KID) × 1000",
