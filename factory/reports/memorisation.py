@@ -52,7 +52,8 @@ class Thumbnails:
         """From one or more images uint8 `[3, H, W]` of any sizes; one is in memory at a time."""
         search, check = [], []
         for image in images:
-            shrunk = _shrunk(torch.from_numpy(np.array(np.asarray(image), order="C"))[None].float(), CHECK_PX)
+            pixels = torch.from_numpy(np.array(np.asarray(image), order="C"))
+            shrunk = _shrunk(pixels[None].float(), CHECK_PX)
             search.append(_shrunk(shrunk, SEARCH_PX))
             check.append(shrunk.round().clamp(0, 255).byte())
         return cls(torch.cat(search), torch.cat(check))
