@@ -17,6 +17,12 @@ def refuse_url(param: typer.CallbackParam, path: Path) -> None:
         raise ValueError(f"{param.opts[0]} {given}: expected a path on this machine")
 
 
+def local_folder(param: typer.CallbackParam, path: Path) -> Path:
+    """Refuse a URL, where only a folder on this machine will do."""
+    refuse_url(param, path)
+    return path
+
+
 def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | None:
     """Refuse a path that cannot become a folder, before any work is done."""
     if path is not None:
@@ -83,6 +89,12 @@ DatasetOut = Annotated[
         help="Folder to write, or `s3://BUCKET/FOLDER`.",
         parser=as_given,
         callback=writable_dataset,
+    ),
+]
+FinishedDataset = Annotated[
+    Any,  # a Store
+    typer.Argument(
+        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=existing_dataset
     ),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
