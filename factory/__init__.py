@@ -1,7 +1,7 @@
 """From a generative model and a few annotated images to labelled data and a segmenter.
 
-What is listed in `__all__` is the public Python interface. Each name is loaded on first use, so that
-`import factory` is quick.
+What is listed in `__all__` is the public Python interface. Each name is loaded on first use, so
+that `import factory` is quick.
 """
 
 from __future__ import annotations

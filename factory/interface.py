@@ -1,16 +1,16 @@
-"""What the command line does, as functions: the part of the public interface that has no other home.
+"""The part of the public Python interface that has no other home: what commands do, as functions.
 
 `factory/__init__.py` lists the whole interface.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from factory.recipe import Recipe, choose_recipe, find_weights, generator_recipe, resolve
+from factory.recipe.settings import as_overrides
 from factory_core.dataset.sample_set import SampleSet
 from generators import base
 
@@ -42,7 +42,7 @@ class Generator(base.Generator, Protocol):
         """
         import generators
 
-        given = [f"generator.{key}={json.dumps(value)}" for key, value in settings.items()]
+        given = as_overrides({f"generator.{key}": value for key, value in settings.items()})
         config = generator_recipe(None, str(weights), given).generator
         found = str(find_weights("weights", config.weights))
         config = config.model_copy(update={"weights": found})
@@ -62,9 +62,9 @@ def generate(
 ) -> SampleSet:
     """Sample `n` images, label them, drop the most uncertain, and write the dataset `out`.
 
-    As `factory generate --executor local`: the same bytes, and calling it again resumes it. `recipe`
-    is a preset, a file or a `Recipe`; without one, it is the recipe of `labeler`, or the demo's.
-    `settings` are dotted keys of a recipe.
+    As `factory generate --executor local`: the same bytes, and calling it again resumes it.
+    `recipe` is a preset, a file or a `Recipe`; without one, it is the recipe of `labeler`, or the
+    demo's. `settings` are dotted keys of a recipe. `on_progress` replaces the progress line.
 
     >>> data = generate("made", 10, settings={"generator.steps": 2}, device="cpu")
     >>> len(data)
@@ -134,15 +134,20 @@ def _recipe(
             raise ValueError("found a Recipe and generator, labeler or settings: set them in it")
         return recipe
     names = [None if given is None else str(given) for given in (recipe, generator, labeler)]
-    overrides = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-    return choose_recipe(*names, overrides)
+    return choose_recipe(*names, as_overrides(settings or {}))
 
 
 def _run(job: Job, on_progress: Callable[[Progress], None] | None) -> SampleSet:
-    from factory.pipeline.progress import ignore
+    from rich.console import Console
+
+    from factory.pipeline.display import show
     from factory.pipeline.run import run
-    from factory.terminal.progress import quiet_libraries
+    from factory.terminal.progress import ProgressLine, quiet_libraries
 
     quiet_libraries()
-    run(job, on_progress=on_progress or ignore)
+    if on_progress is not None:
+        run(job, on_progress=on_progress)
+    else:
+        with ProgressLine("starting", "samples", job.n, Console(), job.out) as line:
+            run(job, on_progress=lambda progress: show(progress, line))
     return SampleSet.open(job.out)

@@ -5,7 +5,6 @@ Each section is declared by the package that uses it; this module combines them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from factory.recipe.comparing import LATER_KEYS
+from factory.recipe.settings import as_overrides
 from factory_core.pictures import Pictures
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
@@ -89,8 +89,7 @@ class Recipe(BaseModel):
         """A preset or YAML file, with `settings` by dotted key; raises as `load_recipe`."""
         from factory.recipe.loading import load_recipe
 
-        given = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-        return load_recipe(str(source), given)
+        return load_recipe(str(source), as_overrides(settings or {}))
 
     def to_json(self) -> dict[str, Any]:
         """What dataset.json and digests hold: `LATER_KEYS` only if they differ from the default.

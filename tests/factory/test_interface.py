@@ -63,7 +63,7 @@ def test_a_generator_is_one(examples: Path) -> None:
     loaded = factory.Generator.load("package:factory.demo/generator", "cpu", batch_size=3)
     assert isinstance(loaded, base.Generator)
     assert loaded.batch_size == 3
-    with pytest.raises(ValueError, match="generator.stpes"):
+    with pytest.raises(ValueError, match=r"generator\.stpes"):
         factory.Generator.load("package:factory.demo/generator", stpes=3)
 
 
