@@ -62,15 +62,19 @@ def existing_dataset(text: str) -> Any:
 
 
 def dataset_folders(texts: list[str] | None) -> list[Any]:
-    """Folders on this machine as paths, finished datasets in buckets as stores."""
+    """Folders on this machine as paths, finished datasets in buckets as stores, tars as text."""
     from factory_core.dataset import open_dataset
 
-    texts = texts or []
-    stores = [dataset_folder(text) for text in texts]
-    for store in stores:
+    found: list[Any] = []
+    for text in texts or []:
+        if text.endswith(".tar"):  # a pattern, which only webdataset reads
+            found.append(text)
+            continue
+        store = dataset_folder(text)
         if store.is_remote:
             open_dataset(store)
-    return [s if s.is_remote else Path(text) for s, text in zip(stores, texts, strict=True)]
+        found.append(store if store.is_remote else Path(text))
+    return found
 
 
 def writable_dataset(param: typer.CallbackParam, text: str) -> Any:
