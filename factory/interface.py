@@ -133,8 +133,12 @@ def _recipe(
         if not (generator is labeler is settings is None):
             raise ValueError("found a Recipe and generator, labeler or settings: set them in it")
         return recipe
-    names = [None if given is None else str(given) for given in (recipe, generator, labeler)]
-    return choose_recipe(*names, as_overrides(settings or {}))
+    source, images, masks = map(_text, (recipe, generator, labeler))
+    return choose_recipe(source, images, masks, as_overrides(settings or {}))
+
+
+def _text(address: Address | None) -> str | None:
+    return None if address is None else str(address)
 
 
 def _run(job: Job, on_progress: Callable[[Progress], None] | None) -> SampleSet:

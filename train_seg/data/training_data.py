@@ -247,7 +247,9 @@ def _check_certain(
     elif soft_labels and all(getattr(d, "probabilities", None) is None for d in data):
         missing = "soft_labels needs the class probabilities"
     if missing:
-        raise ValueError(f"{missing} of a dataset, found only other data: leave that setting out")
+        is_images = all(isinstance(d, LabeledImages) for d in data)
+        found = "annotated images" if is_images else "tars of other programs"
+        raise ValueError(f"{missing} of a dataset, found only {found}: leave that setting out")
 
 
 def _weights(mix: Sequence[float], inputs: int) -> list[float]:
