@@ -72,6 +72,13 @@ class Labeler:
     With both, each of the two teachers has half of the say, whatever its number of members: class
     probabilities are the mean of the teachers'. Uncertainty is that of all members with these
     weights; it is the sum of the divergence between the teachers and the mean of that within each.
+
+    >>> generator = Generator.load("package:factory.demo/generator", device="cpu", steps=2)
+    >>> labeler = Labeler.load("labeler")
+    >>> images, features = generator.sample([0, 1])
+    >>> found = labeler.predict(images, features)
+    >>> found.mask.shape, labeler.classes[3]
+    (torch.Size([2, 64, 64]), 'nucleus')
     """
 
     ensemble: Ensemble | None

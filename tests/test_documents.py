@@ -44,6 +44,7 @@ NOT_RUN = {
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
     ("docs/cluster.md", "pip install 'ray[default]'"): "needs a cloud",
     ("docs/cluster.md", "#!/bin/bash"): "needs Slurm",
+    ("docs/publishing.md", "factory card"): "tests of factory/publishing run both",
     ("docs/verdict.md", "factory compare"): "takes an hour: tests of factory/verdict run it small",
     ("docs/verdict.md", "factory rounds"): "takes an hour: tests of factory/verdict run it small",
     ("docs/which-recipe.md", "factory compare"): "takes up to an hour, as in docs/verdict.md",

@@ -51,6 +51,7 @@ def command_line() -> Any:
         annotate,
         exchange,
         make,
+        publish,
         report,
         sample,
         train,

@@ -16,3 +16,4 @@ app = typer.Typer(
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 MAKING, TRAINING, USING = "Make a dataset", "Train", "Use and measure"
+PUBLISHING = "Publish"

@@ -14,6 +14,7 @@ from factory.cli.options import (
     DatasetOut,
     Device,
     ExecutorName,
+    FinishedDataset,
     GeneratorDir,
     GpusPerWorker,
     Keep,
@@ -22,8 +23,6 @@ from factory.cli.options import (
     Settings,
     ShardTimeout,
     Workers,
-    as_given,
-    existing_dataset,
 )
 
 
@@ -102,16 +101,8 @@ def label(
     run_shown(job, made_by, console)
 
 
-Made = Annotated[
-    Any,  # a Store
-    typer.Argument(
-        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=existing_dataset
-    ),
-]
-
-
 @app.command(rich_help_panel=MAKING)
-def status(folder: Made) -> None:
+def status(folder: FinishedDataset) -> None:
     """Show the progress of a job: shards, samples/s, time left, failures. Works from any machine.
 
     For a finished dataset, show what dropping cost each class.
@@ -124,7 +115,7 @@ def status(folder: Made) -> None:
 
 
 @app.command(rich_help_panel=MAKING)
-def verify(folder: Made) -> None:
+def verify(folder: FinishedDataset) -> None:
     """Check every file, member, mask and row of a finished dataset; name what to regenerate.
 
     `factory verify smears`

@@ -17,6 +17,12 @@ def refuse_url(param: typer.CallbackParam, path: Path) -> None:
         raise ValueError(f"{param.opts[0]} {given}: expected a path on this machine")
 
 
+def local_folder(param: typer.CallbackParam, path: Path) -> Path:
+    """Refuse a URL, where only a folder on this machine will do."""
+    refuse_url(param, path)
+    return path
+
+
 def writable_folder(param: typer.CallbackParam, path: Path | None) -> Path | None:
     """Refuse a path that cannot become a folder, before any work is done."""
     if path is not None:
@@ -56,15 +62,19 @@ def existing_dataset(text: str) -> Any:
 
 
 def dataset_folders(texts: list[str] | None) -> list[Any]:
-    """Folders on this machine as paths, finished datasets in buckets as stores."""
+    """Folders on this machine as paths, finished datasets in buckets as stores, tars as text."""
     from factory_core.dataset import open_dataset
 
-    texts = texts or []
-    stores = [dataset_folder(text) for text in texts]
-    for store in stores:
+    found: list[Any] = []
+    for text in texts or []:
+        if text.endswith(".tar"):  # a pattern, which only webdataset reads
+            found.append(text)
+            continue
+        store = dataset_folder(text)
         if store.is_remote:
             open_dataset(store)
-    return [s if s.is_remote else Path(text) for s, text in zip(stores, texts, strict=True)]
+        found.append(store if store.is_remote else Path(text))
+    return found
 
 
 def writable_dataset(param: typer.CallbackParam, text: str) -> Any:
@@ -83,6 +93,12 @@ DatasetOut = Annotated[
         help="Folder to write, or `s3://BUCKET/FOLDER`.",
         parser=as_given,
         callback=writable_dataset,
+    ),
+]
+FinishedDataset = Annotated[
+    Any,  # a Store
+    typer.Argument(
+        metavar="DIR", help="The `--out` of a dataset.", parser=as_given, callback=existing_dataset
     ),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]

@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from factory.cli.application import USING, app, console
-from factory.cli.make import Made
-from factory.cli.options import Device, GeneratorDir, Settings, writable_file
+from factory.cli.options import Device, FinishedDataset, GeneratorDir, Settings, writable_file
 
 
 @app.command(rich_help_panel=USING)
 def report(
-    folder: Made,
+    folder: FinishedDataset,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -145,7 +145,7 @@ def train_deeplab(
         list[Path],
         typer.Option(
             metavar="<path>",
-            help="Dataset or annotated folder; repeatable.",
+            help="Dataset, annotated folder, or quoted pattern of tars; repeatable.",
             parser=as_given,
             callback=dataset_folders,
         ),
@@ -159,6 +159,19 @@ def train_deeplab(
             "`--set then.max_steps=N`; repeatable.",
             parser=as_given,
             callback=dataset_folders,
+        ),
+    ] = None,
+    members: Annotated[
+        str | None,
+        typer.Option(
+            metavar="image=EXT,mask=EXT", help="Of tars of other programs: which members to read."
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Of such tars: names in id order, or a classes.json, also with a palette.",
         ),
     ] = None,
     val: Annotated[
@@ -207,12 +220,18 @@ def train_deeplab(
 
     `factory train-deeplab --data smears --then annotated --out model --preset modern`
 
+    For webdataset tars that another program wrote:
+
+    `factory train-deeplab --data 'other-{000000..000099}.tar' --members image=jpg,mask=seg.png
+    --classes background,cell --out model`
+
     For other architectures: `--set architecture=Unet`. With a few labels, start from a generator:
 
     `factory train-deeplab --data annotated --init generator --out model --steps 600`
     """
     from factory.commands.train_deeplab.job import Crew, SegmenterJob
     from factory.commands.train_deeplab.settings import mixture, segmenter_config
+    from factory.commands.train_deeplab.tars import tar_reader
     from factory.commands.train_deeplab.training import train_deeplab as run
     from factory.recipe.picture_settings import picture_settings
 
@@ -230,7 +249,10 @@ def train_deeplab(
     config = segmenter_config(data, recipe, preset, given, overrides, init)
     shares = None if mix is None else mixture(mix)
     crew = None if workers is None else Crew(workers, cpus_per_worker, address)
+    tars = tar_reader([*data, *(then or [])], members, classes)
     job = SegmenterJob(
-        *(data, out, val, config, device, shares, wandb, init, then or []), pictures=pictures
+        *(data, out, val, config, device, shares, wandb, init, then or []),
+        pictures=pictures,
+        tars=tars,
     )
     run(job, crew, console)

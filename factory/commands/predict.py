@@ -64,7 +64,7 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
     if job.tile is not None:
         Image.MAX_IMAGE_PIXELS = None  # tiles exist for large images
     large: list[str] = []
-    with ProgressLine("predicting", "images", len(paths), console) as line:
+    with ProgressLine("predicting", "images", len(paths), console, out) as line:
 
         def read(number: int, path: Path) -> torch.Tensor:
             line.update(number)

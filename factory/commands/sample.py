@@ -131,7 +131,7 @@ def _make_missing(
     files = {index: folder / f"{keys[index]}.png" for index in indices}
     done = {i for i in indices if keys[i] in samples.images and files[i].is_file()}
     missing = [index for index in indices if index not in done]
-    with ProgressLine("sampling", "images", job.n, job.console) as line:
+    with ProgressLine("sampling", "images", job.n, job.console, folder) as line:
         line.update(len(done))
         for start in range(0, len(missing), job.generator.batch_size):
             batch = missing[start : start + job.generator.batch_size]

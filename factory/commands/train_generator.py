@@ -66,7 +66,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
             config,
             init=init,
             device=job.device,
-            progress=[TrainingProgress("training", console)],
+            progress=[TrainingProgress("training", console, job.out)],
         )
         remember(job.out, pictures)
     console.print(f"generator in {job.out}; see {job.out / 'samples'}")

@@ -22,13 +22,13 @@ def run_shown(job: Job, executor: Executor, console: Console) -> None:
     quiet_libraries()
     devices: set[str] = set()
     try:
-        with ProgressLine("starting", "samples", 1, console) as line:
+        with ProgressLine("starting", "samples", 1, console, job.out) as line:
 
-            def show(progress: Progress) -> None:
+            def follow(progress: Progress) -> None:
                 devices.update(progress.devices)
-                _show(progress, line)
+                show(progress, line)
 
-            manifest = run(job, executor, show)
+            manifest = run(job, executor, follow)
     except ShardsFailed as failed:
         console.print("\n".join(listing(failed.failures)))
         raise
@@ -42,13 +42,12 @@ def run_shown(job: Job, executor: Executor, console: Console) -> None:
         )
 
 
-def _show(progress: Progress, line: ProgressLine) -> None:
-    rate, mean = progress.samples_per_sec, progress.mean_uncertainty
+def show(progress: Progress, line: ProgressLine) -> None:
+    """Show where the job stands on `line`."""
+    mean = progress.mean_uncertainty
     status = f"{progress.shards_done}/{progress.shards_total} shards"
     if progress.shards_failed:
         status += f"  {progress.shards_failed} failed"
-    if rate:
-        status += f"  {rate:.1f} samples/s"
     if mean is not None:
         status += f"  uncertainty {mean:.3f}"
     if progress.devices:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from factory.recipe.loading import build_recipe, load_recipe, recipe_of_labeler
 from factory.recipe.schema import Recipe
+from factory.recipe.settings import as_overrides
 
 
 def choose_recipe(
@@ -45,4 +45,4 @@ def generator_recipe(
 
 def _overrides(given: Mapping[str, str | None]) -> list[str]:
     """`KEY=VALUE` for each value that is given."""
-    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return as_overrides({key: value for key, value in given.items() if value is not None})

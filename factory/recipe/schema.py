@@ -5,11 +5,14 @@ Each section is declared by the package that uses it; this module combines them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from factory.recipe.comparing import LATER_KEYS
+from factory.recipe.settings import as_overrides
 from factory_core.pictures import Pictures
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
@@ -57,7 +60,12 @@ class SelectionConfig(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A recipe as written: `weights` may be relative, `classes` may come from the labeler."""
+    """A recipe as written: `weights` may be relative, `classes` may come from the labeler.
+
+    >>> recipe = Recipe.load("demo", {"dataset.drop_fraction": 0.2})
+    >>> recipe.name, recipe.dataset.drop_fraction
+    ('demo', 0.2)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,6 +83,13 @@ class Recipe(BaseModel):
     dataset: DatasetConfig = DatasetConfig()
     selection: SelectionConfig = SelectionConfig()
     pictures: Pictures = Pictures()
+
+    @classmethod
+    def load(cls, source: str | Path = "demo", settings: Mapping[str, Any] | None = None) -> Recipe:
+        """A preset or YAML file, with `settings` by dotted key; raises as `load_recipe`."""
+        from factory.recipe.loading import load_recipe
+
+        return load_recipe(str(source), as_overrides(settings or {}))
 
     def to_json(self) -> dict[str, Any]:
         """What dataset.json and digests hold: `LATER_KEYS` only if they differ from the default.

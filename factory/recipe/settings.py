@@ -6,6 +6,7 @@ An error for an unknown key suggests the nearest known one, and every error is o
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,11 @@ def build_settings(
         return model.model_validate(content)
     except ValidationError as error:
         raise ValueError(_describe(error, source, model)) from None
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """`KEY=VALUE` for each of these settings by dotted key, as `apply_overrides` reads them."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -1,81 +1,78 @@
-"""The progress line of a running command, with rate and time left.
-
-On a terminal it is a moving bar; in a log file it is printed every half minute.
-"""
+"""The progress line of a running command: stage, rate, time left, and what is being written."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
+from threading import Event, Lock, Thread
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-LOG_EVERY_SEC = 30.0
+from factory.terminal.views import Reading, view_on
+
 SHOW_EVERY_SEC = 0.5
+HEARTBEAT_SEC = 5.0
 
 
 class ProgressLine:
-    """`description 12/100 unit ━━━ elapsed < left  status`, used as a context manager."""
+    """How far a command is, used as a context manager.
 
-    def __init__(self, description: str, unit: str, total: int, console: Console):
-        self.console = console
-        self.printed = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("< {task.fields[left]}"),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-            refresh_per_second=1 / SHOW_EVERY_SEC,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task(description, total=total, status="", left="-:--")
-        self.started = time.monotonic()
-        self.first: int | None = None  # completed at the first update
-        self.left_sec: float | None = None
+    On a terminal it is a moving bar, in a notebook one line that changes, and in a log file a line
+    a minute, also while nothing is reported. `writes` names what the command is writing.
+    """
+
+    def __init__(
+        self, description: str, unit: str, total: int, console: Console, writes: object = ""
+    ):
+        self._reading = Reading(description, unit, 0, total, writes=str(writes))
+        self._view = view_on(console)
+        self._started = time.monotonic()
+        self._first: int | None = None  # completed at the first update
+        self._left_sec: float | None = None
+        self._stopped, self._lock = Event(), Lock()
+        self._heart = Thread(target=self._beat, name="progress", daemon=True)
 
     def __enter__(self) -> ProgressLine:
-        self.bar.start()
+        self._view.start(self._reading)
+        self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self._stopped.set()
+        with self._lock:
+            self._view.stop()
 
     def describe(self, description: str, left_sec: float | None) -> None:
         """Change the description; `left_sec` replaces the line's own estimate of the time left."""
-        self.bar.update(self.task, description=description)
-        self.left_sec = left_sec
+        self._left_sec = left_sec
+        self._reading = self._reading.changed(description=description)
 
     def update(self, completed: int, status: str = "", total: int | None = None) -> None:
         """Show `completed` of the total, and `status` after it; `total` corrects the total."""
-        task = self.bar.tasks[0]
-        total = int(task.total or 0) if total is None else total
-        if self.first is None:
-            self.first = completed
-        left = self.left_sec if self.left_sec is not None else self._left(completed, total)
-        shown = "-:--" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}"
-        self.bar.update(self.task, completed=completed, status=status, total=total, left=shown)
-        if self.console.is_terminal or time.monotonic() - self.printed < LOG_EVERY_SEC:
-            return
-        self.printed = time.monotonic()
-        self.console.print(f"{task.description} {completed}/{total}  {shown} left  {status}")
+        total = self._reading.total if total is None else total
+        if self._first is None:
+            self._first = completed
+        done = completed - self._first
+        elapsed = time.monotonic() - self._started
+        rate = done / elapsed if done and elapsed else None
+        left = self._left_sec
+        if left is None and rate is not None:
+            left = (total - completed) / rate
+        self._reading = self._reading.changed(
+            completed=completed, total=total, per_sec=rate, left_sec=left, status=status
+        )
+        self._show()
 
-    def _left(self, completed: int, total: int) -> float | None:
-        assert self.first is not None
-        done = completed - self.first
-        elapsed = time.monotonic() - self.started
-        return elapsed * (total - completed) / done if done else None
+    def _show(self) -> None:
+        with self._lock:
+            if not self._stopped.is_set():
+                self._view.show(self._reading)
+
+    def _beat(self) -> None:
+        """A long step reports nothing for minutes; who reads the log wants to see it lives."""
+        while not self._stopped.wait(HEARTBEAT_SEC):
+            self._show()
 
 
 def quiet_libraries() -> None:

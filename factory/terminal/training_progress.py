@@ -29,19 +29,22 @@ def steps_done(trainer: Any, module: Any) -> tuple[int, int]:
 class TrainingProgress(Callback):
     """One line over all optimiser steps of a Lightning training, with what the module logs.
 
-    Stages that follow each other continue the line.
+    Stages that follow each other continue the line. `writes` names the output.
     """
 
-    def __init__(self, description: str, console: Console):
-        self.description, self.console = description, console
+    def __init__(self, description: str, console: Console, writes: object = ""):
+        self.description, self.console, self.writes = description, console, writes
         self.line: ProgressLine | None = None
         self.shown = -SHOW_EVERY_SEC
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         if self.line is None:
             _, total = steps_done(trainer, module)
-            self.line = ProgressLine(self.description, "steps", total, self.console)
+            self.line = ProgressLine(self.description, "steps", total, self.console, self.writes)
             self.line.__enter__()
+        place = getattr(module, "place", None)
+        if place is not None and place.stages > 1:
+            self.line.describe(f"{self.description}, stage {place.stage}/{place.stages}", None)
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         assert self.line is not None

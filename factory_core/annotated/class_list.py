@@ -34,21 +34,25 @@ def read_classes(folder: Path, expected: Sequence[str] | None) -> ClassList:
     masks' ids would mean something else.
     """
     for path in (folder / CLASSES_FILE, folder.resolve().parent / CLASSES_FILE):
-        if not path.is_file():
-            continue
-        content = _read_json(path)
-        _check_keys(path, content)
-        names = _check_names(path, content, expected)
-        new_ids = None
-        reduce = content.get("reduce_zero_label", False)  # MMSegmentation's name for it
-        if not isinstance(reduce, bool):
-            raise ValueError(f'{path}: expected "reduce_zero_label" as true or false')
-        if reduce:
-            new_ids = np.array([IGNORE, *range(IGNORE - 1), IGNORE], np.uint8)
-        return ClassList(names, _check_palette(path, content.get("palette"), len(names)), new_ids)
+        if path.is_file():
+            return read_class_file(path, expected)
     if (folder / LABELMAP_FILE).is_file():
         return read_labelmap(folder / LABELMAP_FILE, expected)
     return ClassList(None if expected is None else list(expected))
+
+
+def read_class_file(path: Path, expected: Sequence[str] | None) -> ClassList:
+    """The classes in a classes.json; errors as `read_classes`, or FileNotFoundError."""
+    content = _read_json(path)
+    _check_keys(path, content)
+    names = _check_names(path, content, expected)
+    new_ids = None
+    reduce = content.get("reduce_zero_label", False)  # MMSegmentation's name for it
+    if not isinstance(reduce, bool):
+        raise ValueError(f'{path}: expected "reduce_zero_label" as true or false')
+    if reduce:
+        new_ids = np.array([IGNORE, *range(IGNORE - 1), IGNORE], np.uint8)
+    return ClassList(names, _check_palette(path, content.get("palette"), len(names)), new_ids)
 
 
 def names_in_file(path: Path) -> list[str]:

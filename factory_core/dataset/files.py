@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,24 +65,57 @@ def read_open_tar(
     if the tar is damaged.
     """
     key, members = "", list[Member]()
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                if keys is not None and info.name.split(".", 1)[0] not in keys:
-                    continue
+    with _naming(name), tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in tar:
+            if members and info.name.split(".", 1)[0] != key:
+                yield key, members
+                members = []
+            key = info.name.split(".", 1)[0]
+            if keys is None or key in keys:
                 content = tar.extractfile(info)
                 if content is None:
                     raise tarfile.ReadError(f"{info.name} is not a plain file")
-                data = content.read()
-                if members and info.name.split(".", 1)[0] != key:
-                    yield key, members
-                    members = []
-                key = info.name.split(".", 1)[0]
-                members.append((info.name, data))
-    except tarfile.TarError as error:
-        raise ValueError(f"{name} is damaged ({error}): copy it again or regenerate it") from None
+                members.append((info.name, content.read()))
     if members:
         yield key, members
+
+
+Extent = tuple[str, int, int]  # name of a member, offset and number of its bytes in the tar
+
+
+def tar_index(file: BinaryIO, name: object) -> dict[str, list[Extent]]:
+    """Where the members of each sample are in a tar, by key; only headers are read.
+
+    Raises ValueError naming `name` if the tar is damaged.
+    """
+    index: dict[str, list[Extent]] = {}
+    with _naming(name), tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in tar:
+            extent = (info.name, info.offset_data, info.size)
+            index.setdefault(info.name.split(".", 1)[0], []).append(extent)
+    return index
+
+
+def read_members(file: BinaryIO, extents: Iterable[Extent], name: object) -> list[Member]:
+    """The members at these places of a tar; raises ValueError naming `name` if it ends earlier."""
+    members = []
+    with _naming(name):
+        for member, offset, size in extents:
+            file.seek(offset)
+            data = file.read(size)
+            if len(data) < size:
+                raise tarfile.ReadError(f"it is cut off in {member}")
+            members.append((member, data))
+    return members
+
+
+@contextmanager
+def _naming(name: object) -> Iterator[None]:
+    """Turn an error of a damaged tar into a ValueError that names it."""
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise ValueError(f"{name} is damaged ({error}): copy it again or regenerate it") from None
 
 
 def markers(candidates: Store) -> list[Entry]:

@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
 from factory_core.dataset import IGNORE, unstacked
-from factory_core.images import decode_mask, to_rgb
+from factory_core.images import Palette, decode_mask, to_rgb
 from train_seg.data.augment import Augment
-from train_seg.data.soft_labels import augmented
+from train_seg.data.soft_labels import augmented, certain
 
 SPECIAL_CHUNKS = (b"eXIf", b"tRNS")  # of PNG: a turn and transparency, which kornia_rs ignores
 Size = tuple[int, int]
@@ -77,7 +77,9 @@ class Decoder:
     """`Encoded` -> augmented (image, labels), a function of the sample, the seed and the epoch.
 
     Pixels whose uncertainty level is above `limit` are ignored; None keeps every pixel. `soft`
-    labels are the class probabilities instead of the mask.
+    labels are the class probabilities instead of the mask; if `is_certain`, they are those of a
+    mask without doubt. `image` (the first that exists) and `mask` are the extensions of members;
+    `palette` has the colours of the classes in coloured masks.
     """
 
     size: Size
@@ -86,11 +88,15 @@ class Decoder:
     limit: int | None
     seed: int
     soft: bool = False
+    is_certain: bool = False
+    image: tuple[str, ...] = ("png", "jpg")
+    mask: str = "seg.png"
+    palette: Palette | None = None
 
     def __call__(self, sample: Encoded, epoch: int) -> Pair:
         """Raises DamagedSample."""
-        pixels = _picture(sample, "png", "jpg", rgb=True)
-        mask = _picture(sample, "seg.png")
+        pixels = _picture(sample, *self.image, rgb=True)
+        mask = _picture(sample, self.mask, palette=self.palette)
         _check_shape(mask, pixels, "mask", sample)
         if problem := unknown_ids(mask, self.classes):
             raise sample.damaged("unknown class id", problem)
@@ -98,7 +104,12 @@ class Decoder:
             uncertainty = _picture(sample, "unc.png")
             _check_shape(uncertainty, pixels, "uncertainty map", sample)
             mask[uncertainty > self.limit] = IGNORE
-        levels = _levels(sample, pixels, self.classes) if self.soft else None
+        levels = None
+        if self.soft:
+            is_certain = self.is_certain
+            levels = (
+                certain(mask, self.classes) if is_certain else _levels(sample, pixels, self.classes)
+            )
         image, mask = resize(pixels.permute(2, 0, 1).contiguous(), mask, self.size)
         if levels is not None:
             levels = resize_labels(levels, self.size)
@@ -150,13 +161,15 @@ def augmentation_seed(seed: int, epoch: int, key: str) -> int:
 # --- pictures --------------------------------------------------------------------------------
 
 
-def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
-    """Pixels of a PNG or JPEG: uint8 `[H, W, 3]` if `rgb`, else the stored class ids `[H, W]`.
+def decode_picture(encoded: bytes, rgb: bool, palette: Palette | None = None) -> np.ndarray:
+    """Pixels of a PNG or JPEG: uint8 `[H, W, 3]` if `rgb`, else the class ids `[H, W]`.
+
+    Ids are the numbers stored, or those of the colours in `palette`.
 
     They are read as `factory_core.images` reads files. Raises OSError, ValueError or SyntaxError if
     the picture is damaged or incomplete, or is refused there.
     """
-    if encoded.startswith(b"\x89PNG") and len(encoded) > 24:
+    if encoded.startswith(b"\x89PNG") and len(encoded) > 24 and palette is None:
         width, height = struct.unpack(">II", encoded[16:24])
         # Four times as fast as Pillow. It rejects everything that is damaged or not exactly the
         # requested format with eight bits per channel; Pillow then converts, or explains the error.
@@ -170,10 +183,12 @@ def decode_picture(encoded: bytes, rgb: bool) -> np.ndarray:
         # Checks the checksums: Pillow decodes some damaged pictures without an error.
         Image.open(io.BytesIO(encoded)).verify()
     picture = Image.open(io.BytesIO(encoded))
-    return np.array(to_rgb(picture)) if rgb else decode_mask(picture).ids
+    return np.array(to_rgb(picture)) if rgb else decode_mask(picture, palette).ids
 
 
-def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
+def _picture(
+    sample: Encoded, *names: str, rgb: bool = False, palette: Palette | None = None
+) -> torch.Tensor:
     """The first existing member of `names`, uint8 `[H, W]` or, if `rgb`, `[H, W, 3]`."""
     name = next((name for name in names if name in sample.members), None)
     if name is None:
@@ -181,7 +196,7 @@ def _picture(sample: Encoded, *names: str, rgb: bool = False) -> torch.Tensor:
         found = f"found members {there}, expected also {' or '.join(names)}"
         raise sample.damaged("member missing", found)
     try:
-        return torch.from_numpy(decode_picture(sample.members[name], rgb))
+        return torch.from_numpy(decode_picture(sample.members[name], rgb, palette))
     # Pillow raises all of them.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         found = f"{name} cannot be decoded ({error})"

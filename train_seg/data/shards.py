@@ -1,9 +1,9 @@
-"""A dataset folder as a sequence of samples whose order is known before anything is read.
+"""Tars as a sequence of samples whose order is known before anything is read.
 
 An epoch puts the shards in a new random order and cuts their sequence of samples into windows of
 `shuffle_buffer`. Samples are shuffled within a window. All of this depends only on the seed and the
-counts in dataset.json, so a stream can start anywhere after reading one window. Each tar is read
-only forwards, as suits a bucket, and one window ahead of its use.
+number of samples in each tar, so a stream can start anywhere after reading one window. A tar is
+read only forwards, as suits a bucket, and one window ahead of its use.
 """
 
 from __future__ import annotations
@@ -11,55 +11,52 @@ from __future__ import annotations
 import hashlib
 import math
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import cycle, groupby, islice
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from factory_core.dataset import SAMPLES_NAME, Dataset, level_at_quantile
+from factory_core.storage import Store
 from train_seg.config import SHUFFLE_BUFFER
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Damage, Decoder, Encoded, Size
 from train_seg.data.stream import Item
 
 
-class ShardSource:
-    """The shards of one dataset folder, a `Source` for `Stream`.
+class Tar(NamedTuple):
+    """A tar in `folder`, of this many samples, as `counted_in` says; sha256 of what it holds."""
 
-    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255; `soft` labels
-    are class probabilities. With `skip_damaged`, an unreadable sample is replaced by the next
-    readable one of its window, or of the next window that has one.
+    folder: Store
+    name: str
+    samples: int
+    sha256: str
+    counted_in: str = "dataset.json"
+
+
+class TarSource:
+    """The samples of some tars, a `Source` for `Stream`.
+
+    With `skip_damaged`, an unreadable sample is replaced by the next readable one of its window, or
+    of the next window that has one. `rows` is the folder with samples.parquet, if there is one.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
-        size: Size,
-        augment: Augment,
-        seed: int,
+        tars: Sequence[Tar],
+        decoder: Decoder,
         shuffle_buffer: int = SHUFFLE_BUFFER,
-        ignore_above: float | None = None,
         skip_damaged: bool = False,
-        soft: bool = False,
+        rows: Store | None = None,
     ):
-        self._dataset = dataset
-        self._counts = np.array([s.samples for s in dataset.manifest.shards], np.int64)
-        if not self.samples:
-            raise ValueError(
-                f"{dataset.store}: found no sample in any shard, expected at least one"
-            )
-        limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
-        if soft and not dataset.manifest.probabilities:
-            raise ValueError(
-                f"{dataset.store} has no class probabilities, which soft_labels needs: regenerate "
-                "it with --set dataset.probabilities=true, or leave that setting out"
-            )
-        self.decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed, soft)
-        self._seed, self._window, self._skip_damaged = seed, shuffle_buffer, skip_damaged
+        self._tars, self._rows, self.decoder = tars, rows, decoder
+        self._counts = np.array([tar.samples for tar in tars], np.int64)
+        self._seed, self._window, self._skip_damaged = decoder.seed, shuffle_buffer, skip_damaged
 
     @property
     def samples(self) -> int:
@@ -67,7 +64,7 @@ class ShardSource:
 
     @property
     def digest(self) -> str:
-        digests = "".join(s.sha256 for s in self._dataset.manifest.shards)
+        digests = "".join(tar.sha256 for tar in self._tars)
         return hashlib.sha256(digests.encode()).hexdigest()
 
     def read(self, places: Iterable[int]) -> Iterator[Item]:
@@ -87,7 +84,7 @@ class ShardSource:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _windows(self, places: Iterable[int]) -> Iterator[list[Item]]:
-        tars = _Tars(self._dataset)
+        tars = _Tars(self._tars, self._rows)
         row = (divmod(place, self.samples) for place in places)
         try:
             for (epoch, window), group in groupby(row, lambda p: (p[0], p[1] // self._window)):
@@ -151,6 +148,40 @@ class ShardSource:
         return result
 
 
+class ShardSource(TarSource):
+    """The shards of one dataset folder.
+
+    Pixels above the quantile `ignore_above` of the dataset's uncertainty become 255; `soft` labels
+    are class probabilities. The rest is as in `TarSource`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        size: Size,
+        augment: Augment,
+        seed: int,
+        shuffle_buffer: int = SHUFFLE_BUFFER,
+        ignore_above: float | None = None,
+        skip_damaged: bool = False,
+        soft: bool = False,
+    ):
+        shards, folder = dataset.manifest.shards, dataset.shards
+        if not sum(shard.samples for shard in shards):
+            raise ValueError(
+                f"{dataset.store}: found no sample in any shard, expected at least one"
+            )
+        limit = None if ignore_above is None else _uncertainty_limit(dataset, ignore_above)
+        if soft and not dataset.manifest.probabilities:
+            raise ValueError(
+                f"{dataset.store} has no class probabilities, which soft_labels needs: regenerate "
+                "it with --set dataset.probabilities=true, or leave that setting out"
+            )
+        tars = [Tar(folder, shard.name, shard.samples, shard.sha256) for shard in shards]
+        decoder = Decoder(size, augment, len(dataset.manifest.classes), limit, seed, soft)
+        super().__init__(tars, decoder, shuffle_buffer, skip_damaged, dataset.store)
+
+
 def _rng(*words: int) -> np.random.Generator:
     return np.random.default_rng(words)
 
@@ -169,13 +200,35 @@ def _uncertainty_limit(dataset: Dataset, quantile: float) -> int:
 # --- tars ------------------------------------------------------------------------------------
 
 
+class Header(NamedTuple):
+    """A member of a tar: key and extension of its name, where its bytes are, when it was made."""
+
+    key: str
+    extension: str
+    offset: int
+    size: int
+    mtime: float
+
+
+def member_headers(file: BinaryIO) -> Iterator[Header]:
+    """The members of an open tar, in order; as webdataset, without folders and nameless files.
+
+    The key is the name up to the first dot after the last slash. Raises tarfile.TarError.
+    """
+    with tarfile.TarFile(fileobj=file) as tar:
+        while (info := tar.next()) is not None:
+            folder, slash, base = info.name.rpartition("/")
+            stem, dot, extension = base.partition(".")
+            if info.isreg() and stem and dot:
+                key = f"{folder}{slash}{stem}"
+                yield Header(key, extension.lower(), info.offset_data, info.size, info.mtime)
+
+
 class _Tars:
     """Samples by shard and number; cheap in the order of a shard."""
 
-    def __init__(self, dataset: Dataset):
-        self._store, self._folder = dataset.store, dataset.shards
-        self._names = [shard.name for shard in dataset.manifest.shards]
-        self._counts = [shard.samples for shard in dataset.manifest.shards]
+    def __init__(self, tars: Sequence[Tar], rows: Store | None):
+        self._tars, self._rows = tars, rows
         self._keys = dict[int, list[str]]()
         self._files = ExitStack()  # the shard that is open
         self._shard, self._number = -1, 0  # the sample that comes next
@@ -183,9 +236,10 @@ class _Tars:
 
     def sample(self, shard: int, number: int) -> Encoded | Damage:
         """A sample, or why it is unreadable; then all later ones of its shard are too."""
-        path, count = self._folder / self._names[shard], self._counts[shard]
+        folder, name, count, *_ = self._tars[shard]
+        path = folder / name
         try:
-            with self._folder.errors(self._names[shard]):
+            with folder.errors(name):
                 if shard != self._shard or number < self._number:
                     self._open(shard)
                 while not self._broken and self._number < number:
@@ -204,10 +258,12 @@ class _Tars:
 
     def _listed(self, shard: int) -> list[str]:
         """Keys of an unreadable shard, from samples.parquet; none if that is unreadable too."""
+        if self._rows is None:
+            return []
         if shard not in self._keys:
-            wanted = [("shard", "==", self._names[shard])]
+            wanted = [("shard", "==", self._tars[shard].name)]
             try:
-                with self._store.open(SAMPLES_NAME) as file:
+                with self._rows.open(SAMPLES_NAME) as file:
                     table = pyarrow.parquet.read_table(file, columns=["key"], filters=wanted)
                 self._keys[shard] = sorted(table["key"].to_pylist())
             except (OSError, pyarrow.ArrowException):
@@ -217,29 +273,28 @@ class _Tars:
     def _open(self, shard: int) -> None:
         self.close()
         self._shard, self._number, self._broken = shard, 0, ""
-        self._file = self._files.enter_context(self._folder.open(self._names[shard]))
-        self._tar = self._files.enter_context(tarfile.TarFile(fileobj=self._file))
-        self._header = self._tar.next()
+        folder, name, *_ = self._tars[shard]
+        self._file = self._files.enter_context(folder.open(name))
+        self._headers = member_headers(self._file)
+        self._header = next(self._headers, None)
 
     def _next(self, keep: bool) -> Encoded:
         """Advance to the next sample; without `keep`, its members are not read."""
-        count, listed = self._number, self._counts[self._shard]
+        folder, tar, listed, _, counted_in = self._tars[self._shard]
+        count = self._number
         if self._header is None:
             # tarfile also takes an unreadable header for the end
-            raise EOFError(f"it ends after {count} samples, dataset.json lists {listed}")
-        key, members = self._header.name.split(".", 1)[0], dict[str, bytes]()
-        while self._header is not None:
-            name, _, extension = self._header.name.partition(".")
-            if name != key:
-                break
+            raise EOFError(f"it ends after {count} samples, {counted_in} lists {listed}")
+        key, members = self._header.key, dict[str, bytes]()
+        while self._header is not None and self._header.key == key:
             if keep:
-                self._file.seek(self._header.offset_data)
+                self._file.seek(self._header.offset)
                 data = self._file.read(self._header.size)
                 if len(data) < self._header.size:
-                    raise EOFError(f"it is cut off in {self._header.name}")
-                members[extension] = data
-            self._header = self._tar.next()
+                    raise EOFError(f"it is cut off in {key}.{self._header.extension}")
+                members[self._header.extension] = data
+            self._header = next(self._headers, None)
         self._number += 1
         if self._number == listed and self._header is not None:
-            raise EOFError(f"it holds more than the {listed} samples that dataset.json lists")
-        return Encoded(str(self._folder / self._names[self._shard]), key, members)
+            raise EOFError(f"it holds more than the {listed} samples that {counted_in} lists")
+        return Encoded(str(folder / tar), key, members)

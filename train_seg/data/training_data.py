@@ -1,4 +1,4 @@
-"""Training data: dataset folders and annotated images, joined into one stream of batches."""
+"""Training data: dataset folders, other tars and annotated images, joined into one stream."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from factory_core.dataset import (
 from factory_core.storage import Store, open_store
 from train_seg.config import SHUFFLE_BUFFER
 from train_seg.data.augment import Augment
+from train_seg.data.foreign import ForeignTars
 from train_seg.data.samples import (
     Pair,
     Size,
@@ -175,7 +176,7 @@ class TrainingData:
 
 
 def open_training_data(
-    data: Sequence[str | Path | Store | LabeledImages],
+    data: Sequence[str | Path | Store | LabeledImages | ForeignTars],
     augment: Callable[[Size], Augment],
     size: Size | None = None,
     seed: int = 0,
@@ -186,14 +187,16 @@ def open_training_data(
     skip_damaged: bool = False,
     soft_labels: bool = False,
 ) -> TrainingData:
-    """Join dataset folders and annotated images; `size` (height, width) None: that of the data.
+    """Join dataset folders, tars of other programs and annotated images.
+
+    `size` (height, width) None is that of the datasets, else that of all other data.
 
     `mix` holds one weight per entry of `data`: each place of a batch draws its source with these
     probabilities (see `Stream`). With None, each sample comes once per epoch. `ignore_above` is a
-    quantile of each dataset's uncertainty (see `ShardSource`); annotated images count as certain.
+    quantile of each dataset's uncertainty (see `ShardSource`); all other masks count as certain.
     With `skip_damaged`, damaged samples and shards of datasets are counted in `source.skipped`
     instead of ending the stream. `soft_labels` are the class probabilities of datasets (see
-    `data.soft_labels`); annotated images without any count as certain.
+    `data.soft_labels`); data without any count as certain.
 
     Raises:
         FileNotFoundError: a folder is not a finished dataset, or a shard is missing.
@@ -204,42 +207,49 @@ def open_training_data(
     if not data:
         raise ValueError("found no training data: give --data DIR at least once")
     weights = None if mix is None else _weights(mix, len(data))
-    inputs = [d if isinstance(d, LabeledImages) else _open(d, skip_damaged) for d in data]
+    inputs = [
+        d if isinstance(d, LabeledImages | ForeignTars) else _open(d, skip_damaged) for d in data
+    ]
     datasets = [d for d in inputs if isinstance(d, Dataset)]
-    annotated = [d for d in inputs if isinstance(d, LabeledImages)]
+    others = [d for d in inputs if not isinstance(d, Dataset)]
     classes = _agreed_classes(inputs)
-    # If there are datasets, annotated images are resized to their size.
+    # If there are datasets, everything else is resized to their size.
     size = size or _agreed_size(datasets or inputs)
     transform = augment(size)
     if not datasets:
-        _check_annotated(annotated, ignore_above, soft_labels)
+        _check_certain(others, ignore_above, soft_labels)
     sources: list[Source] = [
         ShardSource(
             d, size, transform, seed, shuffle_buffer, ignore_above, skip_damaged, soft_labels
         )
         if isinstance(d, Dataset)
         else TensorSource(d, size, transform, seed, soft_labels)
+        if isinstance(d, LabeledImages)
+        else d.source(size, transform, seed, shuffle_buffer, skip_damaged, soft_labels)
         for d in inputs
     ]
     palettes = [d.manifest.palette for d in datasets]
-    palettes += [[list(colour) for colour in d.palette] for d in annotated if d.palette]
+    palettes += [[list(colour) for colour in d.palette] for d in others if d.palette]
     stream = Stream(sources, seed, weights, num_workers, skip_damaged)
     return TrainingData(stream, classes, palettes[0] if palettes else None, size)
 
 
-def _check_annotated(
-    data: Sequence[LabeledImages], ignore_above: float | None, soft_labels: bool
+Input = Dataset | LabeledImages | ForeignTars
+
+
+def _check_certain(
+    data: Sequence[LabeledImages | ForeignTars], ignore_above: float | None, soft_labels: bool
 ) -> None:
     """Raise ValueError for settings that need what images without a dataset do not have."""
     missing = ""
     if ignore_above is not None:
         missing = "ignore_above_quantile needs the uncertainty maps"
-    elif soft_labels and all(d.probabilities is None for d in data):
+    elif soft_labels and all(getattr(d, "probabilities", None) is None for d in data):
         missing = "soft_labels needs the class probabilities"
     if missing:
-        raise ValueError(
-            f"{missing} of a dataset, found only annotated images: leave that setting out"
-        )
+        is_images = all(isinstance(d, LabeledImages) for d in data)
+        found = "annotated images" if is_images else "tars of other programs"
+        raise ValueError(f"{missing} of a dataset, found only {found}: leave that setting out")
 
 
 def _weights(mix: Sequence[float], inputs: int) -> list[float]:
@@ -267,7 +277,7 @@ def _open(folder: str | Path | Store, skip_damaged: bool) -> Dataset:
         return Dataset(store, read_manifest(store))
 
 
-def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
+def _agreed_classes(inputs: Sequence[Input]) -> list[str]:
     classes = [
         (str(d.store), d.manifest.classes) if isinstance(d, Dataset) else (d.name, list(d.classes))
         for d in inputs
@@ -281,12 +291,14 @@ def _agreed_classes(inputs: Sequence[Dataset | LabeledImages]) -> list[str]:
     return list(classes[0][1])
 
 
-def _agreed_size(inputs: Sequence[Dataset | LabeledImages]) -> Size:
-    """(height, width) of all inputs."""
+def _agreed_size(inputs: Sequence[Input]) -> Size:
+    """(height, width) of all inputs; of tars, that of the first image."""
     sizes = [
         (str(d.store), d.manifest.image_size)
         if isinstance(d, Dataset)
         else (d.name, (d.images.shape[-2], d.images.shape[-1]))
+        if isinstance(d, LabeledImages)
+        else (d.name, d.image_size)
         for d in inputs
     ]
     expected = sizes[0][1]

@@ -68,7 +68,13 @@ class SegmenterInfo(BaseModel):
 
 @dataclass
 class Segmenter:
-    """A trained segmenter: the network and everything needed to use it."""
+    """A trained segmenter: the network and everything needed to use it.
+
+    >>> segmenter = Segmenter.load("model", device="cpu")
+    >>> images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    >>> segmenter.predict(images).shape
+    torch.Size([2, 64, 64])
+    """
 
     network: Network
     config: SegmenterConfig

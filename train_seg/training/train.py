@@ -29,6 +29,7 @@ from factory_core.device import pick_device
 from factory_core.storage import naming_full_disk
 from train_seg.config import SegmenterConfig
 from train_seg.data.augment import Augment
+from train_seg.data.foreign import ForeignTars
 from train_seg.data.samples import Size, check_ids
 from train_seg.data.training_data import LabeledImages, TrainingData, open_training_data
 from train_seg.network.network import Network, check_sizes
@@ -45,7 +46,7 @@ from train_seg.training.stage import Runner, Stage, Together
 
 TENSORBOARD_DIRS = ("tensorboard", "tensorboard-then")  # of each stage
 
-Data = Sequence[str | Path | LabeledImages]
+Data = Sequence[str | Path | LabeledImages | ForeignTars]
 
 
 def train(
@@ -106,7 +107,7 @@ def open_stages(
     config = settle_start(config, init)
     stages = [Stage(first, config)]
     if then:
-        has_datasets = not all(isinstance(d, LabeledImages) for d in then)
+        has_datasets = not all(isinstance(d, LabeledImages | ForeignTars) for d in then)
         second, shares = then_config(config, has_datasets), config.then.mix
         if shares is not None and len(shares) != len(then):
             raise ValueError(

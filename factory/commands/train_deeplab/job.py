@@ -16,24 +16,29 @@ from factory_core.dataset import (
     default_palette,
     read_manifest,
 )
+from factory_core.images.files import counted
 from factory_core.pictures import DEFAULT_PICTURES, Pictures, remembered
 from factory_core.storage import Store, open_store
 
 if TYPE_CHECKING:
+    from factory.commands.train_deeplab.tars import TarReader
     from train_seg.config import SegmenterConfig
+    from train_seg.data.foreign import ForeignTars
     from train_seg.data.training_data import LabeledImages
+
+    Input = str | LabeledImages | ForeignTars
 
 
 @dataclass(frozen=True)
 class SegmenterJob:
     """Datasets and annotated folders to train on, and how.
 
-    Datasets may be in buckets. `then` are those of a second stage. `mix` is the share of each of
-    `data` in the samples; `init` names a generator or a segmenter to start from; `pictures` is how
-    annotated folders are read, as far as it is given.
+    Datasets may be in buckets; text is a pattern of tars, which `tars` reads. `then` are those of a
+    second stage. `mix` is the share of each of `data` in the samples; `init` names a generator or a
+    segmenter to start from; `pictures` is how annotated folders are read, as far as it is given.
     """
 
-    data: Sequence[Path | Store]
+    data: Sequence[Path | Store | str]
     out: Path
     val: Path | None
     config: SegmenterConfig
@@ -41,8 +46,9 @@ class SegmenterJob:
     mix: Sequence[float] | None = None
     wandb: bool = False
     init: str | None = None
-    then: Sequence[Path | Store] = ()
+    then: Sequence[Path | Store | str] = ()
     pictures: Pictures = DEFAULT_PICTURES
+    tars: TarReader | None = None
 
     @cached_property
     def scaled(self) -> Pictures:
@@ -64,7 +70,9 @@ class SegmenterJob:
     def absolute(self) -> SegmenterJob:
         """The same job for processes with another working directory: no path is relative."""
 
-        def place(path: Path | Store) -> Path | Store:
+        def place(path: Path | Store | str) -> Path | Store | str:
+            if isinstance(path, str):  # a pattern of tars
+                return path if "://" in path else str(Path(path).absolute())
             return path.absolute() if isinstance(path, Path) else path
 
         init = self.init
@@ -81,7 +89,7 @@ class SegmenterJob:
 
     def read(
         self, report: Callable[[Sequence[str]], None] = lambda _: None
-    ) -> tuple[list[str | LabeledImages], list[str | LabeledImages], LabeledImages | None]:
+    ) -> tuple[list[Input], list[Input], LabeledImages | None]:
         """Training data of both stages (datasets by path or URL) and validation images.
 
         `report` is called with the notes on every annotated folder.
@@ -91,16 +99,29 @@ class SegmenterJob:
         size, classes = self.config.image_size, None
         if dataset is not None:
             size, classes = size or dataset.image_size, dataset.classes
-        data = [
-            labeled_images(d, size, classes, report, self.scaled)
-            if isinstance(d, Path) and not is_dataset(d)
-            else str(d)
-            for d in every
-        ]
+        data = [self._read(d, size, classes, report) for d in every]
         val = None
         if self.val is not None:
             val = labeled_images(self.val, size, classes, report, self.scaled)
         return data[: len(self.data)], data[len(self.data) :], val
+
+    def _read(
+        self,
+        data: Path | Store | str,
+        size: tuple[int, int] | None,
+        classes: Sequence[str] | None,
+        report: Callable[[Sequence[str]], None],
+    ) -> Input:
+        """One of the inputs; a dataset by its path or URL."""
+        if isinstance(data, str):
+            assert self.tars is not None  # `tar_reader` has checked it
+            found = self.tars.open(data, classes)
+            samples = counted(sum(tar.samples for tar in found.tars), "sample")
+            report([f"{samples} in {counted(len(found.tars), 'tar')}, {data}"])
+            return found
+        if isinstance(data, Path) and not is_dataset(data):
+            return labeled_images(data, size, classes, report, self.scaled)
+        return str(data)
 
 
 @dataclass(frozen=True)
@@ -125,8 +146,10 @@ class Crew:
         return 1 if self.address is not None else max(1, available_cpus() // self.workers)
 
 
-def is_dataset(folder: Path | Store) -> bool:
-    """Whether `folder` is a dataset, finished or not, rather than an annotated folder."""
+def is_dataset(folder: Path | Store | str) -> bool:
+    """Whether `folder` is a dataset, finished or not, rather than an annotated folder or tars."""
+    if isinstance(folder, str):
+        return False
     store = open_store(folder)
     if store.exists(MANIFEST_NAME) or store.exists(SAMPLES_NAME):
         return True
@@ -146,7 +169,6 @@ def labeled_images(
     the notes on the folder.
     """
     from factory_core.annotated.annotations import annotated_size, read_annotations
-    from factory_core.images import counted
     from train_seg.data.training_data import LabeledImages
 
     size = size or annotated_size(folder, pictures)

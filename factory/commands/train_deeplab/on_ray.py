@@ -65,7 +65,7 @@ def train_on_ray(job: SegmenterJob, crew: Crew, console: Console) -> Segmenter:
     total = sum(stage.steps for stage in stages)
     with cluster(crew.address, max(crew.workers * crew.cpus, available_cpus())):
         gpus = _use_gpus(job.device, crew)
-        with ProgressLine("training", "steps", total, console) as line:
+        with ProgressLine("training", "steps", total, console, job.out) as line:
             _run(job, crew, gpus, _Mail(line))
     return Segmenter.load(job.out, device="cpu")
 

@@ -19,7 +19,7 @@ GENERATOR_PRESET = "unet"  # for a start from a generator
 
 
 def segmenter_config(
-    data: Sequence[Path | Store],
+    data: Sequence[Path | Store | str],
     recipe: str | None,
     preset: str | None,
     given: Mapping[str, Any],

@@ -56,5 +56,5 @@ def train_here(job: SegmenterJob, console: Console) -> Segmenter:
             init=read_start(job.init),
             device=job.device,
             wandb=job.wandb,
-            callbacks=[TrainingProgress("training", console)],
+            callbacks=[TrainingProgress("training", console, job.out)],
         )

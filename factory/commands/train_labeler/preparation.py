@@ -173,7 +173,7 @@ class Preparation:
         if store.written < len(images):
             _refuse_full_disk(folder, self.budget(), store.written / len(images))
             verb = "encoding" if self.samples is None else "sampling again"
-            with ProgressLine(verb, "images", len(images), self.console) as line:
+            with ProgressLine(verb, "images", len(images), self.console, folder) as line:
                 for start in range(store.written, len(images), self.encode_batch):
                     rows = range(start, min(start + self.encode_batch, len(images)))
                     store.append(self.features(rows, line.update))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from factory.terminal import progress, training_progress
+from factory.terminal import training_progress, views
 from factory.terminal.training_progress import TrainingProgress
 from train_seg.training.module import Place
 
@@ -28,7 +28,7 @@ class Trainer:
 
 def test_progress_is_reported_at_intervals_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_progress, "SHOW_EVERY_SEC", 1e6)
-    monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
+    monkeypatch.setattr(views, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()
     line = TrainingProgress("training", Console(file=text, width=100))
     line.on_train_start(trainer, None)
@@ -37,11 +37,11 @@ def test_progress_is_reported_at_intervals_and_at_the_end(monkeypatch: pytest.Mo
         line.on_train_batch_end(trainer, None)
     line.teardown(trainer, None, "fit")
     assert trainer.asked_at == (1, 100)
-    assert text.getvalue().splitlines()[-1].endswith("100/100  0:00 left  loss 0.25")
+    assert text.getvalue().splitlines()[-1].endswith("/s  0:00 left  loss 0.25")
 
 
 def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LOG_EVERY_SEC", 0.0)
+    monkeypatch.setattr(views, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()
     line = TrainingProgress("training", Console(file=text, width=100))
     first_place = Place(stages=2, total=150)
@@ -52,6 +52,6 @@ def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         line.on_train_batch_end(trainer, module)
         line.teardown(trainer, module, "fit")
     first, second = text.getvalue().splitlines()
-    assert first.startswith("training 100/150")
-    assert second.startswith("training 150/150")
+    assert first.startswith("training, stage 1/2 100/150 steps")
+    assert second.startswith("training, stage 2/2 150/150 steps")
     assert line.line is None
