@@ -42,7 +42,7 @@ NOT_RUN = {
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
-    ("docs/gpu.md", "python -m benchmarks.on_gpu"): "tests/benchmarks/test_on_gpu.py runs its parts",
+    ("docs/gpu.md", "python -m benchmarks.on_gpu"): "tests of benchmarks run its parts",
     ("docs/cluster.md", "pip install 'ray[default]'"): "needs a cloud",
     ("docs/cluster.md", "#!/bin/bash"): "needs Slurm",
     ("docs/publishing.md", "factory card"): "tests of factory/publishing run both",

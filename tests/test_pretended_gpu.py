@@ -23,6 +23,10 @@ train-generator --images photos --out generator --set image_size=32 --set channe
 train-generator --kind stylegan2 --images photos --out gan --set image_size=16 --steps 2
     --batch-size 4 --set channel_base=256 --set channel_max=32 --set latent_dim=16
     --set mapping_layers=2 --set r1_every=2 --set path_every=2
+train-generator --kind factorized --images photos --out regions --set image_size=32
+    --set channels=[16,32] --steps 2 --batch-size 2
+sample --generator regions --n 2 --out sampled-regions --set generator.steps=2
+choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2
 train-labeler --recipe demo --labeled annotated --out labeler --fast --set labeler.members=2
     --set labeler.training.steps=20
@@ -41,6 +45,9 @@ train-deeplab --data data --then annotated --val annotated --out model --encoder
 evaluate --model model --labeled annotated
 evaluate --labeler labeler --labeled annotated
 predict --model model --images photos --out segmented --tile 32
+report data --real photos
+report model --labeled annotated
+report labeler --labeled annotated
 compare --labeled annotated --out verdict --budget none --contender unet
     --contender blind-place --contender blind-shuffled --set folds=2 --set seeds=1
     --set label_steps=2 --set batch_size=2 --set curve=false
@@ -91,12 +98,11 @@ def test_a_command_runs_on_the_device(errors: dict[str, str], line: str) -> None
 
 
 def test_every_command_with_a_device_is_covered() -> None:
-    from factory.cli import make, sample, train, use, verdict  # noqa: F401
-    from factory.cli.application import app
+    from factory.cli import command_line
 
     with_device = {
         name
-        for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+        for name, command in get_command(command_line()).commands.items()  # type: ignore[attr-defined]
         if any(parameter.name == "device" for parameter in command.params)
     }
     assert {line[0] for line in command_lines()} >= with_device - SERVERS

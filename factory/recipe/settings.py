@@ -56,6 +56,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 def _suggest(key: str, known: Sequence[str]) -> str:
     """What an unknown key may have meant: a similar key in its section, or the keys there."""
+    known = list(dict.fromkeys(known))  # kinds of generator share keys
     section, dot, name = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     names = [k.removeprefix(section + dot) for k in siblings]

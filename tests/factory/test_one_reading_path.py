@@ -32,10 +32,12 @@ OTHER_READERS = {
     "factory/pipeline/verify.py",
     "factory/reports/preview.py",
     "factory_core/annotated/formats/embedded.py",
+    "factory_core/dataset/conversions.py",
     "factory_core/dataset/sample.py",
     "factory_core/images/channels.py",
     "factory_core/images/opening.py",
     "factory_core/images/traits.py",
+    "train_seg/data/foreign.py",
     "train_seg/data/samples.py",
 }
 

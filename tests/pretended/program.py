@@ -20,11 +20,10 @@ def run(line: list[str]) -> str:
     """The error of a command line, "" if there was none."""
     from typer.main import get_command
 
-    from factory.cli import make, sample, train, use, verdict  # noqa: F401
-    from factory.cli.application import app
+    from factory.cli import command_line
 
     try:
-        get_command(app).main(line, standalone_mode=False)
+        get_command(command_line()).main(line, standalone_mode=False)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
