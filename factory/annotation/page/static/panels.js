@@ -86,7 +86,7 @@ function assistText({doing, failure, encoded, pictures, version, fixed}, proposa
   if (encoded < pictures && !version) return `Reading pictures: ${encoded} of ${pictures}. Draw meanwhile.`;
   if (!version) return "Draw a little of two classes, and the rest is proposed.";
   if (!proposal) return `Reading pictures: ${encoded} of ${pictures}.`;
-  return fixed ? "Shown where nothing is drawn; dotted where uncertain." : "Learnt from what is drawn. Dotted: uncertain.";
+  return fixed ? "Shown where nothing is drawn; dotted where uncertain." : "Trained on what is drawn. Dotted: uncertain.";
 }
 
 const SAVED = {saved: "Saved", saving: "Saving…", offline: "Not connected: strokes are kept, trying again"};
