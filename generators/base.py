@@ -31,6 +31,9 @@ def sample_generators(
     return [torch.Generator().manual_seed(sample_seed(run_seed, i, stream)) for i in indices]
 
 
+REGIONS_MAP = "regions"  # name of the masks `[N, K, H, W]`, Σ_k m_k = 1, of a factorized generator
+
+
 @dataclass(frozen=True)
 class FeatureMapSpec:
     """Name and native shape of one feature map: `channels` x `height` x `width`."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-Kind = Literal["ensemble", "network", "both"]
+Kind = Literal["ensemble", "network", "both", "regions"]
 Vote = Literal["majority", "soft", "log_soft"]
 Uncertainty = Literal["js", "entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -106,7 +106,8 @@ class LabelerConfig(BaseModel):
 
     kind: Kind = Field(
         default="ensemble",
-        description="pixel classifiers on the generator's features; its U-Net, fine-tuned; both",
+        description="pixel classifiers on the generator's features; its U-Net, fine-tuned; both; "
+        "or the regions of a factorized generator, which need no training",
     )
     weights: str | None = Field(
         default=None, description="labeler directory (labeler.safetensors + labeler.json)"
@@ -159,12 +160,17 @@ class LabelerConfig(BaseModel):
     @property
     def has_ensemble(self) -> bool:
         """Whether pixel classifiers take part."""
-        return self.kind != "network"
+        return self.kind in ("ensemble", "both")
 
     @property
     def has_network(self) -> bool:
         """Whether fine-tuned networks take part."""
-        return self.kind != "ensemble"
+        return self.kind in ("network", "both")
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether anything but the image is needed."""
+        return self.kind != "network"
 
     def hidden_for(self, classes: int) -> tuple[int, ...]:
         """Hidden widths of a member for `classes` classes."""

@@ -31,10 +31,10 @@ class GeneratorInfo(BaseModel):
 class LabelerInfo(BaseModel):
     """Everything about a labeler except its weights: the content of `labeler.json`.
 
-    `features` are the maps that the ensemble reads, `unet` the config of the networks (see
-    `SegmentationUNet`); a labeler without the one or the other has none. `image_size` is (height,
-    width) of the masks it was trained on, `scores` what was measured (names to numbers),
-    `data_digest` the sha256 of the annotations.
+    `features` are the maps that are read, `unet` the config of the networks (see
+    `SegmentationUNet`), `regions` the class id of each region of the generator; a labeler without
+    one of these has none. `image_size` is (height, width) of the masks it was trained on, `scores`
+    what was measured (names to numbers), `data_digest` the sha256 of the annotations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +44,7 @@ class LabelerInfo(BaseModel):
     palette: list[list[int]] | None = None
     features: tuple[FeatureMapSpec, ...] = ()
     unet: dict[str, Any] | None = None
+    regions: tuple[int, ...] | None = None
     generator: GeneratorInfo
     image_size: tuple[int, int]
     data_digest: str
@@ -73,6 +74,8 @@ def describe_members(info: LabelerInfo) -> str:
         )
     if config.has_network:
         parts.append(f"{config.network.members} networks for {classes} classes")
+    if info.regions is not None:
+        parts.append(f"{len(info.regions)} regions for {classes} classes")
     return ", ".join(parts)
 
 

@@ -1,7 +1,8 @@
 """The labeler artefact: what labels pixels, the class names, and the generator it is bound to.
 
 There are two kinds of members, and a labeler has one or both: an ensemble of classifiers of the
-generator's features, and segmentation networks that started from the generator's U-Net.
+generator's features, and segmentation networks that started from the generator's U-Net. Or it has
+none, and takes the regions of a factorized generator.
 
 On disk: `labeler.safetensors` (the ensemble's tensors, and those of network m under `network.m.`)
 and `labeler.json` (a `LabelerInfo`), which carries the sha256 of the former and is written last.
@@ -10,7 +11,7 @@ and `labeler.json` (a `LabelerInfo`), which carries the sha256 of the former and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 
 from factory_core.storage import write_bytes
-from generators.base import FeatureMaps, Generator
+from generators.base import REGIONS_MAP, FeatureMaps, Generator
 from labelers.config import Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
@@ -39,6 +40,7 @@ from labelers.info import (
     read_info,
 )
 from labelers.network.networks import Networks
+from labelers.regions.naming import class_probabilities, resized
 
 __all__ = ["INFO_FILE", "GeneratorInfo", "Labeler", "LabelerInfo", "Prediction"]
 
@@ -87,6 +89,11 @@ class Labeler:
     networks: Networks | None = None
 
     @staticmethod
+    def of_regions(info: LabelerInfo) -> Labeler:
+        """A labeler without members: `info.regions` gives the class of each region."""
+        return Labeler(None, info)
+
+    @staticmethod
     def both(ensemble: Labeler, networks: Labeler) -> Labeler:
         """The labeler of two, trained on the same images; scores of the latter as `network_...`."""
         config = ensemble.info.config.model_copy(update={"kind": "both"})
@@ -104,7 +111,7 @@ class Labeler:
     @property
     def needs_features(self) -> bool:
         """Whether `predict` reads the generator's features; otherwise the images are enough."""
-        return self.ensemble is not None
+        return self.info.config.reads_features
 
     @cached_property
     def _folded(self) -> FoldedEnsemble:
@@ -142,6 +149,10 @@ class Labeler:
         vote = vote or self.info.config.vote
         uncertainty = uncertainty or self.info.config.uncertainty
         size = size or self.info.image_size
+        if self.info.regions is not None:
+            assert features is not None
+            m = resized(features[REGIONS_MAP], size)
+            return self._name(m, self.info.regions, probabilities)
         device, weights = self._device, self._weights
         shape = (count, size[0] * size[1])
         mask = torch.empty(shape, dtype=torch.uint8, device=device)
@@ -162,6 +173,13 @@ class Labeler:
         maps = maps.view(-1, *size).cpu()
         p = None if p is None else p.view(*p.shape[:2], *size)
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps, p)
+
+    def _name(self, m: torch.Tensor, class_of: Sequence[int], probabilities: bool) -> Prediction:
+        """The prediction of masks `[N, K, H, W]`; its uncertainty is their entropy."""
+        p = class_probabilities(m, class_of, len(self.classes))
+        mask = first_maximum(p.flatten(2)).view(len(m), *m.shape[-2:]).to(torch.uint8)
+        maps = torch.special.entr(m).sum(1).cpu()
+        return Prediction(mask.cpu(), image_score(maps), maps, p.cpu() if probabilities else None)
 
     @property
     def _device(self) -> torch.device:
@@ -191,7 +209,7 @@ class Labeler:
     def _check_input(self, images: torch.Tensor | None, features: FeatureMaps | None) -> int:
         """The number of images; raises ValueError as `predict`."""
         counts = set()
-        if self.ensemble is not None:
+        if self.needs_features:
             found = () if features is None else features.spec
             if set(found) != set(self.info.features):
                 raise ValueError(
@@ -255,8 +273,10 @@ class Labeler:
         sha256 = hashlib.sha256(weights).hexdigest()
         changes = {"weights_sha256": sha256, "format_version": FORMAT_VERSION}
         info = self.info.model_copy(update=changes)
+        later = {"regions"} if info.regions is None else set()  # unknown to older versions
         write_bytes(folder / WEIGHTS_FILE, weights)
-        write_bytes(folder / INFO_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+        content = info.model_dump_json(indent=1, exclude=later) + "\n"
+        write_bytes(folder / INFO_FILE, content.encode())
 
     @classmethod
     def load(
@@ -311,6 +331,8 @@ def _load_members(
             raise ValueError("networks without a U-Net")
         networks = Networks.untrained(info.unet, classes, config.network.members)
         networks.load_state_dict(other)
+    if (config.kind == "regions") != (info.regions is not None):
+        raise ValueError("regions of another kind of labeler")
     if (own and not config.has_ensemble) or (other and not config.has_network):
         raise RuntimeError("weights of a kind that the labeler has not")
     return ensemble, networks

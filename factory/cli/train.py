@@ -74,16 +74,18 @@ def train_generator(
 
 @app.command(rich_help_panel=TRAINING)
 def train_labeler(
-    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
     out: Out,
+    labeled: Annotated[
+        Path | None, typer.Option(help="Annotated folder: `images/` and `masks/`. [required]")
+    ] = None,
     generator: GeneratorDir = None,
     recipe: RecipeName = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="ensemble|network|both",
+            metavar="ensemble|network|both|regions",
             help="Pixel classifiers on the generator's features (the default); its U-Net, "
-            "fine-tuned; both.",
+            "fine-tuned; both; the regions of a factorized generator, which need no --labeled.",
         ),
     ] = None,
     fast: Annotated[
@@ -123,8 +125,8 @@ def train_labeler(
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
-    if fast and kind == "network":
-        raise ValueError("found --fast with --kind network, which has no ensemble: leave it out")
+    if fast and kind in ("network", "regions"):
+        raise ValueError(f"found --fast with --kind {kind}, which has no ensemble: leave it out")
     overrides = [
         *([] if kind is None else [f"labeler.kind={kind}"]),
         *(["labeler.training={kind: fast}"] if fast else []),

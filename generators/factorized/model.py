@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from factory_core.device import send
-from generators.base import FeatureMaps, FeatureMapSpec, check_batch
+from generators.base import REGIONS_MAP, FeatureMaps, FeatureMapSpec, check_batch
 from generators.colours import makes_grey
 from generators.ddpm import samplers
 from generators.ddpm.model import DDPMGenerator, to_unit_range
@@ -24,8 +24,6 @@ from generators.factorized.config import FactorizedConfig
 from generators.factorized.network import FactorizedUNet
 from generators.factorized.storage import load
 from generators.factorized.walking import FactorizedNetwork
-
-REGIONS_MAP = "regions"
 
 
 class FactorizedGenerator(DDPMGenerator):

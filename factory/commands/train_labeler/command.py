@@ -13,6 +13,7 @@ from factory.commands.train_labeler.dry_run import dry_run
 from factory.commands.train_labeler.folds import Folds, cross_validate
 from factory.commands.train_labeler.preparation import LabelerJob
 from factory.commands.train_labeler.training import train_one
+from factory.commands.train_labeler.unlabelled import number_regions
 from factory.recipe import generator_recipe
 from factory_core.storage import naming_full_disk
 
@@ -21,11 +22,12 @@ from factory_core.storage import naming_full_disk
 class LabelerOptions:
     """The options of `train-labeler`.
 
-    Without a `recipe`, the folder `labeled` may say how its images were sampled. `overrides` are
-    settings as `KEY=VALUE`. `folds` asks for scores on random splits instead of one labeler.
+    Without a `recipe`, the folder `labeled` may say how its images were sampled; None is for
+    regions without names. `overrides` are settings as `KEY=VALUE`. `folds` asks for scores on
+    random splits instead of one labeler.
     """
 
-    labeled: Path
+    labeled: Path | None
     out: Path
     recipe: str | None
     generator: str | None
@@ -40,8 +42,18 @@ def train_labeler(options: LabelerOptions, console: Console) -> None:
 
     Raises as `generator_recipe`, `Preparation`, `train_one` and `cross_validate`.
     """
-    recorded = recorded_settings(options.labeled) if options.recipe is None else None
+    recorded = None
+    if options.recipe is None and options.labeled is not None:
+        recorded = recorded_settings(options.labeled)
     recipe = generator_recipe(options.recipe, options.generator, options.overrides, recorded)
+    if options.labeled is None:
+        if recipe.labeler.kind != "regions" or options.folds is not None or options.is_dry_run:
+            raise ValueError(
+                "found no --labeled: give the folder of annotated images; only a labeler of --kind "
+                "regions needs none"
+            )
+        number_regions(recipe, options.out, options.device, console)
+        return
     job = LabelerJob(recipe, options.labeled, options.out, options.device, console)
     if options.is_dry_run:
         dry_run(job)

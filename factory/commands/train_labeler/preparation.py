@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from factory_core.annotated.annotations import Annotations
     from factory_core.segmentation_unet import UNetDescription
     from generators.base import FeatureMaps, Generator
+    from generators.config import GeneratorConfig
     from labelers.labeler import Labeler
     from labelers.network.trainer import NetworkTrainer
     from labelers.training.budget import Budget
@@ -65,7 +66,8 @@ class Preparation:
         self.dtype = pick_dtype(config.training.precision, self.device)
         self.network_dtype = pick_dtype(config.network.precision, self.device)
         self.folder, self.samples = find_samples(job.labeled)
-        self.generator, recorded = load_generator("--generator", recipe.generator, job.device)
+        wanted = with_regions(recipe.generator) if config.kind == "regions" else recipe.generator
+        self.generator, recorded = load_generator("--generator", wanted, job.device)
         self.start = describe_unet(self.generator) if config.has_network else None
         self.sample_batch = recipe.generator.batch_size
         self.psnr: list[float] = []  # of the projected images, dB
@@ -87,7 +89,7 @@ class Preparation:
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),
-            features=self.generator.feature_spec if config.has_ensemble else (),
+            features=self.generator.feature_spec if config.reads_features else (),
             generator=GeneratorInfo(
                 digest=self.generator.digest, config=recorded.model_dump(mode="json")
             ),
@@ -165,7 +167,7 @@ class Preparation:
         None if the labeler needs no features. Releases the generator, which may take more memory
         than everything else.
         """
-        if not self.info.config.has_ensemble:
+        if not self.info.config.reads_features:
             _refuse_full_disk(folder, self.budget(), 1)
             del self.generator
             return None
@@ -219,6 +221,12 @@ class Preparation:
             "palette": info.palette,
             "device": self.device,
         }
+        if info.config.kind == "regions":
+            from labelers.regions.fit import fit_regions
+
+            assert store is not None
+            del about["device"]
+            return fit_regions(store, annotations.masks, info.config, **about)
         if store is not None:
             with self._progress(title) as about["progress"]:
                 about |= {"dtype": self.dtype, "checkpoint": folder / CHECKPOINT_NAME}
@@ -247,6 +255,20 @@ class Preparation:
         if not self.console.is_terminal:
             each = " ".join(f"{accuracy:.3f}" for accuracy in report.accuracy)
         return f"loss {report.loss:.4f}  accuracy {mean:.3f} (members {each})"
+
+
+def with_regions(config: GeneratorConfig) -> GeneratorConfig:
+    """The settings of a factorized generator that gives its regions and nothing else.
+
+    Raises ValueError for other kinds.
+    """
+    if config.kind != "factorized":
+        raise ValueError(
+            f"--kind regions: found a {config.kind} generator, expected one of `train-generator "
+            "--kind factorized`"
+        )
+    features = config.features.model_copy(update={"record": "regions"})
+    return config.model_copy(update={"features": features})
 
 
 def describe_unet(generator: Generator) -> UNetDescription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from factory.commands.train_labeler.folder import (
     FEATURES_DIR,
@@ -13,6 +14,9 @@ from factory.commands.train_labeler.folder import (
 from factory.commands.train_labeler.preparation import LabelerJob, Preparation
 from factory.locking.lock import exclusive
 from factory_core.pictures import remember
+
+if TYPE_CHECKING:
+    from labelers.labeler import LabelerInfo
 
 
 def train_one(job: LabelerJob) -> None:
@@ -34,7 +38,15 @@ def train_one(job: LabelerJob) -> None:
             labeler.save(job.out)
             info = labeler.info
         clean(job.out, prepared)
-    job.console.print(f"labeler in {job.out} ({'; '.join(_trained(info.scores))})")
+    about = _trained(info.scores) if info.regions is None else _named(info)
+    job.console.print(f"labeler in {job.out} ({'; '.join(about)})")
+
+
+def _named(info: LabelerInfo) -> Iterator[str]:
+    """What the regions of the generator are."""
+    assert info.regions is not None
+    yield ", ".join(f"region {k} is {info.classes[c]}" for k, c in enumerate(info.regions))
+    yield f"{info.scores['train_accuracy']:.1%} of the pixels agree"
 
 
 def _trained(scores: Mapping[str, float]) -> Iterator[str]:

@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import generators
+from generators.base import REGIONS_MAP
 from generators.config import FactorizedConfig
 from generators.ddpm import training as plain
 from generators.ddpm.config import DDPMTrainingConfig
 from generators.factorized import training
 from generators.factorized.config import FactorizedFeatures, FactorizedTrainingConfig
-from generators.factorized.model import REGIONS_MAP, FactorizedGenerator
+from generators.factorized.model import FactorizedGenerator
 from generators.factorized.storage import WEIGHTS_FILE
 from generators.factorized.training import FactorizedTraining, mask_statistics, start
 from generators.kind import kind_of
