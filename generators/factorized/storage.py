@@ -9,18 +9,15 @@ from typing import Any, Literal
 import torch
 from diffusers import DDPMScheduler
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from factory_core.models import read_model
 from factory_core.storage import write_bytes
 from generators.ddpm.noise import NoiseModel
 from generators.factorized.config import INFO_FILE, NetworkConfig
 from generators.factorized.network import FactorizedUNet, build
+from generators.files.own import COPY_AGAIN, read_own
 
 WEIGHTS_FILE = "factorized.safetensors"
-COPY_AGAIN = "copy the folder again"
 
 
 class FactorizedFile(BaseModel):
@@ -60,17 +57,11 @@ def load(
         FileNotFoundError: `folder` holds no factorized diffusion model.
         ValueError: a file is damaged.
     """
-    info_file, weights_file = folder / INFO_FILE, folder / WEIGHTS_FILE
-    if not info_file.is_file() or not weights_file.is_file():
-        raise FileNotFoundError(
-            f"no factorized diffusion model at {folder}: expected a folder with {INFO_FILE} and "
-            f"{WEIGHTS_FILE}, as train-generator --kind factorized writes it"
-        )
-    info = read_model(info_file, FactorizedFile, COPY_AGAIN)
-    try:
-        tensors = load_file(weights_file)
-    except SafetensorError as error:
-        raise ValueError(f"{weights_file} is damaged ({error}): {COPY_AGAIN}") from None
+    weights_file = folder / WEIGHTS_FILE
+    writer = "train-generator --kind factorized writes it"
+    info, tensors = read_own(
+        folder / INFO_FILE, weights_file, FactorizedFile, "factorized diffusion model", writer
+    )
     with torch.device("meta"):
         net = build(info.network)
     _check(net, tensors, weights_file)

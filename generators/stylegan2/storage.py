@@ -12,19 +12,16 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from factory_core.models import read_model
 from factory_core.storage import write_bytes
+from generators.files.own import read_own
 from generators.stylegan2.config import INFO_FILE, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 
 WEIGHTS_FILE = "generator.safetensors"
-COPY_AGAIN = "copy the folder again"
 FILTER = "resample_filter"  # beside the weights of a layer
 
 
@@ -99,15 +96,9 @@ def load(folder: Path) -> StyleGAN2:
         FileNotFoundError: `folder` holds no StyleGAN2 generator.
         ValueError: a file is damaged.
     """
-    info_file, weights_file = folder / INFO_FILE, folder / WEIGHTS_FILE
-    if not info_file.is_file() or not weights_file.is_file():
-        raise FileNotFoundError(
-            f"no StyleGAN2 generator at {folder}: expected a folder with {INFO_FILE} and "
-            f"{WEIGHTS_FILE}, as train-generator and convert write it, or a .pkl file"
-        )
-    info = read_model(info_file, GeneratorFile, COPY_AGAIN)
-    try:
-        tensors = load_file(weights_file)
-    except SafetensorError as error:
-        raise ValueError(f"{weights_file} is damaged ({error}): {COPY_AGAIN}") from None
+    weights_file = folder / WEIGHTS_FILE
+    writer = "train-generator and convert write it, or a .pkl file"
+    info, tensors = read_own(
+        folder / INFO_FILE, weights_file, GeneratorFile, "StyleGAN2 generator", writer
+    )
     return assemble(info.network, tensors, str(weights_file))
