@@ -1,9 +1,10 @@
-"""Rounds: what was learned labels the photographs again, together with the labeler.
+"""Rounds: what was learned labels the photographs again, together with the pixel classifiers.
 
 Round 0 is the generator's U-Net, fine-tuned on the labels. In round r, the photographs get the mean
-of the probabilities of the labeler and of the segmenter of round r - 1 (averaged over flips and
-turns). A new segmenter, which again starts from the generator, learns from these, then from the
-labels. It never starts from its predecessor, whose mistakes it would keep.
+of the probabilities of the pixel classifiers and of the segmenter of round r - 1 (averaged over
+flips and turns). The network labeler is not asked: it is the U-Net of round 0 once more. A new
+segmenter, which again starts from the generator, learns from these, then from the labels. It never
+starts from its predecessor, whose mistakes it would keep.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def learn(bench: Bench, number: int) -> Segmenter:
 def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     """The photographs with the labels of round `number`."""
     path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
-    images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL).levels
+    images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL, "ensemble").levels
     if not path.is_file():
         ours = mean_levels(segmenter, images, bench.config.upright)
         # The sum of two levels may be 510; `levels_of` scales it.
