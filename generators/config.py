@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from generators.ddpm.config import DDPMConfig
+from generators.encoders.config import EncoderConfig
 from generators.factorized.config import FactorizedConfig
 from generators.stylegan2.config import StyleGAN2Config
 
@@ -20,7 +21,7 @@ def _with_kind(value: Any) -> Any:
 
 
 GeneratorConfig = Annotated[
-    DDPMConfig | FactorizedConfig | StyleGAN2Config,
+    DDPMConfig | EncoderConfig | FactorizedConfig | StyleGAN2Config,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
 ]

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from generators.encoders.config import PairedWith
 from generators.training.config import TrainingConfig
 
 NORM_GROUPS = 8  # of every group normalisation in the diffusion models that we train
@@ -131,6 +132,7 @@ class DDPMConfig(BaseModel):
         description="compile the network first: takes minutes, pays off in long runs on a GPU",
     )
     features: FeatureConfig = FeatureConfig()
+    encoders: PairedWith = None
 
     @model_validator(mode="after")
     def _eta_needs_ddim(self) -> DDPMConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -36,6 +36,11 @@ class EncoderConfig(BaseModel):
     timm_model: str | None = Field(
         default=None, description="name of the model of --set generator.network=timm"
     )
+    heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a transformer's attention; none: as in published ones of this width",
+    )
     preset: Literal["ffhq256", "ffhq1024", "imagenet64", "cifar10"] | None = Field(
         default=None, description="of a VDVAE: the resolutions of its blocks and its input"
     )
@@ -63,6 +68,11 @@ class EncoderConfig(BaseModel):
         default=None, description="further encoders, whose maps are added"
     )
 
+    @property
+    def seed(self) -> int:
+        """Of a run that samples, which no encoder does."""
+        return 0
+
     @field_validator("layers")
     @classmethod
     def _distinct(cls, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -70,8 +80,21 @@ class EncoderConfig(BaseModel):
             raise ValueError(f"expected one or more distinct names, found {list(layers)}")
         return layers
 
+    @field_validator("encoders")
+    @classmethod
+    def _flat(cls, encoders: tuple[EncoderConfig, ...] | None) -> tuple[EncoderConfig, ...] | None:
+        if any(encoder.encoders for encoder in encoders or ()):
+            raise ValueError("found encoders inside one of encoders: list them side by side")
+        return encoders
+
     @model_validator(mode="after")
     def _timm_needs_a_name(self) -> EncoderConfig:
         if (self.network == "timm") != (self.timm_model is not None):
             raise ValueError("network=timm and timm_model=NAME belong together: give both")
         return self
+
+
+PairedWith = Annotated[
+    tuple[EncoderConfig, ...] | None,
+    Field(description="encoders whose maps describe a pixel, instead of the generator's own"),
+]

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from generators.encoders.config import PairedWith
 from generators.training.config import TrainingConfig
 
 INFO_FILE = "generator.json"  # in a folder of weights: the shape of the network
@@ -186,6 +187,7 @@ class StyleGAN2Config(BaseModel):
         "are meant for it), else float32; float16: only in the blocks that are meant for it",
     )
     features: StyleGAN2FeatureConfig = StyleGAN2FeatureConfig()
+    encoders: PairedWith = None
     projection: ProjectionConfig = ProjectionConfig()
 
 
