@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from factory.recipe import Recipe, choose_recipe, find_weights, generator_recipe, resolve
+from factory.recipe import Recipe, choose_recipe, generator_recipe, resolve
+from factory.recipe.networks import find_networks
 from factory.recipe.settings import as_overrides
 from factory_core.dataset.sample_set import SampleSet
 from generators import base
@@ -44,9 +45,8 @@ class Generator(base.Generator, Protocol):
 
         given = as_overrides({f"generator.{key}": value for key, value in settings.items()})
         config = generator_recipe(None, str(weights), given).generator
-        found = str(find_weights("weights", config.weights))
-        config = config.model_copy(update={"weights": found})
-        return cast(Generator, generators.load(config, device))
+        found, _ = find_networks("weights", config)
+        return cast(Generator, generators.load(found, device))
 
 
 def generate(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from generators.encoders.kinds import INFO_FILE as ENCODER_INFO
+from generators.encoders.kinds import network_of
 from generators.factorized.config import INFO_FILE as FACTORIZED_INFO
 from generators.files.survey import survey
 from generators.stylegan2.config import INFO_FILE as STYLEGAN2_INFO
 
-Kind = Literal["ddpm", "factorized", "stylegan2"]
+Kind = Literal["ddpm", "encoder", "factorized", "stylegan2"]
 
 PICKLE_SUFFIX = ".pkl"
 # Names in networks of NVIDIA's programs, StyleGAN2 among them.
@@ -28,12 +30,16 @@ def kind_of(weights: Path) -> Kind | None:
             return "stylegan2"
         if (weights / FACTORIZED_INFO).is_file():
             return "factorized"
+        if (weights / ENCODER_INFO).is_file():
+            return "encoder"
         return "ddpm" if any((weights / name).is_file() for name in DIFFUSERS_FILES) else None
     if not weights.is_file():
         return "stylegan2" if weights.suffix.lower() == PICKLE_SUFFIX else None
     found = survey(weights)
     if any(name.startswith(STYLEGAN_NAMES) for name in found.names):
         return "stylegan2"
+    if network_of(found.words) is not None:
+        return "encoder"
     if found.form in ("torch", "safetensors"):
         return "ddpm"
     if any(word.split(".")[0] == UNET_KEY for word in found.words):

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 
 from factory_core.storage import write_bytes
-from generators.base import REGIONS_MAP, FeatureMaps, Generator
+from generators.base import REGIONS_MAP, Encoder, FeatureMaps
 from labelers.config import Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
@@ -229,7 +229,7 @@ class Labeler:
             raise ValueError(f"found images and features of different numbers: {sorted(counts)}")
         return counts.pop()
 
-    def check(self, generator: Generator) -> None:
+    def check(self, generator: Encoder) -> None:
         """Raise ValueError, naming both, unless `generator` is the one used in training."""
         if self.needs_features:
             self._check_features(generator)
@@ -240,7 +240,7 @@ class Labeler:
                 f"generator {generator.digest[:12]}: use that one, or train a labeler on this one"
             )
 
-    def _check_features(self, generator: Generator) -> None:
+    def _check_features(self, generator: Encoder) -> None:
         """Raise ValueError, naming both, if `generator` has different features or settings."""
         ours, theirs = self.info.features, generator.feature_spec
         if set(ours) != set(theirs):

@@ -16,13 +16,13 @@ from factory.recipe import find_weights
 from factory.terminal.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from generators.base import FeatureMaps, Generator
+    from generators.base import Encoder, FeatureMaps, Generator
     from labelers.labeler import Labeler
 
 Batch = tuple[torch.Tensor, "FeatureMaps | None"]
 
 
-def load_labeler(folder: str, generator: Generator, device: str) -> Labeler:
+def load_labeler(folder: str, generator: Encoder, device: str) -> Labeler:
     """The labeler in `folder`; raises ValueError unless it belongs to `generator`."""
     from factory_core.device import pick_device, pick_dtype
     from labelers.info import INFO_FILE, read_info
@@ -36,7 +36,7 @@ def load_labeler(folder: str, generator: Generator, device: str) -> Labeler:
 
 
 def describe_images(
-    images: torch.Tensor, generator: Generator | None, labeler: Labeler | None, console: Console
+    images: torch.Tensor, generator: Encoder | None, labeler: Labeler | None, console: Console
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Descriptors `[N, D]` and uncertainty `[N]` of images uint8 `[N, 3, H, W]`.
 

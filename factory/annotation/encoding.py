@@ -12,13 +12,13 @@ from factory.terminal.progress import ProgressLine
 if TYPE_CHECKING:
     import torch
 
-    from generators.base import FeatureMaps, Generator
+    from generators.base import Encoder, FeatureMaps
 
 ENCODE_BATCH = 8  # images
 
 
 def encode_batches(
-    generator: Generator, images: torch.Tensor, console: Console
+    generator: Encoder, images: torch.Tensor, console: Console
 ) -> Iterator[FeatureMaps]:
     """Yield the features of images uint8 `[N, 3, H, W]`, at most ENCODE_BATCH images at a time.
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from factory.recipe import diff, find_weights
+from factory.recipe import diff
+from factory.recipe.networks import find_networks, with_local_paths
 from factory_core.annotated.layouts import SAMPLES_FILE, split_selections
 from factory_core.models import read_model
 from factory_core.storage import write_json
@@ -26,11 +27,14 @@ from generators.config import GeneratorConfig
 if TYPE_CHECKING:
     import torch
 
-    from generators.base import Generator
+    from generators.base import Encoder, Generator
 
 IMAGES_DIR = "images"
 # Settings that images do not depend on, beyond rounding.
-NOT_OF_IMAGES = ("weights", "batch_size", "precision", "compile", "features", "projection")
+NOT_OF_IMAGES = {
+    *("weights", "batch_size", "precision", "compile"),
+    *("features", "projection", "encoders"),
+}
 DAMAGED_HINT = "run `factory sample` into a new folder and copy samples.json from there"
 
 
@@ -77,20 +81,27 @@ class Samples(BaseModel):
 def load_generator(
     key: str, config: GeneratorConfig, device: str
 ) -> tuple[Generator, GeneratorConfig]:
-    """The generator, and its settings for the record: with an absolute path to local weights.
+    """The generator, and its settings for the record: with absolute paths to local weights.
 
     `key` names the setting in the errors of `find_weights`.
     """
     import generators
 
-    found = config.model_copy(update={"weights": str(find_weights(key, config.weights))})
-    is_path = Path(config.weights).expanduser().exists()
-    return generators.load(found, device), found if is_path else config
+    found, _ = find_networks(key, config)
+    return generators.load(found, device), with_local_paths(config, found)
+
+
+def load_encoder(key: str, config: GeneratorConfig, device: str) -> tuple[Encoder, GeneratorConfig]:
+    """As `load_generator`, for images that exist: also an encoder alone."""
+    import generators
+
+    found, _ = find_networks(key, config)
+    return generators.load_encoder(found, device), with_local_paths(config, found)
 
 
 def image_settings(config: GeneratorConfig) -> dict[str, Any]:
     """The settings that decide which images a generator makes, by key."""
-    return config.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
+    return config.model_dump(mode="json", exclude=NOT_OF_IMAGES)
 
 
 def pixels_sha256(image: torch.Tensor) -> str:

@@ -13,6 +13,7 @@ from factory.cli.options import (
     CpusPerWorker,
     DatasetOut,
     Device,
+    EncoderFiles,
     ExecutorName,
     FinishedDataset,
     GeneratorDir,
@@ -32,6 +33,7 @@ def generate(
     n: Annotated[int, typer.Option("--n", help="Images to sample; a tenth of them are dropped.")],
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
+    encoder: EncoderFiles = None,
     labeler: LabelerDir = None,
     real: Annotated[
         Path | None, typer.Option(help="Folder of real images to compare the synthetic ones with.")
@@ -62,7 +64,7 @@ def generate(
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
-    resolved = resolve(choose_recipe(recipe, generator, labeler, overrides))
+    resolved = resolve(choose_recipe(recipe, generator, labeler, overrides, encoder or []))
     job = Job.sampling(resolved, n, out, device=device, keep_candidates=keep_candidates)
     if dry_run:
         command.dry_run(job, made_by, console)
@@ -76,6 +78,7 @@ def label(
     out: DatasetOut,
     recipe: RecipeName = None,
     generator: GeneratorDir = None,
+    encoder: EncoderFiles = None,
     labeler: LabelerDir = None,
     executor: ExecutorName = "ray",
     workers: Workers = None,
@@ -95,7 +98,8 @@ def label(
     from factory_core.images import folder_notes
 
     made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
-    resolved = resolve(choose_recipe(recipe, generator, labeler, settings or []))
+    chosen = choose_recipe(recipe, generator, labeler, settings or [], encoder or [])
+    resolved = resolve(chosen)
     job = Job.labeling(resolved, images, out, device=device, keep_candidates=keep_candidates)
     print_notes(console, folder_notes(images, job.recipe.pictures))
     run_shown(job, made_by, console)

@@ -117,6 +117,13 @@ GeneratorDir = Annotated[
     str | None,
     typer.Option("--generator", help="Generator: folder, .pt or .pkl file, hub id or `package:`."),
 ]
+EncoderFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder",
+        help="Network of the features: checkpoint, folder or `pixels`; repeatable.",
+    ),
+]
 LabelerDir = Annotated[str | None, typer.Option("--labeler", help="Output of `train-labeler`.")]
 ExecutorName = Annotated[str, typer.Option("--executor", help="`ray`, or `local`: in-process.")]
 Workers = Annotated[

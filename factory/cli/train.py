@@ -12,6 +12,7 @@ from factory.cli.defaults import CommandQuotingDefaults
 from factory.cli.options import (
     Address,
     Device,
+    EncoderFiles,
     GeneratorDir,
     Out,
     RecipeName,
@@ -79,6 +80,7 @@ def train_labeler(
         Path | None, typer.Option(help="Annotated folder: `images/` and `masks/`. [required]")
     ] = None,
     generator: GeneratorDir = None,
+    encoder: EncoderFiles = None,
     recipe: RecipeName = None,
     kind: Annotated[
         str | None,
@@ -115,6 +117,10 @@ def train_labeler(
 
     `factory train-labeler --generator generator --labeled annotated --out labeler --fast`
 
+    With the features of another network, such as MAE or DINO:
+
+    `factory train-labeler --encoder mae_ffhq.pth --labeled annotated --out labeler`
+
     Images from `factory sample` name their generator, and are checked against it.
 
     `--folds 5 --seed 0` gives the DDPM paper's score: mean and std of mIoU over random splits.
@@ -135,7 +141,9 @@ def train_labeler(
     ]
     splits = None if folds is None else Folds(folds, test_images, json_file)
     options = LabelerOptions(
-        labeled, out, recipe, generator, overrides, device, splits, is_dry_run=dry_run
+        *(labeled, out, recipe, generator, overrides, device, splits),
+        is_dry_run=dry_run,
+        encoders=encoder or [],
     )
     run(options, console)
 

@@ -11,6 +11,7 @@ from factory.cli.application import USING, app, console
 from factory.cli.options import (
     BatchSize,
     Device,
+    EncoderFiles,
     GeneratorDir,
     Images,
     Out,
@@ -36,6 +37,7 @@ def evaluate(
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Unseen renderings of the demo.")] = False,
     generator: GeneratorDir = None,
+    encoder: EncoderFiles = None,
     splits: Annotated[
         int, typer.Option(min=1, help="Also score this many parts of the test images.")
     ] = 1,
@@ -66,7 +68,9 @@ def evaluate(
 
     if bool(labeled) == demo:
         raise ValueError("found both or neither of --labeled and --demo, expected exactly one")
-    predictors = scoring.load_predictors(model or [], labeler, generator, device)
+    predictors = scoring.load_predictors(
+        *(model or [], labeler, generator, device), encoders=encoder or []
+    )
     wanted = scoring.Measurement(
         *(labeled or [], splits, seed, corruptions, workers, batch_size),
         *(json_file, markdown, plots, only_pictures(settings)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from factory.annotation.samples import find_samples, load_generator
+from factory.annotation.samples import find_samples, load_encoder
 from factory.locking.lock import exclusive
 from factory.recipe import Recipe, find_weights, generator_recipe, recipe_of_labeler
 from factory.terminal.progress import quiet_libraries
@@ -78,7 +78,7 @@ def _loader(job: AnnotateJob, classes: Sequence[str]) -> Load | None:
         from factory_core.device import pick_device, pick_dtype
         from labelers.labeler import Labeler
 
-        generator, _ = load_generator(key, recipe.generator, job.device)
+        generator, _ = load_encoder(key, recipe.generator, job.device)
         if job.labeler is None:
             return generator, None
         where = pick_device(job.device)

@@ -27,7 +27,7 @@ from factory_core.storage import atomic_path
 if TYPE_CHECKING:
     import torch
 
-    from generators.base import Generator
+    from generators.base import Encoder
     from labelers.labeler import Labeler
 
 IMAGE_DIRS = ("images", "JPEGImages")  # of annotated folders; others hold images directly
@@ -133,10 +133,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _models(job: ChoiceJob) -> tuple[Generator | None, Labeler | None, Pictures]:
+def _models(job: ChoiceJob) -> tuple[Encoder | None, Labeler | None, Pictures]:
     """Generator and labeler as far as they are given, and how their pictures were read."""
     from factory.annotation.candidates import load_labeler
-    from factory.annotation.samples import load_generator
+    from factory.annotation.samples import load_encoder
 
     given, overrides = picture_settings(job.overrides)
     if job.labeler is None and job.generator is None:
@@ -147,7 +147,7 @@ def _models(job: ChoiceJob) -> tuple[Generator | None, Labeler | None, Pictures]
         config = recipe_of_labeler(job.labeler, job.generator, overrides).generator
     else:
         config = generator_recipe(None, job.generator, overrides).generator
-    generator, _ = load_generator("--generator", config, job.device)
+    generator, _ = load_encoder("--generator", config, job.device)
     pictures = given.over(remembered(find_weights("--generator", config.weights)))
     labeler = None
     if job.labeler is not None:

@@ -73,19 +73,25 @@ class Measurement:
 
 
 def load_predictors(
-    models: Sequence[Path], labeler: str | None, generator: str | None, device: str
+    models: Sequence[Path],
+    labeler: str | None,
+    generator: str | None,
+    device: str,
+    encoders: Sequence[str] = (),
 ) -> list[Predictor]:
     """The segmenters in the folders `models`, or the labeler in the folder `labeler`.
 
-    `generator` replaces the address of the labeler's generator. Raises ValueError unless there is
-    exactly one kind of predictor; other errors as `Segmenter.load` and `recipe_of_labeler`.
+    `generator` and `encoders` replace the addresses of the labeler's. Raises ValueError unless
+    there is exactly one kind of predictor; other errors as `Segmenter.load` and
+    `recipe_of_labeler`.
     """
     if bool(models) == bool(labeler):
         raise ValueError("found both or neither of --model and --labeler, expected exactly one")
     if labeler is not None:
-        return [load_labeler(labeler, generator, device)]
-    if generator is not None:
-        raise ValueError("found --generator with --model, expected it with --labeler: leave it out")
+        return [load_labeler(labeler, generator, device, encoders)]
+    if generator is not None or encoders:
+        option = "--encoder" if generator is None else "--generator"
+        raise ValueError(f"found {option} with --model, expected it with --labeler: leave it out")
     return [load_segmenter(folder, device) for folder in models]
 
 
@@ -98,7 +104,9 @@ def load_segmenter(folder: Path, device: str) -> Predictor:
     return Predictor(model.predict, *about, remembered(folder) or DEFAULT_PICTURES)
 
 
-def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
+def load_labeler(
+    folder: str, generator: str | None, device: str, encoders: Sequence[str] = ()
+) -> Predictor:
     """A labeler on real images; with an ensemble, the direct method of the DDPM paper."""
     import torch
 
@@ -107,7 +115,8 @@ def load_labeler(folder: str, generator: str | None, device: str) -> Predictor:
     from factory.recipe.weights import find_weights
     from generators.base import batches
 
-    recipe = recipe_of_labeler(str(find_weights("--labeler", folder)), generator)
+    path = str(find_weights("--labeler", folder))
+    recipe = recipe_of_labeler(path, generator, encoders=encoders)
     resolved = resolve(recipe)
     model, labeler = load_models(resolved.generator, resolved.labeler, device)
     labeler.check(model)

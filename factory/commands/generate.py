@@ -68,7 +68,7 @@ def check_fidelity(job: Job, real: ImageFolder, console: Console) -> None:
     import generators
     from factory.reports import fidelity
 
-    generator = generators.load(job.recipe.generator, job.device)
+    generator = generators.load_encoder(job.recipe.generator, job.device)
     result = measure_fidelity(generator, job.out, real, console)
     console.print(fidelity.render_table(result))
     job.out.write_json(FIDELITY_NAME, result.to_dict())

@@ -61,10 +61,15 @@ def sample(job: SampleJob) -> None:
     if job.start + max(job.n, job.candidates) > MAX_SAMPLES:
         raise ValueError(f"--start {job.start} --n {job.n}: expected indices below {MAX_SAMPLES}")
     quiet_libraries()
-    generator, config = load_generator("generator.weights", job.generator, job.device)
+    from generators.encoders.paired import maker_of
+
+    wanted = job.generator
+    if job.how == "random":  # no features
+        wanted = wanted.model_copy(update={"encoders": None})
+    generator, config = load_generator("generator.weights", wanted, job.device)
     indices, write = _choose(job, generator)
     with exclusive(job.out):
-        samples = _begin(job.out, Samples(digest=generator.digest, generator=config))
+        samples = _begin(job.out, Samples(digest=maker_of(generator).digest, generator=config))
         samples = _make_missing(job, indices, generator, samples)
         write_preview(job.out, sorted(samples.images))
         write()

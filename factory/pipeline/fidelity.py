@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from factory.reports.fidelity import Fidelity
     from factory_core.annotated.annotations import ImageFolder
-    from generators.base import Generator
+    from generators.base import Encoder
 
 FIDELITY_NAME = "fidelity.json"
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
@@ -28,7 +28,7 @@ def compared(photographs: ImageFolder) -> range:
 
 
 def measure_fidelity(
-    generator: Generator | None, dataset: Place, real: ImageFolder, console: Console
+    generator: Encoder | None, dataset: Place, real: ImageFolder, console: Console
 ) -> Fidelity:
     """Compare a finished dataset with real images, at its size; raises as `fidelity.compare`.
 

@@ -38,10 +38,15 @@ class Job:
     def sampling(cls, recipe: ResolvedRecipe, n: int, out: str | Path | Store, **how: Any) -> Job:
         """Sample `n` images and label them; `how` are the other fields.
 
-        Raises ValueError for `n` out of range.
+        Raises ValueError for `n` out of range, or an encoder without a generator.
         """
         if not 1 <= n <= MAX_SAMPLES:
             raise ValueError(f"--n {n}: expected a number of samples from 1 to {MAX_SAMPLES}")
+        if recipe.generator.kind == "encoder":
+            raise ValueError(
+                f"{recipe.generator.weights} is an encoder, which makes no images: give a generator"
+                " too (--generator DIR), or label photographs with `factory label`"
+            )
         return cls(recipe, n, open_store(out), **how)
 
     @classmethod

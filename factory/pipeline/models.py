@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from generators.base import FeatureMaps, Generator
+from generators.base import Encoder, FeatureMaps
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 
@@ -32,12 +32,12 @@ class LabelerLike(Protocol):
         """Masks and uncertainty of a batch, and class probabilities if asked for."""
         ...
 
-    def check(self, generator: Generator) -> None:
+    def check(self, generator: Encoder) -> None:
         """Raise ValueError unless the labeler belongs to `generator` and its features."""
         ...
 
 
-Models = tuple[Generator, LabelerLike]
+Models = tuple[Encoder, LabelerLike]
 LoadModels = Callable[[GeneratorConfig, LabelerConfig, str], Models]
 
 
@@ -48,7 +48,7 @@ def load_models(generator: GeneratorConfig, labeler: LabelerConfig, device: str)
     from labelers.labeler import Labeler
 
     assert labeler.weights is not None  # a resolved recipe has both
-    loaded, where = generators.load(generator, device), pick_device(device)
+    loaded, where = generators.load_encoder(generator, device), pick_device(device)
     return loaded, Labeler.load(labeler.weights, where, pick_dtype(labeler.precision, where))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from factory_core.device import (
 )
 from factory_core.pictures import DEFAULT_PICTURES, Pictures
 from factory_core.storage import Store
-from generators.base import sample_seed
+from generators.base import Generator, sample_seed
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 
@@ -177,9 +177,9 @@ class ShardWorker:
             if labeler.needs_features:
                 features = generator.encode(images, indices)
         elif labeler.needs_features:
-            images, features = generator.sample(indices)
+            images, features = cast(Generator, generator).sample(indices)
         else:
-            images = generator.sample_images(indices)
+            images = cast(Generator, generator).sample_images(indices)
         how, (height, width) = self.spec.labeler, images.shape[-2:]
         asked = self.spec.encoding.probabilities
         prediction = labeler.predict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 # The settings of a labeler that affect a dataset; the others are for training the labeler.
@@ -10,6 +11,7 @@ LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
 # Settings that came after the first datasets: see `Recipe.to_json`.
 LATER_KEYS = (
     "dataset.probabilities",
+    "generator.encoders",
     "generator.num_heads_upsample",
     "generator.predicts",
     "generator.rescale_timesteps",
@@ -35,12 +37,15 @@ def canonical(recipe: Mapping[str, Any], weights_sha256: Mapping[str, str]) -> d
     So the path of the weights does not matter. Sections that do not affect the bytes of a dataset
     are left out: `segmenter`, which reads it, and the settings of the labeler's training.
     """
-    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in recipe.items()}
+    result = deepcopy(dict(recipe))
     result.pop("segmenter", None)
     result["labeler"] = {k: v for k, v in result["labeler"].items() if k in LABELING_KEYS}
     for key, digest in weights_sha256.items():
-        section, name = key.split(".")
-        result[section][name] = f"sha256:{digest}"
+        *sections, name = key.split(".")
+        place: Any = result
+        for part in sections:
+            place = place[int(part) if part.isdecimal() else part]
+        place[name] = f"sha256:{digest}"
     return result
 
 

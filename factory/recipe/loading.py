@@ -15,6 +15,7 @@ import yaml
 
 from factory.recipe.comparing import LABELING_KEYS
 from factory.recipe.labeler_notes import read_labeler_notes
+from factory.recipe.networks import name_networks
 from factory.recipe.schema import Recipe
 from factory.recipe.settings import apply_overrides, build_settings
 from factory.recipe.weights import find_weights, local_path
@@ -28,32 +29,45 @@ def preset_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def load_recipe(source: str = "demo", overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    source: str = "demo",
+    overrides: Sequence[str] = (),
+    generator: str | None = None,
+    encoders: Sequence[str] = (),
+) -> Recipe:
     """The recipe in a preset or a YAML file, with overrides such as `dataset.shard_size=1`.
 
-    The values of overrides are read as YAML (`[1, 2]`, `0.5`, `null`); later ones win.
+    The values of overrides are read as YAML (`[1, 2]`, `0.5`, `null`); later ones win. `generator`
+    and `encoders` replace addresses of weights, see `name_networks`.
 
     Raises:
         FileNotFoundError: no such preset or file; lists the presets.
         ValueError: an unknown key (suggests the nearest known one) or a value out of range.
     """
-    return build_recipe(_read_yaml(source), overrides, source)
+    content = _read_yaml(source)
+    section = content.get("generator")
+    if section is None or isinstance(section, dict):
+        content["generator"] = name_networks(section or {}, generator, encoders)
+    return build_recipe(content, overrides, source)
 
 
 def recipe_of_labeler(
-    folder: str, generator: str | None = None, overrides: Sequence[str] = (), name: str = "dataset"
+    folder: str,
+    generator: str | None = None,
+    overrides: Sequence[str] = (),
+    name: str = "dataset",
+    encoders: Sequence[str] = (),
 ) -> Recipe:
     """The recipe that labeler.json in `folder` implies: its own settings and its generator's.
 
-    `generator` replaces the address of the generator recorded in training, for folders that moved.
+    `generator` and `encoders` replace the addresses recorded in training, for folders that moved; a
+    generator is paired with the encoders of a labeler that was trained with these alone.
     """
     path = find_weights("--labeler", folder)
     notes = read_labeler_notes(path)
-    section = dict(notes.generator.config)
-    if not section:
+    if not notes.generator.config:
         raise ValueError(f"{path} lacks the settings of its generator: give a --recipe")
-    if generator is not None:
-        section["weights"] = generator
+    section = name_networks(notes.generator.config, generator, encoders)
     labeler = {key: notes.config[key] for key in LABELING_KEYS if key in notes.config}
     content = {"name": name, "generator": section, "labeler": labeler | {"weights": folder}}
     return build_recipe(content, overrides, f"of {folder}")
@@ -80,6 +94,8 @@ def _set_kind(section: dict[str, Any], source: str) -> None:
     if found is None:
         return
     kind = section.setdefault("kind", found)
+    if kind == "encoder":
+        return  # its reader says what else a file holds
     if kind != found and kind in typing.get_args(Kind):
         raise ValueError(
             f"{source}: 'generator.kind' is {kind!r}, but {weights} holds a {found} network: give "

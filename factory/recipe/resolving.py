@@ -11,6 +11,7 @@ from typing import Any
 
 from factory.recipe.comparing import canonical
 from factory.recipe.labeler_notes import LABELER_NAME, read_labeler_notes
+from factory.recipe.networks import GENERATOR_KEY, find_networks
 from factory.recipe.schema import Palette, Recipe
 from factory.recipe.weights import find_weights, weights_sha256
 from factory_core.dataset import default_palette
@@ -18,7 +19,7 @@ from factory_core.pictures import Pictures, remembered
 from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 
-WEIGHT_KEYS = ("generator.weights", "labeler.weights")
+LABELER_KEY = "labeler.weights"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             "labeler.weights is not set: train a labeler with `factory train-labeler` and give"
             " its folder (--labeler DIR or --set labeler.weights=DIR)"
         )
-    generator_path = find_weights("generator.weights", recipe.generator.weights)
-    labeler_path = find_weights("labeler.weights", recipe.labeler.weights)
+    generator, paths = find_networks(GENERATOR_KEY, recipe.generator)
+    labeler_path = find_weights(LABELER_KEY, recipe.labeler.weights)
     notes = read_labeler_notes(labeler_path)
     classes = notes.classes
     if recipe.classes is not None and list(recipe.classes) != classes:
@@ -108,14 +109,14 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             f"dataset.probabilities needs two or more classes, {labeler_path} has {len(classes)}:"
             " leave that setting out"
         )
-    pictures = recipe.pictures.over(remembered(labeler_path) or remembered(generator_path))
+    pictures = recipe.pictures.over(remembered(labeler_path) or remembered(paths[GENERATOR_KEY]))
     found = {"classes": tuple(classes), "palette": palette, "labeler": labeler}
     found |= {"pictures": pictures}
     full = recipe.model_copy(update=found)
-    paths = dict(zip(WEIGHT_KEYS, (generator_path, labeler_path), strict=True))
+    paths = {**paths, LABELER_KEY: labeler_path}
     return ResolvedRecipe(
         full,
-        recipe.generator.model_copy(update={"weights": str(generator_path)}),
+        generator,
         labeler.model_copy(update={"weights": str(labeler_path)}),
         {key: weights_sha256(path) for key, path in paths.items()},
     )

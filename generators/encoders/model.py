@@ -92,7 +92,7 @@ class ImageEncoder:
         sha = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):
             sha.update(name.encode())
-            sha.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+            sha.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
         settings = {key: getattr(self.config, key) for key in DECIDING}
         settings |= {"network": self.name, "input_size": self.input_size}
         sha.update(json.dumps(settings, sort_keys=True).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> ResidualNetwork:
     return ResidualNetwork(network, config)
 
 
-def resnet(tensors: Mapping[str, Tensor]) -> ResNet:
+def resnet(tensors: Mapping[str, Tensor]) -> Any:
     """The ResNet, not loaded yet, that `tensors` belong to.
 
     All of its widths follow that of the stem, which timm fixes at 64. Raises ValueError if they
@@ -37,7 +38,8 @@ def resnet(tensors: Mapping[str, Tensor]) -> ResNet:
         raise ValueError(f"not the weights of {WHAT}: expected conv1.weight, layer1 to layer4")
     width = len(stem)
     channels = tuple(width << n for n in range(STAGES))
-    network = ResNet(Bottleneck, counts, num_classes=0, channels=channels)
+    block: Any = Bottleneck  # which timm types as an instance
+    network: Any = ResNet(block, counts, num_classes=0, channels=channels)
     if width != TIMM_STEM:
         first, out = network.layer1[0], 4 * width
         network.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 from timm.models.eva import Eva
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer as Transformer
-from torch import nn
+from torch import Tensor, nn
 
 from generators.encoders.config import EncoderConfig
 from generators.encoders.network import Checkpoint, load_strictly
@@ -53,7 +54,7 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> nn.Module:
     return VisionTransformer(model, config, NORM, LAST, native_size=None, normalise=normalise)
 
 
-def _size(model: Any, tensors: Any) -> dict[str, int]:
+def _size(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """`img_size` of the images that the table of positions in `tensors` belongs to."""
     positions = tensors.get("pos_embed")
     if positions is None or positions.ndim != 3:

@@ -25,6 +25,8 @@ class Normalise(nn.Module):
         self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
     ):
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -41,7 +43,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(
         self,
-        transformer: nn.Module,
+        transformer: Any,
         config: EncoderConfig,
         default: str,
         count: int,
@@ -54,13 +56,13 @@ class VisionTransformer(nn.Module):
         """
         super().__init__()
         self.normalise = normalise or Normalise()
-        self.transformer: Any = transformer
-        depth = len(self.transformer.blocks)
+        self.transformer = transformer
+        depth = len(transformer.blocks)
         self.layer_names = tuple(f"{kind}.{n}" for n in range(depth) for kind in (BLOCK, NORM))
         self.default_layers = tuple(f"{default}.{n}" for n in range(depth))[-count:]
         self.layers = choose_layers(config.layers, self.layer_names, self.default_layers)
         self.native_size = native_size
-        self.multiple = self.transformer.patch_embed.patch_size[0]
+        self.multiple = transformer.patch_embed.patch_size[0]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The maps `layers`, each `[N, width, H / patch, W / patch]`."""

@@ -19,14 +19,14 @@ from factory.annotation.page.features import DrawnFeatures, ImageFeatures
 from factory.annotation.page.folder import Folder
 from factory.annotation.page.learning import UNCERTAINTY, Cancelled, Proposal, learn, propose
 from factory_core.images import IGNORE
-from generators.base import Generator
+from generators.base import Encoder
 from labelers.labeler import GeneratorInfo, Labeler
 
 KEPT_PROPOSALS = 8
 USEFUL_PX = (64, 64)  # at which pictures are compared
 NOTHING = np.full((1, 1), IGNORE, np.uint8)  # of a picture on which all was undone
 
-Load = Callable[[], tuple[Generator, Labeler | None]]
+Load = Callable[[], tuple[Encoder, Labeler | None]]
 
 
 class Assist:

@@ -11,7 +11,7 @@ import torch
 from factory.annotation.page.folder import Folder
 from factory_core.dataset import canonical_json
 from factory_core.images import image_tensor
-from generators.base import FeatureMaps, FeatureMapSpec, Generator, Projecting
+from generators.base import Encoder, FeatureMaps, FeatureMapSpec, Projecting
 from labelers.config import FeatureDtype
 from labelers.ensemble.classifiers import Tables, channel_last, group_by_size
 from labelers.training.feature_store import DTYPES, FeatureStore, store_bytes
@@ -27,7 +27,7 @@ class ImageFeatures:
     ValueError for a generator that would have to search for each picture.
     """
 
-    def __init__(self, folder: Folder, generator: Generator):
+    def __init__(self, folder: Folder, generator: Encoder):
         if isinstance(generator, Projecting):
             raise ValueError(
                 "proposals need a diffusion model: a GAN searches minutes for each picture; give "

@@ -86,19 +86,18 @@ def _fidelity(
     """Measured now, in the features of the recipe's generator, or of --generator if it moved."""
     import generators
     from factory.recipe.loading import build_recipe
-    from factory.recipe.weights import find_weights
+    from factory.recipe.networks import find_networks
 
     overrides = [] if options.generator is None else [f"generator.weights={options.generator}"]
     recipe = build_recipe(data.manifest.recipe, overrides, f"of {data.store}")
     generator = None
     try:
-        weights = str(find_weights("--generator", recipe.generator.weights))
+        config, _ = find_networks("--generator", recipe.generator)
     except FileNotFoundError:  # datasets travel without their generators
         if options.generator is not None:
             raise
     else:
-        config = recipe.generator.model_copy(update={"weights": weights})
-        generator = generators.load(config, options.device)
+        generator = generators.load_encoder(config, options.device)
     return measure_fidelity(generator, data.store, real, console).to_dict()
 
 

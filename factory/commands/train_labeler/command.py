@@ -24,7 +24,8 @@ class LabelerOptions:
 
     Without a `recipe`, the folder `labeled` may say how its images were sampled; None is for
     regions without names. `overrides` are settings as `KEY=VALUE`. `folds` asks for scores on
-    random splits instead of one labeler.
+    random splits instead of one labeler. `encoders` are networks whose features replace the
+    generator's, which photographs need none of.
     """
 
     labeled: Path | None
@@ -35,6 +36,7 @@ class LabelerOptions:
     device: str
     folds: Folds | None = None
     is_dry_run: bool = False
+    encoders: Sequence[str] = ()
 
 
 def train_labeler(options: LabelerOptions, console: Console) -> None:
@@ -45,7 +47,9 @@ def train_labeler(options: LabelerOptions, console: Console) -> None:
     recorded = None
     if options.recipe is None and options.labeled is not None:
         recorded = recorded_settings(options.labeled)
-    recipe = generator_recipe(options.recipe, options.generator, options.overrides, recorded)
+    recipe = generator_recipe(
+        *(options.recipe, options.generator, options.overrides, recorded, options.encoders)
+    )
     if options.labeled is None:
         if recipe.labeler.kind != "regions" or options.folds is not None or options.is_dry_run:
             raise ValueError(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
 from factory.annotation.encoding import ENCODE_BATCH
 from factory.annotation.sample_features import features_of_samples, match_samples
-from factory.annotation.samples import find_samples, load_generator
+from factory.annotation.samples import find_samples, load_encoder, load_generator
 from factory.recipe import find_weights
 from factory.reports.projection import quality
 from factory.terminal.notes import print_notes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from factory.recipe import Recipe
     from factory_core.annotated.annotations import Annotations
     from factory_core.segmentation_unet import UNetDescription
-    from generators.base import FeatureMaps, Generator
+    from generators.base import Encoder, FeatureMaps, Generator
     from generators.config import GeneratorConfig
     from labelers.labeler import Labeler
     from labelers.network.trainer import NetworkTrainer
@@ -56,6 +56,7 @@ class Preparation:
     def __init__(self, job: LabelerJob):
         from factory_core.annotated.annotations import read_annotations
         from factory_core.device import pick_device, pick_dtype
+        from generators.encoders.paired import maker_of
         from labelers.labeler import GeneratorInfo, LabelerInfo
         from labelers.training.fit import check
 
@@ -67,12 +68,17 @@ class Preparation:
         self.network_dtype = pick_dtype(config.network.precision, self.device)
         self.folder, self.samples = find_samples(job.labeled)
         wanted = with_regions(recipe.generator) if config.kind == "regions" else recipe.generator
-        self.generator, recorded = load_generator("--generator", wanted, job.device)
+        self.generator: Encoder
+        if self.samples is None:
+            self.generator, recorded = load_encoder("--generator", wanted, job.device)
+        else:
+            maker, recorded = load_generator("--generator", wanted, job.device)
+            self.samples.check(self.folder, maker_of(maker).digest, recipe.generator)
+            self.generator = maker
+        print_notes(self.console, getattr(self.generator, "notes", ()))
         self.start = describe_unet(self.generator) if config.has_network else None
         self.sample_batch = recipe.generator.batch_size
         self.psnr: list[float] = []  # of the projected images, dB
-        if self.samples is not None:
-            self.samples.check(self.folder, self.generator.digest, recipe.generator)
         size, weights = self.generator.image_size, recipe.generator.weights
         pictures = recipe.pictures.over(remembered(find_weights("--generator", weights)))
         self.annotations: Annotations = read_annotations(
@@ -83,9 +89,7 @@ class Preparation:
         # Faults in them are reported now, not after hours of encoding.
         check(self.annotations.masks, len(self.annotations.classes), config)
         if self.samples is not None:
-            self.annotations = match_samples(
-                self.annotations, self.folder, self.samples, self.generator
-            )
+            self.annotations = match_samples(self.annotations, self.folder, self.samples, maker)
         self.info = LabelerInfo(
             classes=self.annotations.classes,
             palette=_palette(recipe, self.annotations),
@@ -193,7 +197,8 @@ class Preparation:
         from generators.base import Projecting
 
         if self.samples is not None:  # recorded during sampling
-            return features_of_samples(self.annotations, rows, self.generator, self.folder)
+            maker = cast("Generator", self.generator)
+            return features_of_samples(self.annotations, rows, maker, self.folder)
         images = self.annotations.images[rows.start : rows.stop]
         if not isinstance(self.generator, Projecting):
             return self.generator.encode(images, rows)
@@ -271,7 +276,7 @@ def with_regions(config: GeneratorConfig) -> GeneratorConfig:
     return config.model_copy(update={"features": features})
 
 
-def describe_unet(generator: Generator) -> UNetDescription:
+def describe_unet(generator: Encoder) -> UNetDescription:
     """The generator's U-Net; raises ValueError if it has none that can be fine-tuned."""
     from generators.base import Finetunable
 

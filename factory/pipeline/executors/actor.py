@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from factory.pipeline.executors.base import Outcome, attempt
-from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy
+from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy, with_weights
 from factory.pipeline.shard import Shard
 from factory.pipeline.worker import ShardWorker, WorkerSpec
 from factory_core.dataset import CANDIDATES_DIR, JOB_NAME
@@ -74,8 +74,7 @@ class ShardActor:
                     assert shipped is not None
                     files = {name: ray.get(f) for name, f in shipped[weights.section].items()}
                     path = keep_copy(weights, files)
-                section = getattr(spec, weights.section).model_copy(update={"weights": str(path)})
-                spec = replace(spec, **{weights.section: section})
+                spec = with_weights(spec, weights.section, path)
             self.worker = ShardWorker(spec)
             self.worker.models  # noqa: B018 - loads them, or finds out why not, before any shard
         except (DeviceFailed, torch.AcceleratorError) as error:

@@ -12,31 +12,48 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from factory.pipeline.worker import WorkerSpec
 from factory.recipe.weights import weight_files, weights_sha256
 
-SECTIONS: tuple[Literal["generator", "labeler"], ...] = ("generator", "labeler")
-
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights on the driver's machine: the recipe's section, a file or folder, and its sha256."""
+    """Weights on the driver's machine: the recipe's section, a file or folder, and its sha256.
 
-    section: Literal["generator", "labeler"]
+    A section is `generator`, `labeler`, or `generator.encoders.N`.
+    """
+
+    section: str
     path: Path
     sha256: str
 
 
 def weights_of(spec: WorkerSpec) -> list[Weights]:
     """The weights that the workers of `spec` load."""
-    paths = {section: Path(getattr(spec, section).weights) for section in SECTIONS}
+    assert spec.labeler.weights is not None
+    paths = {"generator": Path(spec.generator.weights), "labeler": Path(spec.labeler.weights)}
+    for number, encoder in enumerate(spec.generator.encoders or ()):
+        paths[f"generator.encoders.{number}"] = Path(encoder.weights)
     return [Weights(section, path, weights_sha256(path)) for section, path in paths.items()]
+
+
+def with_weights(spec: WorkerSpec, section: str, path: Path) -> WorkerSpec:
+    """The spec of a worker on a machine that has the weights of `section` at `path`."""
+    update: dict[str, Any] = {"weights": str(path)}
+    if section == "labeler":
+        return replace(spec, labeler=spec.labeler.model_copy(update=update))
+    if section != "generator":
+        encoders = list(spec.generator.encoders or ())
+        number = int(section.rpartition(".")[2])
+        encoders[number] = encoders[number].model_copy(update=update)
+        update = {"encoders": tuple(encoders)}
+    return replace(spec, generator=spec.generator.model_copy(update=update))
 
 
 def put(weights: Sequence[Weights]) -> dict[str, dict[str, Any]]:
