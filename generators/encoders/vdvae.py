@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -14,14 +15,16 @@ from generators.encoders.config import EncoderConfig
 from generators.encoders.network import Checkpoint, load_strictly
 from generators.encoders.vdvae_config import PRESETS, Preset, VDVAEShape, read_blocks
 from generators.encoders.vdvae_network import VDVAE
+from generators.files.own import COPY_AGAIN
 
+OURS = ("preset", "encoder_blocks", "decoder_blocks")
 FLAGS = "set generator.preset, or generator.encoder_blocks and generator.decoder_blocks"
 DEFAULT = "ffhq256"  # whose normalisation is used with other blocks
 
 
 def build(checkpoint: Checkpoint, config: EncoderConfig) -> VDVAE:
     """The network of `checkpoint`; see `generators.encoders.network.Build`."""
-    shape = shape_of(checkpoint.tensors, config)
+    shape = shape_of(checkpoint, config)
     with torch.device("meta"):  # no random weights first
         network = VDVAE(shape, config.layers)
     network = network.to_empty(device="cpu")
@@ -29,11 +32,14 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> VDVAE:
     return network
 
 
-def shape_of(tensors: Mapping[str, Tensor], config: EncoderConfig) -> VDVAEShape:
-    """The shape of the network with these weights; blocks and normalisation from `config`.
+def shape_of(checkpoint: Checkpoint, config: EncoderConfig) -> VDVAEShape:
+    """The shape of the network of `checkpoint`; blocks and normalisation from `config`.
 
     Without a preset or blocks, the preset that has as many blocks. Raises ValueError if none fits.
     """
+    tensors = checkpoint.tensors
+    if checkpoint.settings:  # a folder of our own
+        return _own_shape(checkpoint.settings, config)
     encoder, decoder = (_count(tensors, stem) for stem in ("encoder.enc", "decoder.dec"))
     preset = _preset(config, encoder, decoder)
     blocks = read_blocks(preset.encoder_blocks, "d"), read_blocks(preset.decoder_blocks, "m")
@@ -63,6 +69,16 @@ def shape_of(tensors: Mapping[str, Tensor], config: EncoderConfig) -> VDVAEShape
         )
     except ValidationError as error:
         raise ValueError(f"not the weights of a VDVAE: {first_fault(error)}") from None
+
+
+def _own_shape(settings: Mapping[str, Any], config: EncoderConfig) -> VDVAEShape:
+    """The shape that was written with the weights."""
+    if given := [name for name in OURS if getattr(config, name) is not None]:
+        raise ValueError(f"generator.{given[0]} is set, but the folder says it: leave it out")
+    try:
+        return VDVAEShape.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(f"its settings are damaged ({first_fault(error)}): {COPY_AGAIN}") from None
 
 
 def _count(tensors: Mapping[str, Tensor], stem: str) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from generators.training.config import TrainingConfig
 
 MAX_RESOLUTION_PX, MAX_BLOCKS = 4096, 1000
 PART = re.compile(r"(\d{1,4})(?:([xdm])(\d{1,4}))?")
@@ -164,3 +167,68 @@ PRESETS: Mapping[str, Preset] = {
                        -0.4387 * 255, 1 / (0.2743 * 255)),
 }
 # fmt: on
+
+COARSEST_PX, NEXT_TO_ONE_PX = 8, 4
+
+
+def derived_blocks(image_size: int, number: int) -> tuple[str, str]:
+    """Blocks of encoder and decoder for images of `image_size` pixels, `number` per resolution.
+
+    The resolution is halved down to 4 pixels or so, then pooled to 1. Raises ValueError if it
+    cannot be halved to `COARSEST_PX`.
+    """
+    sizes = [image_size]
+    while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= NEXT_TO_ONE_PX:
+        sizes.append(sizes[-1] // 2)
+    if sizes[-1] > COARSEST_PX:
+        step = 2 ** len(sizes)
+        nearest = max(1, round(image_size / step)) * step
+        raise ValueError(
+            f"image_size {image_size} cannot be halved to {COARSEST_PX} pixels or fewer: expected "
+            f"one such as {nearest}"
+        )
+    sizes.append(1)
+    encoder = [f"{a}x{number},{a}d{a // b}" for a, b in itertools.pairwise(sizes)]
+    decoder = [f"{a}m{b},{a}x{number}" for a, b in itertools.pairwise(sizes)]
+    ends = f"1x{number}"
+    return ",".join([*encoder, ends]), ",".join([ends, *reversed(decoder)])
+
+
+class VDVAETrainingConfig(TrainingConfig):
+    """How a VDVAE is trained on one's own images: by the ELBO alone, as in the paper."""
+
+    # The learning rate is constant after the warm-up, so a training can be made longer.
+    changeable: ClassVar[tuple[str, ...]] = (*TrainingConfig.changeable, "steps")
+
+    lr: float = Field(default=5e-4, gt=0, allow_inf_nan=False, description="learning rate of AdamW")
+    width: Width = Field(default=128, description="channels of all maps")
+    blocks: int = Field(default=1, ge=1, le=100, description="at each resolution, beside one more")
+    zdim: Width = Field(default=16, description="channels of the latent of a block")
+    mixtures: int = Field(default=10, ge=1, le=100, description="logistics per pixel")
+    warmup_steps: int = Field(default=100, ge=0, description="steps until the full learning rate")
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of the averaged weights")
+    grad_clip: float = Field(
+        default=200.0, gt=0, description="largest norm of the gradient, in nats per dimension"
+    )
+    skip_above: float = Field(
+        default=400.0, gt=0, description="steps whose gradient has a larger norm are skipped"
+    )
+
+    @model_validator(mode="after")
+    def _has_blocks(self) -> VDVAETrainingConfig:
+        derived_blocks(self.image_size, self.blocks)
+        return self
+
+    @property
+    def shape(self) -> VDVAEShape:
+        """The network to train."""
+        encoder, decoder = derived_blocks(self.image_size, self.blocks)
+        sizes = {block.resolution for block in read_blocks(decoder, "m")}
+        return VDVAEShape(
+            encoder_blocks=encoder,
+            decoder_blocks=decoder,
+            widths=dict.fromkeys(sorted(sizes), self.width),
+            zdim=self.zdim,
+            mixtures=self.mixtures,
+        )

@@ -188,6 +188,11 @@ class VDVAE(nn.Module):
         """The maps `layers` of images uint8 `[N, 3, H, W]`, with eps = 0."""
         return take(self._walk(images), self.layers)
 
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Parameters `[N, 10 mixtures, H, W]` of the pixels of images uint8, with eps = 0."""
+        *_, (_, x) = self._walk(images)
+        return self.decoder.pixels(x)
+
     def _walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         maps: dict[int, Tensor] = {}
         for name, x in self.encoder.walk(self.normalise(images)):

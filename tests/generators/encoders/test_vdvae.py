@@ -77,7 +77,7 @@ def test_a_preset_is_found_by_the_numbers_of_blocks(name: str) -> None:
     shape = VDVAEShape(**preset._asdict(), widths=widths, zdim=2, mixtures=2)
     with torch.device("meta"):
         network = VDVAE(shape)
-    found = shape_of(network.state_dict(), EncoderConfig(weights=""))
+    found = shape_of(Checkpoint(network.state_dict()), EncoderConfig(weights=""))
     assert (found.encoder, found.decoder) == (shape.encoder, shape.decoder)
     assert found.widths.items() <= widths.items()
     assert (found.zdim, found.mixtures, found.biased) == (2, 2, shape.biased)
