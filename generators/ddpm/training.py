@@ -27,6 +27,7 @@ from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
+from generators.training.averaging import update_average
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
@@ -82,20 +83,6 @@ class DDPMTraining(GeneratorTraining):
         self.noise_schedule = noise_schedule(config.prediction)
         self.noise = NoiseModel(config.offset_noise_std)
 
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        """As `AveragedModel.update_parameters`, which reads its counter from the GPU each step."""
-        averaged: list[Tensor] = [*self.ema.module.parameters()]
-        current: list[Tensor] = [*self.unet.parameters()]
-        n = self.global_step - 1  # earlier updates
-        if n == 0:
-            torch._foreach_copy_(averaged, current)
-        else:
-            # Warm-up: an average over the last tenth of the steps so far, until decay is reached.
-            decay = min(self.config.ema_decay, (1 + n) / (10 + n))
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-        self.ema.n_averaged += 1
-
     def configure_optimizers(self) -> Any:
         config = self.config
         optimizer = torch.optim.AdamW(self.unet.parameters(), lr=config.lr, weight_decay=0.0)
@@ -135,7 +122,7 @@ class DDPMTraining(GeneratorTraining):
         return net(x_t, t, return_dict=False)[0].float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._update_ema()
+        update_average(self.ema, self.unet, self.global_step, self.config.ema_decay)
 
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:

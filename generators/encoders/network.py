@@ -8,7 +8,7 @@ matter for features (a decoder, a head) is named and dropped before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +83,17 @@ def choose_layers(
         )
     wanted = default if asked is None else asked
     return tuple(name for name in names if name in wanted)
+
+
+def take(walk: Iterable[tuple[str, Tensor]], layers: Sequence[str]) -> dict[str, Tensor]:
+    """The maps `layers` of a walk through a network, which ends after the last of them."""
+    found: dict[str, Tensor] = {}
+    for name, x in walk:
+        if name in layers:
+            found[name] = x
+            if len(found) == len(layers):
+                break
+    return {name: found[name] for name in layers}
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
