@@ -121,26 +121,35 @@ def prepare_default(study: Study) -> None:
     study.pool.compute(study.default_maps, study.console)
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """One table or figure of the paper, on any data.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Cells that can be run.
 
     `cells` lists all cells in the order in which they run; `run` gives the numbers of one. `check`
     raises ValueError for settings that the data do not permit, before any work. `prepare` does the
     work that cells share, and does nothing if it is done: computing features. A dry run calls
     `prepare` and `run` on a few images, so both take images, masks and splits from the study alone.
-    Analyses of one `group` share cells, and have the same `settings`.
     """
 
     name: str
-    title: str
     cells: Callable[[Study], Sequence[Cell]]
     run: Callable[[Study, Cell], Numbers]
-    summarise: Callable[[Study, Results], Findings]
     settings: type[Settings] = Settings
     needs: frozenset[Need] = frozenset()
     check: Callable[[Study], None] = lambda study: None
     prepare: Callable[[Study], None] = prepare_default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Work):
+    """One table or figure of the paper, on any data.
+
+    `summarise` gives the findings from all cells. Analyses of one `group` share cells, and have the
+    same `settings`.
+    """
+
+    title: str
+    summarise: Callable[[Study, Results], Findings]
     shares_cells_of: str | None = None
 
     @property

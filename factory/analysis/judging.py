@@ -13,15 +13,22 @@ from train_seg.evaluation.evaluate import Spread
 
 Outcome = Literal["holds", "does not hold", "undecided"]
 
-ABOVE = (
-    "A variant counts as better than another if the mean of the differences in mIoU, split by "
-    "split, exceeds their standard deviation."
-)
 WORDS: dict[Outcome, str] = {
     "holds": "holds on this data",
     "does not hold": "does not hold on this data",
     "undecided": "is neither confirmed nor refuted by this data",
 }
+
+
+def above(measure: str) -> str:
+    """The rule of `is_above`, in words."""
+    return (
+        f"A variant counts as better than another if the mean of the differences in {measure}, "
+        "split by split, exceeds their standard deviation."
+    )
+
+
+ABOVE = above("mIoU")
 
 
 class Gain(Spread):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from factory.analysis.base import Analysis, Cell, Findings, Numbers, Results, Settings, Table
+from factory.analysis.base import Analysis, Cell, Findings, Numbers, Results, Settings, Table, Value
 from factory.analysis.base import on_all_splits as on_all
 from factory.analysis.judging import ABOVE, difference, is_above, points, sentence
 from factory.analysis.study import Study
@@ -57,7 +57,7 @@ def summarise(study: Study, results: Results) -> Findings:
     found = [str(size) for size in sizes(study)]
     most, least = found[0], found[-1]
     loss = difference(results.by_split(most), results.by_split(least))
-    rows = [
+    rows: list[list[Value]] = [
         [
             int(name),
             results.spread(name),

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from factory.analysis.base import Analysis
 
 HELP = {
+    "blocks": "which blocks and timesteps are informative (Figure 2)",
+    "class-size": "the same for small and for large classes (Figure 3)",
+    "clusters": "k-means clusters of the features, as pictures (Figure 4)",
     "labels": "mIoU with fewer labelled images (Table 4)",
 }
 

@@ -10,12 +10,13 @@ OUT/analyse.json                generator and annotations, which all analyses in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from factory.analysis.base import Analysis, Cell, Numbers, Results
+from factory.analysis.base import Cell, Numbers, Results
 from factory.analysis.study import Study
 from factory.recipe.claiming import claim
 from factory_core.models import read_model
@@ -37,13 +38,13 @@ class CellFile(BaseModel):
 
 
 class CellFolder:
-    """The finished cells of one analysis in the folder of a study."""
+    """The finished cells of one group in the folder of a study."""
 
-    def __init__(self, out: Path, analysis: Analysis, study: Study):
+    def __init__(self, out: Path, group: str, study: Study):
         """Claims `out` for the inputs; raises ValueError, naming what differs, for other ones."""
         claim(out, "analyse.json", _inputs(study), "an analysis")
         write_json(out / "splits.json", _splits(study))
-        self.folder = out / CELLS_DIR / analysis.group
+        self.folder = out / CELLS_DIR / group
         settings = study.settings
         content = settings.model_dump(mode="json", exclude=set(settings.choosing))
         claim(self.folder, "settings.json", content, "an analysis")
@@ -60,7 +61,7 @@ class CellFolder:
         about = CellFile(variant=cell.variant, split=cell.split, numbers=numbers, seconds=seconds)
         write_json(self._file(cell), about.model_dump(mode="json"))
 
-    def results(self, cells: list[Cell]) -> Results:
+    def results(self, cells: Sequence[Cell]) -> Results:
         """The numbers of those cells that are finished."""
         found = {cell: self.find(cell) for cell in cells}
         return Results({cell: numbers for cell, numbers in found.items() if numbers is not None})

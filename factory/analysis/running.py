@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from factory.analysis import writing
-from factory.analysis.base import MIOU, Analysis, Cell, Need, Numbers, Settings
+from factory.analysis.base import MIOU, Analysis, Cell, Need, Numbers, Results, Settings, Work
 from factory.analysis.results import CellFolder
 from factory.analysis.study import Given, Study, read_study
 from factory.locking.lock import exclusive
@@ -38,58 +38,52 @@ def analyse(analysis: Analysis, given: Given, console: Console, is_dry_run: bool
         dry_run(analysis, study, given.out, console)
         return
     with naming_full_disk(given.out), exclusive(given.out):
-        folder = CellFolder(given.out, analysis, study)
-        run_cells(analysis, study, folder, analysis.cells(study), console)
-        results = folder.results(list(analysis.cells(study)))
+        cells = analysis.cells(study)
+        results = run_cells(analysis, study, CellFolder(given.out, analysis.group, study), cells)
         findings = analysis.summarise(study, results)
         writing.write(analysis, study, findings, given.out, console)
 
 
-def start(analysis: Analysis, given: Given, console: Console) -> Study:
-    """The study, with what the analysis needs; raises ValueError if something is missing."""
-    settings = analysis_settings(analysis, given.of_analysis)
-    if "images" in analysis.needs and given.images is None:
-        raise ValueError(f"{analysis.name}: {LACKING['images']}")
+def start(work: Work, given: Given, console: Console) -> Study:
+    """The study, with what the work needs; raises ValueError if something is missing."""
+    settings = analysis_settings(work, given.of_analysis)
+    if "images" in work.needs and given.images is None:
+        raise ValueError(f"{work.name}: {LACKING['images']}")
     study = read_study(given, settings, console)
-    if "timesteps" in analysis.needs and not isinstance(study.generator, Diffusing):
-        raise ValueError(f"{analysis.name}: {LACKING['timesteps']}")
-    analysis.check(study)
+    if "timesteps" in work.needs and not isinstance(study.generator, Diffusing):
+        raise ValueError(f"{work.name}: {LACKING['timesteps']}")
+    work.check(study)
     return study
 
 
-def analysis_settings(analysis: Analysis, overrides: Sequence[str]) -> Settings:
+def analysis_settings(work: Work, overrides: Sequence[str]) -> Settings:
     """The defaults with `overrides` (`KEY=VALUE`); raises ValueError as `build_settings`."""
     # A section that is changed keeps our other defaults, which are not those of a recipe.
-    content = analysis.settings().model_dump(mode="json")
-    return build_settings(analysis.settings, content, overrides, f"settings of {analysis.name}")
+    content = work.settings().model_dump(mode="json")
+    return build_settings(work.settings, content, overrides, f"settings of {work.name}")
 
 
-def run_cells(
-    analysis: Analysis,
-    study: Study,
-    folder: CellFolder,
-    cells: Sequence[Cell],
-    console: Console,
-) -> None:
+def run_cells(work: Work, study: Study, folder: CellFolder, cells: Sequence[Cell]) -> Results:
     """Run those cells that are not finished; features are computed only if there are any."""
     missing = [cell for cell in cells if folder.find(cell) is None]
     if not missing:
-        return
-    analysis.prepare(study)
-    with ProgressLine(analysis.name, "cells", len(cells), console, folder.folder) as line:
+        return folder.results(cells)
+    work.prepare(study)
+    with ProgressLine(work.name, "cells", len(cells), study.console, folder.folder) as line:
         done = len(cells) - len(missing)
         line.update(done)
         for cell in missing:
-            numbers, seconds = timed(analysis, study, cell)
+            numbers, seconds = timed(work, study, cell)
             folder.add(cell, numbers, seconds)
             done += 1
             line.update(done, _status(cell, numbers))
+    return folder.results(cells)
 
 
-def timed(analysis: Analysis, study: Study, cell: Cell) -> tuple[Numbers, float]:
+def timed(work: Work, study: Study, cell: Cell) -> tuple[Numbers, float]:
     """The numbers of a cell, and how long it took in seconds."""
     began = time.monotonic()
-    numbers = analysis.run(study, cell)
+    numbers = work.run(study, cell)
     return numbers, time.monotonic() - began
 
 
@@ -98,23 +92,23 @@ def _status(cell: Cell, numbers: Numbers) -> str:
     return cell.variant if score is None else f"{cell.variant} mIoU {score:.3f}"
 
 
-def dry_run(analysis: Analysis, study: Study, out: Path, console: Console) -> None:
+def dry_run(work: Work, study: Study, out: Path, console: Console) -> None:
     """Print time and disk, measured on a few images in a temporary folder."""
-    cells, count = analysis.cells(study), len(study.annotations.stems)
+    cells, count = work.cells(study), len(study.annotations.stems)
     few = min(count, TIMED_IMAGES)
     with TemporaryDirectory() as folder:
         small = study.small(Path(folder), few)
         began = time.monotonic()
-        analysis.prepare(small)
+        work.prepare(small)
         features_sec = (time.monotonic() - began) * count / few
-        small_cells = analysis.cells(small)
+        small_cells = work.cells(small)
         ends = [small_cells[0], small_cells[-1]]  # usually the cheapest and the dearest
-        cell_sec = sum(timed(analysis, small, cell)[1] for cell in ends) / 2
+        cell_sec = sum(timed(work, small, cell)[1] for cell in ends) / 2
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         disk = sum(path.stat().st_size for path in files) * count / few
     total = features_sec + len(cells) * cell_sec
     console.print(
-        f"{analysis.name}: {len(cells)} cells of {duration(cell_sec)} on {len(study.splits)} splits"
+        f"{work.name}: {len(cells)} cells of {duration(cell_sec)} on {len(study.splits)} splits"
         f" of {count} annotated images, and {duration(features_sec)} for the features: about "
         f"{duration(total)} (timed on {few} images)\n"
         f"disk: {byte_size(disk)} of features; {byte_size(disk_free_bytes(out))} free"

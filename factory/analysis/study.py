@@ -22,6 +22,7 @@ from factory_core.dataset import IGNORE
 from factory_core.device import pick_device, pick_dtype
 from factory_core.pictures import Pictures, remembered
 from generators.base import Diffusing, Generator
+from generators.config import GeneratorConfig
 from labelers.config import LabelerConfig
 from labelers.labeler import GeneratorInfo, Labeler
 from labelers.training.fit import fit
@@ -58,14 +59,16 @@ class Given:
 class Study:
     """Everything that cells may read.
 
-    `pool` holds the annotated images and their features, in the order of `annotations`. `images` is
-    the folder of unlabelled images, if one was given.
+    `pool` holds the annotated images and their features, in the order of `annotations`; the pools
+    of other images lie beside its folder. `images` is the folder of unlabelled images, if one was
+    given.
     """
 
     settings: Settings
     splits: tuple[Split, ...]
     annotations: Annotations
     generator: Generator
+    generator_config: GeneratorConfig
     info: GeneratorInfo
     pool: FeaturePool
     pictures: Pictures
@@ -143,15 +146,17 @@ class Study:
         return self.score_masks(self.predict(labeler, rows, pool), rows)
 
     def score_masks(self, predictions: torch.Tensor, rows: Sequence[int]) -> Numbers:
-        """Scores 0-1 of class ids `[n, H, W]`: `miou`, and `iou.CLASS`, None for an absent class.
+        """Scores 0-1 of class ids `[n, H, W]`: `miou`, and `iou.CLASS` of every class.
 
-        mIoU is the mean over the classes that occur in the masks of `rows`.
+        mIoU is the mean over the classes that occur in the masks of `rows`; the IoU of the others
+        is None.
         """
         confusion = Confusion(len(self.classes))
         confusion.update(predictions, self.masks[list(rows)])
         found = scores(confusion, self.classes, len(rows))
-        each = zip(self.classes, found.iou, strict=True)
-        return {MIOU: found.miou, **{f"iou.{name}": iou for name, iou in each}}
+        each = zip(self.classes, found.iou, found.class_pixels, strict=True)
+        ious = {f"iou.{name}": iou if pixels else None for name, iou, pixels in each}
+        return {MIOU: found.miou, **ious}
 
     def small(self, folder: Path, images: int) -> Study:
         """The same on the first few images, with one split that scores one; for dry runs."""
@@ -164,7 +169,7 @@ class Study:
             stems=annotations.stems[:images],
             indices=indices,
         )
-        pool = self.pool.first(images, folder)
+        pool = self.pool.first(images, folder / "annotated")
         return replace(self, annotations=few, pool=pool, splits=tuple(random_splits(images, 1, 1)))
 
 
@@ -195,6 +200,7 @@ def read_study(given: Given, settings: Settings, console: Console) -> Study:
         splits=tuple(random_splits(count, given.splits, test_images)),
         annotations=annotations,
         generator=generator,
+        generator_config=found,
         info=GeneratorInfo(digest=generator.digest, config=found.model_dump(mode="json")),
         pool=FeaturePool(
             given.out / FEATURES_DIR / "annotated",

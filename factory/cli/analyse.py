@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from factory.analysis.names import HELP
-from factory.cli.application import USING, app, console
+from factory.cli.application import TRAINING, USING, app, console
 from factory.cli.options import Device, Out, Settings
 
+Splits = Annotated[int, typer.Option(min=1, help="Random splits of the annotated images.")]
 ABOUT = "\n\n".join(
     [
         "Repeat a table or figure of Baranchuk et al. (2022) on your own data. Rerun to resume.",
@@ -29,7 +30,7 @@ def analyse(
     labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
     out: Out,
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images.")] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Random splits of the annotated images.")] = 5,
+    splits: Splits = 5,
     settings: Settings = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print time and disk; write nothing.")
@@ -41,3 +42,25 @@ def analyse(
 
     given = Given(generator, labeled, out, images, splits, settings or [], device)
     run(name, given, console, dry_run)
+
+
+@app.command(rich_help_panel=TRAINING)
+def choose_features(
+    generator: Annotated[str, typer.Option(help="As for `train-labeler`.")],
+    labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
+    out: Out,
+    splits: Splits = 5,
+    settings: Settings = None,
+    device: Device = "auto",
+) -> None:
+    """Choose blocks and timesteps for your data by cross-validation. Rerun to resume.
+
+    `factory choose-features --generator generator --labeled annotated --out features`
+
+    Prints the gain over the default, and writes `features/recipe.yaml` for `train-labeler`.
+    """
+    from factory.analysis.study import Given
+    from factory.commands.choose_features import choose_features as run
+
+    given = Given(generator, labeled, out, None, splits, settings or [], device)
+    run(given, console)
