@@ -6,12 +6,14 @@ U-Net once, keep the activations of the decoder blocks B.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -34,7 +36,7 @@ from generators.ddpm.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
-from generators.ddpm.unet import check_blocks, default_blocks
+from generators.ddpm.unet import check_blocks, default_blocks, num_decoder_blocks
 
 # Feature noise and class of image i have their own random streams, independent of sampling.
 FEATURE_STREAM = 1
@@ -114,6 +116,31 @@ class DDPMGenerator:
         given = config.model_dump(include=set(GivenSettings.__annotations__))
         found = load_unet(config.weights, **given)
         return cls(*found, config, device, is_grey=makes_grey(config.weights))
+
+    @property
+    def block_count(self) -> int:
+        """Number of decoder blocks, numbered deep to shallow from 0."""
+        return num_decoder_blocks(self.network.unet)
+
+    @property
+    def timestep_count(self) -> int:
+        """Number of timesteps of the noise schedule."""
+        return self.schedule.config.num_train_timesteps
+
+    def recording(self, blocks: Sequence[int], timesteps: Sequence[int]) -> Self:
+        """The same network, without a copy, whose features are these, re-noised.
+
+        Raises ValueError for blocks or timesteps that it does not have.
+        """
+        check_blocks(self.network.unet, blocks)
+        changes = {"blocks": tuple(blocks), "timesteps": tuple(timesteps), "record": "renoise"}
+        features = self.config.features.model_copy(update=changes)
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"features": features})
+        check_timesteps(self.schedule, other.config)
+        other.blocks = tuple(blocks)
+        other.__dict__.pop("feature_spec", None)  # cached, of the former features
+        return other
 
     @property
     def batch_size(self) -> int:
@@ -311,6 +338,12 @@ class DDPMGenerator:
 def map_name(t: int, block: int) -> str:
     """Name of the activations of a decoder block at a timestep."""
     return f"t{t}.b{block}"
+
+
+def map_place(name: str) -> tuple[int, int] | None:
+    """(t, block) of a name that `map_name` gave; None for the name of another kind of map."""
+    found = re.fullmatch(r"t(\d+)\.b(\d+)", name)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
