@@ -11,7 +11,6 @@ from factory.cli.application import USING, app, console
 from factory.cli.options import (
     BatchSize,
     Device,
-    GeneratorDir,
     Images,
     Out,
     SegmenterDir,

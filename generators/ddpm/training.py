@@ -132,9 +132,7 @@ class DDPMTraining(GeneratorTraining):
         self.show(self.global_step, loss=loss.detach())
         return loss
 
-    def pass_through(
-        self, net: nn.Module, x_t: Tensor, t: Tensor, labels: Tensor | None
-    ) -> Tensor:
+    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`.
 
         `labels` are class numbers `[N]`, of a class-conditional network.

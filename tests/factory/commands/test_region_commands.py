@@ -73,7 +73,7 @@ def test_regions_are_scored(factory: Callable) -> None:
     chosen = factory(*command, *named, "--json", "chosen.json")
     assert chosen.code == 0, chosen.err
     found = json.loads(Path("chosen.json").read_text())
-    assert found["foreground"] == ["nucleus", "cytoplasm"]
+    assert found["foreground"] == ["cytoplasm", "nucleus"]
     assert found["grouping_chosen_on"] == "validation images"
 
 

@@ -116,13 +116,13 @@ def loaded(kind: str, folder: Path, class_id: int | str):
 def test_a_class_conditional_generator(kind: str, images: TrainingImages, tmp_path: Path) -> None:
     trained(kind, images, tmp_path)
     assert json.loads((tmp_path / "classes.json").read_text()) == {"classes": ["a", "b", "c"]}
-    assert json.loads((tmp_path / "training.json").read_text())["provenance"]["classes"] == [
-        *"abc"
-    ]
+    assert json.loads((tmp_path / "training.json").read_text())["provenance"]["classes"] == [*"abc"]
     first, last = loaded(kind, tmp_path, 0), loaded(kind, tmp_path, 2)
     assert first.digest == last.digest
     assert not torch.equal(first.sample_images([0]), last.sample_images([0]))
-    with pytest.raises(ValueError, match="class_id is 3, but the network of .* has classes 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"class_id is 3, but the network of .* has classes 0 to 2"
+    ):
         loaded(kind, tmp_path, 3)
     if kind == "factorized":
         photographs = torch.from_numpy(images.pixels[:2].copy())
