@@ -96,7 +96,7 @@ class Settings:
             "batch_size": self.batch_size,
             "seed": seed,
         }
-        kind = DDPMTrainingConfig
+        kind: type[DDPMTrainingConfig] = DDPMTrainingConfig
         if structure != "plain":
             content["structure"], kind = structure, FactorizedTrainingConfig
         return build_settings(kind, content, self.overrides, "training settings")

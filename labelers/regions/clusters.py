@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2, vq
+from scipy.cluster.vq import ClusterError, kmeans2, vq
 from torch import Tensor
 
 from generators.base import FeatureMaps, FeatureMapSpec
@@ -82,15 +82,18 @@ def fit_clusters(
     scale = torch.where(std > CONSTANT * mean.abs(), std, 1.0).reciprocal()
     shift = -mean * scale
     x = torch.addcmul(shift, vectors, scale).cpu().numpy()
-    if len(np.unique(x, axis=0)) < clusters:
-        raise ValueError(f"found fewer than {clusters} kinds of pixels: set labeler.clusters lower")
     rng = np.random.default_rng(seed)
     best, inertia = np.empty(0, np.float32), np.inf
     for _ in range(RESTARTS):
-        found, _ = kmeans2(x, clusters, iter=ITERATIONS, minit="++", missing="raise", rng=rng)
+        try:
+            found, _ = kmeans2(x, clusters, iter=ITERATIONS, minit="++", missing="raise", rng=rng)
+        except ClusterError:  # one of them is empty
+            continue
         spread = float(np.square(vq(x, found)[1]).mean())
         if spread < inertia:
             best, inertia = found, spread
+    if not len(best):
+        raise ValueError(f"found fewer than {clusters} kinds of pixels: set labeler.clusters lower")
     centres = torch.from_numpy(best).float()
     temperature = max(inertia, float(np.finfo(np.float32).tiny))
     scale, shift = scale.cpu(), shift.cpu()

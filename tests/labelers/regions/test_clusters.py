@@ -85,13 +85,8 @@ def test_too_few_kinds_of_pixels() -> None:
 @pytest.mark.slow
 def test_a_plain_generator_without_annotated_images(factory: Callable, tmp_path: Path) -> None:
     few = ("--set", "generator.steps=2")
-    command = (
-        "train-labeler",
-        "--kind",
-        "clusters",
-        "--generator",
-        "package:factory.demo/generator",
-    )
+    generator = "package:factory.demo/generator"
+    command = ("train-labeler", "--kind", "clusters", "--generator", generator)
     done = factory(*command, "--out", tmp_path / "unnamed", *few)
     assert done.code == 0, done.err
     assert done.out.strip().endswith("(3 regions without names)")
