@@ -57,9 +57,8 @@ def import_(
     from factory_core.annotated.formats.regions import Source
 
     names = class_names(classes)
-    import_folder(
-        format, Source(source, images, keep_empty=keep_empty, split=split), out, names, console
-    )
+    found = Source(source, images, keep_empty=keep_empty, split=split)
+    import_folder(format, found, out, names, console)
 
 
 @exchange.command()

@@ -43,7 +43,8 @@ from factory_core.images import DEFAULT_PICTURES, decode_file, load_image, wxh
 
 OBJECT = [BACKGROUND, "foreground"]
 FACE = [BACKGROUND, "skin", "hair"]
-SKIN = ("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear") + (
+SKIN = (
+    *("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "neck"),
 )
 SPLITS = ("train", "val", "test")

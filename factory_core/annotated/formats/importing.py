@@ -58,15 +58,10 @@ def import_annotations(
             pictures += 1
         (temporary / CLASSES_FILE).write_bytes(json_bytes(meaning.description()))
         if reading.image_classes:
-            rows = (
-                f"{file.name},{reading.image_classes[file.stem]}\n" for file in _images(temporary)
-            )
+            files = sorted((temporary / "images").iterdir())
+            rows = (f"{file.name},{reading.image_classes[file.stem]}\n" for file in files)
             (temporary / IMAGE_CLASSES_FILE).write_text("".join(rows), encoding="utf-8")
     return Imported(pictures, meaning.classes, overlapped, source.tally)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted((folder / "images").iterdir())
 
 
 def _write(drawing: Drawing, meaning: Meaning, folder: Path) -> int:
