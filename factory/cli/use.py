@@ -52,6 +52,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Of regions: annotated folder to choose the foreground regions on."),
     ] = None,
+    image_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="Of regions of a class-conditional generator: file names, classes."
+        ),
+    ] = None,
     splits: Annotated[
         int, typer.Option(min=1, help="Also score this many parts of the test images.")
     ] = 1,
@@ -100,15 +106,15 @@ def evaluate(
         if labeled is None or len(labeled) != 1:
             raise ValueError("--generator alone: expected --labeled DIR, one annotated folder")
         job = RegionJob(
-            *(generator, labeled[0], val, foreground or [], settings or []),
+            *(generator, labeled[0], val, foreground or [], image_classes, settings or []),
             *(device, batch_size, json_file),
         )
         evaluate_regions(job, console)
         return
-    if val is not None or foreground:
+    if val or foreground or image_classes:
         raise ValueError(
-            "found --val or --foreground, which are for regions: give --generator alone, or leave "
-            "them out"
+            "found --val, --foreground or --image-classes, which are for regions: give --generator "
+            "alone, or leave them out"
         )
     if bool(labeled) == demo:
         raise ValueError("found both or neither of --labeled and --demo, expected exactly one")

@@ -20,12 +20,16 @@ from train_seg.evaluation.foreground import count_pairs
 
 @dataclass(frozen=True)
 class RegionJob:
-    """The options: test images, images on which the grouping is chosen, names of classes."""
+    """The options: test images, images on which the grouping is chosen, names of classes.
+
+    `image_classes` is a CSV with the class of each image, of a class-conditional generator.
+    """
 
     generator: str
     labeled: Path
     val: Path | None
     foreground: Sequence[str]
+    image_classes: Path | None
     overrides: Sequence[str]
     device: str
     batch_size: int
@@ -48,11 +52,14 @@ def evaluate_regions(job: RegionJob, console: Console) -> RegionScores:
         classes = found.classes
         foreground = foreground_ids(job.foreground, classes)
         print_notes(console, found.notes)
+        ids = None
+        if job.image_classes is not None:
+            ids = finder.class_ids(job.image_classes, found.stems)
         k, parts = finder.generator.regions, []
         with ProgressLine("segmenting", "images", len(found.images), console) as line:
             for start in range(0, len(found.images), job.batch_size):
                 rows = slice(start, start + job.batch_size)
-                regions = finder.predict(found.images[rows])
+                regions = finder.predict(found.images[rows], None if ids is None else ids[rows])
                 parts.append(count_pairs(regions, found.masks[rows], k, len(classes)))
                 line.update(start + len(regions))
         counts.append(torch.cat(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory_core.dataset import default_palette
@@ -55,10 +56,23 @@ class RegionFinder:
         """(height, width) at which regions are found."""
         return self.generator.image_size
 
-    def predict(self, images: torch.Tensor) -> torch.Tensor:
+    def class_ids(self, listing: Path, stems: Sequence[str]) -> list[int]:
+        """The class numbers of images by a CSV of file names and classes.
+
+        Raises ValueError, in one line, for an image without a class, or one that the generator does
+        not know.
+        """
+        from generators.training.labels import class_numbers, known_classes, read_classes_csv
+
+        expected = f"--image-classes {listing}: expected file names and classes"
+        class_of = {Path(k).stem: v for k, v in read_classes_csv(listing, expected).items()}
+        return class_numbers(stems, class_of, known_classes(Path(self.generator.config.weights)))
+
+    def predict(self, images: torch.Tensor, class_ids: Sequence[int] | None = None) -> torch.Tensor:
         """Region ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
 
-        Images are resized to that of the generator, and their masks m back to `h` x `w`.
+        Images are resized to that of the generator, and their masks m back to `h` x `w`. `class_ids`
+        are their classes, of a class-conditional generator; by default its setting `class_id`.
         """
         import torch
         import torch.nn.functional as F
@@ -66,12 +80,15 @@ class RegionFinder:
         from generators.ddpm.model import to_uint8, to_unit_range
 
         found, size = [], tuple(images.shape[-2:])
-        for batch in images.split(self.generator.batch_size):
+        step = self.generator.batch_size
+        for start in range(0, len(images), step):
+            batch = images[start : start + step]
             if size != self.image_size:
                 x = to_unit_range(batch)
                 x = F.interpolate(x, self.image_size, mode="bilinear", antialias=True)
                 batch = to_uint8(x)
-            m = self.generator.find_regions(batch)
+            ids = None if class_ids is None else class_ids[start : start + step]
+            m = self.generator.find_regions(batch, ids)
             if size != self.image_size:
                 m = F.interpolate(m, size, mode="bilinear")
             found.append(m.argmax(1).to(torch.uint8).cpu())

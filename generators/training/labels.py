@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory_core.annotated.class_list import CLASSES_FILE
+from factory_core.annotated.class_list import CLASSES_FILE, read_classes
 from factory_core.images import list_images
 from factory_core.images.files import IMAGE_SUFFIXES
 from factory_core.storage import write_json
@@ -44,7 +44,7 @@ def find_labelled(folder: Path, labels: str | None) -> LabelledFiles:
         names = [f"{path.parent.name}/{path.name}" for path in paths]
     else:
         paths = list_images(folder)
-        listed = read_classes_csv(Path(labels))
+        listed = read_classes_csv(Path(labels), f"labels={labels}: expected `{FOLDERS}`")
         if missing := [path.name for path in paths if path.name not in listed]:
             raise ValueError(
                 f"{labels} gives {len(missing)} images of {folder} no class, such as {missing[0]}: "
@@ -67,13 +67,14 @@ def _in_subfolders(folder: Path) -> list[Path]:
     return [path for one in below for path in list_images(one)]
 
 
-def read_classes_csv(file: Path) -> dict[str, str]:
+def read_classes_csv(file: Path, expected: str) -> dict[str, str]:
     """The class of each file name in a CSV of two columns, with or without a heading.
 
-    Raises FileNotFoundError, or ValueError for a line that is not a file name and a class.
+    Raises FileNotFoundError, beginning with what was `expected`, or ValueError for a line that is
+    not a file name and a class.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"labels={file}: expected `{FOLDERS}`, or an existing CSV file")
+        raise FileNotFoundError(f"{expected}, or an existing CSV file")
     found: dict[str, str] = {}
     with open(file, newline="", encoding="utf-8-sig") as lines:
         for number, row in enumerate(csv.reader(lines), 1):
@@ -97,6 +98,15 @@ def save_classes(folder: Path, classes: Sequence[str]) -> None:
         write_json(folder / CLASSES_FILE, {"classes": list(classes)})
     else:
         (folder / CLASSES_FILE).unlink(missing_ok=True)
+
+
+def known_classes(folder: Path) -> list[str]:
+    """What `save_classes` recorded; raises ValueError if `folder` is of no conditional generator."""
+    if not (folder / CLASSES_FILE).is_file():
+        raise ValueError(
+            f"{folder} has no {CLASSES_FILE}: this generator was trained on no classes"
+        )
+    return list(read_classes(folder, None).names or [])
 
 
 def class_numbers(

@@ -17,6 +17,8 @@ from generators.factorized.config import FactorizedTrainingConfig
 from generators.factorized.training import train
 from generators.training.images import TrainingImages
 
+SIZES = {"image_size": 16, "channels": (8, 16), "steps": 1, "batch_size": 2}
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,8 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("regions")
     rng = torch.Generator().manual_seed(0)
     images = TrainingImages.of(torch.randint(0, 256, (4, 3, 16, 16), generator=rng).byte())
-    sizes = {"image_size": 16, "channels": (8, 16), "steps": 1, "batch_size": 2}
-    train(images, folder / "generator", FactorizedTrainingConfig(**sizes), device="cpu")
+    train(images, folder / "generator", FactorizedTrainingConfig(**SIZES), device="cpu")
     render_folder(folder / "test", range(4), size=24)
     render_folder(folder / "val", range(10, 13), size=24)
     return folder
@@ -77,13 +78,35 @@ def test_regions_are_scored(factory: Callable) -> None:
     assert found["grouping_chosen_on"] == "validation images"
 
 
+def test_each_image_may_have_a_class(factory: Callable, home: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), generator=rng).byte().numpy()
+    digests = {str(number): str(number) for number in range(4)}
+    images = TrainingImages(pixels, digests, labels=[0, 1, 0, 1], classes=("few", "many"))
+    train(images, home / "classes", FactorizedTrainingConfig(**SIZES), device="cpu")
+    listing = home / "classes.csv"
+    listing.write_text("".join(f"{i:06d}.png,{'few' if i < 2 else 'many'}\n" for i in range(4)))
+    command = ("evaluate", "--generator", "classes", "--labeled", "test")
+    command += ("--set", "generator.class_id=0", "--image-classes", "classes.csv")
+    done = factory(*command)
+    assert done.code == 0, done.err
+    finder = RegionFinder.load("classes", ["generator.class_id=0"], "cpu")
+    assert finder.class_ids(listing, ["000003", "000001"]) == [1, 0]
+    listing.write_text("000000.png,none\n")
+    refused = factory(*command)
+    assert "found none for 000000, expected one of few, many" in refused.err
+    refused = factory(*command[:1], "--generator", "generator", *command[3:])
+    assert len(refused.err.strip().splitlines()) == 1
+    assert "has no classes" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--generator", "package:factory.demo/generator"], "a ddpm generator, which has no"),
         (["--generator", "generator", "--foreground", "cow"], "--foreground cow: expected one of"),
         (["--generator", "generator", "--splits", "2"], "found --splits, which regions have not"),
-        (["--model", "model", "--val", "val"], "found --val or --foreground"),
+        (["--model", "model", "--val", "val"], "found --val, --foreground or --image-classes"),
     ],
 )
 def test_mistakes_of_evaluate_are_one_line(
