@@ -102,7 +102,7 @@ def evaluate(
             "--plots": plots,
         }
         if unused := [flag for flag, given in others.items() if given]:
-            raise ValueError(f"found {unused[0]}, which regions have not: leave it out")
+            raise ValueError(f"found {unused[0]}, which does not apply to regions: leave it out")
         if labeled is None or len(labeled) != 1:
             raise ValueError("--generator alone: expected --labeled DIR, one annotated folder")
         job = RegionJob(

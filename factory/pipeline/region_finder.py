@@ -71,8 +71,9 @@ class RegionFinder:
     def predict(self, images: torch.Tensor, class_ids: Sequence[int] | None = None) -> torch.Tensor:
         """Region ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
 
-        Images are resized to that of the generator, and their masks m back to `h` x `w`. `class_ids`
-        are their classes, of a class-conditional generator; by default its setting `class_id`.
+        Images are resized to that of the generator, and their masks m back to `h` x `w`.
+        `class_ids` are their classes, of a class-conditional generator; by default its setting
+        `class_id`.
         """
         import torch
         import torch.nn.functional as F

@@ -101,11 +101,9 @@ def save_classes(folder: Path, classes: Sequence[str]) -> None:
 
 
 def known_classes(folder: Path) -> list[str]:
-    """What `save_classes` recorded; raises ValueError if `folder` is of no conditional generator."""
+    """What `save_classes` recorded; raises ValueError for an unconditional generator."""
     if not (folder / CLASSES_FILE).is_file():
-        raise ValueError(
-            f"{folder} has no {CLASSES_FILE}: this generator was trained on no classes"
-        )
+        raise ValueError(f"{folder} has no {CLASSES_FILE}, expected a class-conditional generator")
     return list(read_classes(folder, None).names or [])
 
 

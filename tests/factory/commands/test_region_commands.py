@@ -105,7 +105,10 @@ def test_each_image_may_have_a_class(factory: Callable, home: Path) -> None:
     [
         (["--generator", "package:factory.demo/generator"], "a ddpm generator, which has no"),
         (["--generator", "generator", "--foreground", "cow"], "--foreground cow: expected one of"),
-        (["--generator", "generator", "--splits", "2"], "found --splits, which regions have not"),
+        (
+            ["--generator", "generator", "--splits", "2"],
+            "found --splits, which does not apply to regions",
+        ),
         (["--model", "model", "--val", "val"], "found --val, --foreground or --image-classes"),
     ],
 )
