@@ -41,20 +41,21 @@ from factory_core.storage import write_json
 
 CELLS, SETTINGS = "cells", "settings.json"
 NAMES = {"plain": "DatasetDDPM-unsup"}
-# Column -> where the number is in a cell, and its digits.
-COLUMNS = {
+# Name -> where the number is in a cell, and its digits.
+MEASURES = {
     "Acc": ("regions.dataset.accuracy", 3),
     "IoU": ("regions.dataset.iou", 3),
     "DICE": ("regions.dataset.dice", 3),
-    "oracle Acc": ("regions.oracle.accuracy", 3),
-    "IoU ": ("regions.oracle.iou", 3),
-    "DICE ": ("regions.oracle.dice", 3),
-    "mIoU": ("regions.miou", 3),
-    "mIoU fg/bg": ("regions.miou_foreground", 3),
+    "Acc, oracle": ("regions.oracle.accuracy", 3),
+    "IoU, oracle": ("regions.oracle.iou", 3),
+    "DICE, oracle": ("regions.oracle.dice", 3),
+    "mIoU of the classes": ("regions.miou", 3),
+    "mIoU, foreground and background": ("regions.miou_foreground", 3),
     "Fréchet ratio": ("frechet_ratio", 2),
     "FID": ("fid", 2),
-    "consistency": ("consistency", 3),
-    "train min": ("train_min", 0),
+    "mask consistency": ("consistency", 3),
+    "mask consistency of the classes": ("consistency_of_classes", 3),
+    "minutes of training": ("train_min", 0),
 }
 
 
@@ -75,26 +76,26 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def table_of(cells: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """A row per structure: means over seeds; columns that no cell has are left out."""
-    columns = {
-        name: about
-        for name, about in COLUMNS.items()
-        if any(value_at(cell, about[0]) is not None for cell in cells)
+    """A column per structure: means over seeds; rows that no cell has are left out."""
+    by_structure = {
+        structure: [cell for cell in cells if cell["structure"] == structure]
+        for structure in STRUCTURES
     }
+    shown = {structure: rows for structure, rows in by_structure.items() if rows}
     table = Table(title=title)
-    table.add_column("method")
-    for name in (*columns, "collapsed"):
-        table.add_column(name.strip(), justify="right")
-    for structure in STRUCTURES:
-        rows = [cell for cell in cells if cell["structure"] == structure]
-        if not rows:
-            continue
-        entries = []
-        for path, digits in columns.values():
-            found = [v for row in rows if (v := value_at(row, path)) is not None]
-            entries.append(spread(found, digits))
-        collapsed = f"{sum(row['collapsed'] for row in rows)} of {len(rows)}"
-        table.add_row(NAMES.get(structure, structure), *entries, collapsed)
+    table.add_column("")
+    for structure in shown:
+        table.add_column(NAMES.get(structure, structure), justify="right")
+    for name, (path, digits) in MEASURES.items():
+        values = [
+            [v for row in rows if (v := value_at(row, path)) is not None] for rows in shown.values()
+        ]
+        if any(values):
+            table.add_row(name, *(spread(found, digits) for found in values))
+    collapsed = [
+        f"{sum(row['collapsed'] for row in rows)} of {len(rows)}" for rows in shown.values()
+    ]
+    table.add_row("collapsed", *collapsed)
     return table
 
 
@@ -119,7 +120,8 @@ def run_cell(material: Material, structure: str, seed: int, console: Console) ->
     console.print(
         f"{structure}, seed {seed}: IoU {dataset['iou']:.3f}, Fréchet ratio "
         f"{cell['frechet_ratio']:.2f}, consistency {cell['consistency']:.3f}, "
-        f"{cell['train_min']:.0f} min of training"
+        f"{cell['train_min']:.0f} min of training",
+        soft_wrap=True,
     )
 
 
