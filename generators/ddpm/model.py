@@ -386,9 +386,16 @@ def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
 
 
 def build_unet(
-    image_size: int, channels: Sequence[int], resnets_per_level: int, attention_levels: int
+    image_size: int,
+    channels: Sequence[int],
+    resnets_per_level: int,
+    attention_levels: int,
+    num_classes: int | None = None,
 ) -> UNet2DModel:
-    """An untrained U-Net whose `attention_levels` coarsest levels attend."""
+    """An untrained U-Net whose `attention_levels` coarsest levels attend.
+
+    With `num_classes`, it is class-conditional: the class embedding is added to that of time.
+    """
     levels = len(channels)
     attends = [level >= levels - attention_levels for level in range(levels)]
     return UNet2DModel(
@@ -400,4 +407,5 @@ def build_unet(
         # The middle block always attends, so its width counts too.
         attention_head_dim=math.gcd(32, *channels[levels - max(attention_levels, 1) :]),
         norm_num_groups=NORM_GROUPS,
+        num_class_embeds=num_classes,
     )

@@ -224,7 +224,7 @@ class Preparation:
             "palette": info.palette,
             "device": self.device,
         }
-        if info.config.kind == "regions":
+        if info.config.has_regions:
             from labelers.regions.fit import fit_regions
 
             assert store is not None
