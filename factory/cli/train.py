@@ -31,7 +31,9 @@ SEGMENTER = "train_seg.config:SegmenterConfig"
 def train_generator(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
-    kind: Annotated[str, typer.Option(help="`ddpm`, `factorized` or `stylegan2`.")] = "ddpm",
+    kind: Annotated[
+        str, typer.Option(help="`ddpm`, `factorized`, `stylegan2` or `mae` (an encoder).")
+    ] = "ddpm",
     init: Annotated[
         str | None, typer.Option(help="Generator to start from: needs fewer steps and images.")
     ] = None,
