@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def measure(file: Path, threads: int) -> dict[str, Any]:
     image = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8, generator=rng)
     assert encoder.encode(image).spec == spec
     times.append(time.perf_counter())
-    load_sec, spec_sec, encode_sec = (b - a for a, b in zip(times, times[1:], strict=False))
+    load_sec, spec_sec, encode_sec = (b - a for a, b in pairwise(times))
     return {
         "network": encoder.name,
         "parameters_millions": sum(t.numel() for t in encoder.network.state_dict().values()) / 1e6,

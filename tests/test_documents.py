@@ -43,7 +43,6 @@ NOT_RUN = {
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
     ("docs/encoders.md", "factory train-labeler --encoder mae_ffhq.pth --lab"): "needs weights",
-    ("docs/encoders.md", "factory train-labeler --encoder resnet50"): "needs weights",
     ("docs/encoders.md", "factory train-labeler --encoder mae_ffhq.pth --enc"): "needs weights",
     ("docs/encoders.md", "factory generate"): "tests of train_labeler's encoders run it",
     ("docs/encoders.md", "factory sample"): "tests of train_labeler's encoders run it",
