@@ -32,9 +32,13 @@ class Resampling(Transformer):
         batch, height, width, _ = x.shape
         has_registers = self.num_reg_tokens > 0
         of_class = 0 if has_registers else 1
+        assert self.pos_embed is not None
+        assert self.cls_token is not None
         positions = resample(self.pos_embed[:, of_class:], height, width, has_registers)
         patches = x.flatten(1, 2) + positions
-        first = self.cls_token if has_registers else self.cls_token + self.pos_embed[:, :1]
+        first: Tensor = self.cls_token
+        if not has_registers:
+            first = first + self.pos_embed[:, :1]
         prefix = [first] if self.reg_token is None else [first, self.reg_token]
         return torch.cat([*(token.expand(batch, -1, -1) for token in prefix), patches], dim=1)
 
