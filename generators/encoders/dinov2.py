@@ -65,21 +65,22 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> VisionTransformer:
     registers = tensors.get("reg_token")
     grid = grid_size(tensors.get("pos_embed"), 0 if registers is not None else 1, WHAT)
     gated: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if is_gated else {}
-    transformer = Resampling(
-        img_size=grid * shape["patch_size"],
-        patch_size=shape["patch_size"],
-        embed_dim=shape["embed_dim"],
-        depth=shape["depth"],
-        num_heads=count_heads(shape["embed_dim"], config),
-        mlp_ratio=(shape["hidden"] + 0.5) / shape["embed_dim"],  # rounded down again
-        num_classes=0,
-        global_pool="",
-        init_values=1e-5,
-        reg_tokens=0 if registers is None else registers.shape[1],
-        no_embed_class=registers is not None,
-        dynamic_img_size=True,
-        **gated,
-    )
+    with torch.device("meta"):
+        transformer = Resampling(
+            img_size=grid * shape["patch_size"],
+            patch_size=shape["patch_size"],
+            embed_dim=shape["embed_dim"],
+            depth=shape["depth"],
+            num_heads=count_heads(shape["embed_dim"], config),
+            mlp_ratio=(shape["hidden"] + 0.5) / shape["embed_dim"],  # rounded down again
+            num_classes=0,
+            global_pool="",
+            init_values=1e-5,
+            reg_tokens=0 if registers is None else registers.shape[1],
+            no_embed_class=registers is not None,
+            dynamic_img_size=True,
+            **gated,
+        )
     load_strictly(transformer, tensors, f"{WHAT} of width {shape['embed_dim']}")
     return VisionTransformer(transformer, config, NORM, LAST, native_size=None)
 
