@@ -50,7 +50,7 @@ class EncoderConfig(BaseModel):
     decoder_blocks: str | None = Field(
         default=None, description="of a VDVAE without preset, such as 16x2,32m16,32x3"
     )
-    features: Literal["encoder", "generator"] | None = Field(
+    activations: Literal["encoder", "generator"] | None = Field(
         default=None,
         description="of an e4e or pSp: its own activations (default), or those of its StyleGAN2 at "
         "the codes it finds",

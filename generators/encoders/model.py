@@ -22,7 +22,7 @@ from generators.encoders.network import EncoderNetwork
 
 DEFAULT_SIZE = 256  # pixels, of networks that take any: that of the DDPM paper
 # What else decides the features, beside weights and layers.
-DECIDING = ("heads", "timm_model", "preset", "encoder_blocks", "decoder_blocks", "features")
+DECIDING = ("heads", "timm_model", "preset", "encoder_blocks", "decoder_blocks", "activations")
 
 
 class ImageEncoder:
