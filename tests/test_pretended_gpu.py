@@ -25,6 +25,13 @@ train-generator --kind stylegan2 --images photos --out gan --set image_size=16 -
     --set mapping_layers=2 --set r1_every=2 --set path_every=2
 train-generator --kind factorized --images photos --out regions --set image_size=32
     --set channels=[16,32] --steps 2 --batch-size 2
+train-generator --kind mae --images photos --out mae --set image_size=64 --set width=16
+    --set depth=2 --set heads=2 --set decoder_width=8 --set decoder_heads=2 --steps 2
+    --batch-size 2 --set precision=bfloat16
+train-labeler --encoder mae --encoder pixels --labeled annotated --out of-mae --fast
+    --set labeler.members=2 --set labeler.training.steps=5
+generate --generator package:factory.demo/generator --labeler of-mae --n 2 --out paired
+    --executor local --set generator.steps=2
 sample --generator regions --n 2 --out sampled-regions --set generator.steps=2
 choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2

@@ -32,7 +32,7 @@ def train_generator(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
     kind: Annotated[
-        str, typer.Option(help="`ddpm`, `factorized`, `stylegan2` or `vdvae` (an encoder).")
+        str, typer.Option(help="`ddpm`, `factorized`, `stylegan2`; encoders: `mae`, `vdvae`.")
     ] = "ddpm",
     init: Annotated[
         str | None, typer.Option(help="Generator to start from: needs fewer steps and images.")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class GeneratorJob:
     """The options of `train-generator`.
 
-    `kind` is `ddpm`, `factorized`, `stylegan2` or `vdvae`. `given` holds settings with an option
-    of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is a generator to
-    start from.
+    `kind` is `ddpm`, `factorized`, `stylegan2`, `mae` or `vdvae`. `given` holds settings with an
+    option of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is a
+    generator to start from.
     """
 
     kind: str
@@ -126,9 +126,14 @@ def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
         from generators.stylegan2.training import train as train_stylegan2
 
         return StyleGAN2TrainingConfig, train_stylegan2
+    if kind == "mae":
+        from generators.encoders.mae_config import MAETrainingConfig
+        from generators.encoders.mae_training import train as train_mae
+
+        return MAETrainingConfig, train_mae
     if kind == "vdvae":
         from generators.encoders.vdvae_config import VDVAETrainingConfig
         from generators.encoders.vdvae_training import train as train_vdvae
 
         return VDVAETrainingConfig, train_vdvae
-    raise ValueError(f"--kind {kind}: expected ddpm, factorized, stylegan2 or vdvae")
+    raise ValueError(f"--kind {kind}: expected ddpm, factorized, stylegan2, mae or vdvae")

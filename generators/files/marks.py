@@ -147,6 +147,6 @@ MARKS = (
          "give the file of the network, such as ema_0.9999_*.pt or model*.pt beside it"),
     Mark("", (r"@blocks\.0\.0\.", r"@(shared|linear)\.weight$"), "a BigGAN", GIVE),
     Mark("", (r"@(layer1\.0|features\.0|blocks\.0|visual)\.",), "an image classifier or encoder",
-         GIVE),
+         "give it as --encoder, or as --generator a checkpoint that makes images"),
 )
 # fmt: on
