@@ -22,15 +22,17 @@ from factory_core.storage import write_json
 from generators.encoders.config import EncoderConfig
 
 SIZE = 256  # pixels
-NETWORKS = ("mae", "swav", "dinov2")
+NETWORKS = ("mae", "swav", "dinov2", "vdvae")
 
 
 def write(network: str, file: Path) -> None:
-    """A checkpoint of full size: MAE ViT-L/8, SwAV RN50w2, or DINOv2 ViT-B/14."""
+    """A checkpoint of full size: MAE ViT-L/8, SwAV RN50w2, DINOv2 ViT-B/14, or VDVAE FFHQ-256."""
     from timm import create_model
 
     from generators.encoders.mae import encoder
     from generators.encoders.swav import resnet
+    from generators.encoders.vdvae_config import PRESETS, VDVAEShape
+    from generators.encoders.vdvae_network import VDVAE
 
     torch.manual_seed(0)
     if network == "mae":
@@ -46,6 +48,10 @@ def write(network: str, file: Path) -> None:
         state = {f"module.{n}": t for n, t in network_of_shapes.state_dict().items()}
         state["module.projection_head.0.weight"] = torch.zeros(8, 4096)
         torch.save(state, file)
+    elif network == "vdvae":
+        widths = dict.fromkeys((1, *(2**n for n in range(2, 9))), 512)
+        shape = VDVAEShape(**PRESETS["ffhq256"]._asdict(), widths=widths)
+        torch.save(VDVAE(shape).state_dict(), file)
     else:
         state = create_model("vit_base_patch14_dinov2", num_classes=0).state_dict()
         torch.save({**state, "mask_token": torch.zeros(1, 768)}, file)

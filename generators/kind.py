@@ -10,6 +10,7 @@ from generators.encoders.kinds import network_of
 from generators.factorized.config import INFO_FILE as FACTORIZED_INFO
 from generators.files.survey import survey
 from generators.stylegan2.config import INFO_FILE as STYLEGAN2_INFO
+from generators.stylegan2.config import ROSINALITY_KEY
 
 Kind = Literal["ddpm", "encoder", "factorized", "stylegan2"]
 
@@ -40,6 +41,8 @@ def kind_of(weights: Path) -> Kind | None:
         return "stylegan2"
     if network_of(found.words) is not None:
         return "encoder"
+    if ROSINALITY_KEY in found.words:
+        return "stylegan2"
     if found.form in ("torch", "safetensors"):
         return "ddpm"
     if any(word.split(".")[0] == UNET_KEY for word in found.words):

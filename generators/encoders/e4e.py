@@ -215,7 +215,10 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> E4E:
     for name in tensors:
         if not name.startswith(("encoder.", "decoder.")) and name != AVERAGE:
             raise ValueError(f"{name[:60]!r} belongs to no e4e or pSp network: {GIVE}")
-    stylegan2 = as_stylegan2(_part(tensors, "decoder."), "its decoder")
+    decoder = {
+        n.removeprefix("decoder."): t for n, t in tensors.items() if n.startswith("decoder.")
+    }
+    stylegan2 = as_stylegan2(decoder, "its decoder")
     ws = stylegan2.config.num_ws
     styles = {name.split(".")[2] for name in tensors if name.startswith("encoder.styles.")}
     if len(styles) != ws:
@@ -228,16 +231,12 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> E4E:
     with torch.device("meta"):
         encoder = Encoder(widths, _width(tensors, "encoder.styles.0.linear.weight"), ws)
     encoder = encoder.to_empty(device="cpu")
-    load_strictly(encoder, _part(tensors, "encoder."), "an e4e or pSp encoder")
+    ours = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+    load_strictly(nn.ModuleDict({"encoder": encoder}), ours, "an e4e or pSp network")
     average = _average(checkpoint, ws, stylegan2.config.w_dim)
-    inverts = config.features == "generator"
+    inverts = config.activations == "generator"
     network = E4E(encoder, stylegan2, average, _is_progressive(checkpoint), inverts, config.layers)
     return network.requires_grad_(False).eval()
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _width(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -200,7 +200,7 @@ class VDVAETrainingConfig(TrainingConfig):
     # The learning rate is constant after the warm-up, so a training can be made longer.
     changeable: ClassVar[tuple[str, ...]] = (*TrainingConfig.changeable, "steps")
 
-    lr: float = Field(default=5e-4, gt=0, allow_inf_nan=False, description="learning rate of AdamW")
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate of AdamW")
     width: Width = Field(default=128, description="channels of all maps")
     blocks: int = Field(default=1, ge=1, le=100, description="at each resolution, beside one more")
     zdim: Width = Field(default=16, description="channels of the latent of a block")
@@ -209,10 +209,10 @@ class VDVAETrainingConfig(TrainingConfig):
     weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of the averaged weights")
     grad_clip: float = Field(
-        default=200.0, gt=0, description="largest norm of the gradient, in nats per dimension"
+        default=10.0, gt=0, description="largest norm of the gradient, in nats per dimension"
     )
     skip_above: float = Field(
-        default=400.0, gt=0, description="steps whose gradient has a larger norm are skipped"
+        default=200.0, gt=0, description="steps whose gradient has a larger norm are skipped"
     )
 
     @model_validator(mode="after")

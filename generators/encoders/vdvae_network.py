@@ -46,9 +46,10 @@ class Latent(NamedTuple):
     p_log: Tensor
 
     def kl(self) -> Tensor:
-        """KL(q || p) in nats, elementwise."""
-        square = (2 * self.q_log).exp() + (self.q_mean - self.p_mean).square()
-        return self.p_log - self.q_log + 0.5 * square * (-2 * self.p_log).exp() - 0.5
+        """KL(q || p) in nats, elementwise, float32."""
+        q_mean, q_log, p_mean, p_log = (x.float() for x in self)
+        square = (2 * q_log).exp() + (q_mean - p_mean).square()
+        return p_log - q_log + 0.5 * square * (-2 * p_log).exp() - 0.5
 
 
 class TopDownBlock(nn.Module):

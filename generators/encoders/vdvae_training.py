@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def noise_from(rng: torch.Generator) -> Noise:
 def initialise(network: VDVAE) -> None:
     """The paper's first weights: residual branches begin small, the deeper the network the smaller.
 
-    The prior begins as the standard normal distribution, with no part in the map.
+    The prior begins as the standard normal distribution, with no part in the map. Ours: the
+    logistics begin side by side, as the optimiser needs hundreds of steps to spread them.
     """
     for branch in network.encoder.enc_blocks:
         branch.c4.weight *= len(network.encoder.enc_blocks) ** -0.5
@@ -135,6 +137,12 @@ def initialise(network: VDVAE) -> None:
         if isinstance(module, nn.Conv2d):
             assert module.bias is not None
             module.bias.zero_()
+    K = network.shape.mixtures
+    bias = network.decoder.out_net.out_conv.bias
+    assert bias is not None
+    colours = bias[K:].view(3, 3, K)  # means, log scales, coefficients
+    colours[:, 0] = torch.linspace(-1, 1, K + 2)[1:-1]
+    colours[:, 1] = -math.log(K + 1)
 
 
 def start_network(config: VDVAETrainingConfig, init: str | None) -> VDVAE:

@@ -111,10 +111,6 @@ MARKS = (
     Mark("", (r"@(synthesis\.b4\.const|mapping\.w_avg)$",),
          "the state dict of a StyleGAN2, without its settings",
          "give the snapshot (.pkl), or the folder that holds generator.json"),
-    Mark("", (r"@conv1?\.modulation\.weight$|@(convs|to_rgbs)\.\d+\.conv\.modulation",),
-         "a StyleGAN2 of rosinality/stylegan2-pytorch",
-         "give NVIDIA's snapshot (.pkl) that it was converted from, or train one with "
-         "`factory train-generator --kind stylegan2`"),
     Mark("", (r"@S\.net\.\d|@G\.initial_block$", r"@G\."),
          "a StyleGAN2 of lucidrains/stylegan2-pytorch",
          "give NVIDIA's snapshot (.pkl), or train one with `factory train-generator --kind "

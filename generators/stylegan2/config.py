@@ -13,6 +13,8 @@ from generators.encoders.config import PairedWith
 from generators.training.config import TrainingConfig
 
 INFO_FILE = "generator.json"  # in a folder of weights: the shape of the network
+# In the state of every network of rosinality/stylegan2-pytorch.
+ROSINALITY_KEY = "conv1.conv.modulation.weight"
 Noise = Literal["const", "random", "none"]
 
 

@@ -15,10 +15,13 @@ from pydantic import ValidationError
 from factory_core.models import first_fault
 from generators.files.inert import PersistentObject
 from generators.files.modules import printable, stored_tensors
+from generators.files.survey import survey
 from generators.files.torch_file import STRICT, TorchFile
 from generators.files.unsupported import describe
-from generators.stylegan2.config import NetworkConfig
+from generators.stylegan2.config import ROSINALITY_KEY, NetworkConfig
 from generators.stylegan2.network import StyleGAN2
+from generators.stylegan2.rosinality import NETWORKS as RENAMED
+from generators.stylegan2.rosinality import read_rosinality
 from generators.stylegan2.storage import assemble, check_shapes
 
 # Of the networks in a file, those that make images; the first is averaged over training.
@@ -58,7 +61,8 @@ class Snapshot(NamedTuple):
 def read_snapshot(path: Path) -> Snapshot:
     """The network of a StyleGAN2 pickle that makes its images, averaged if it has one.
 
-    The pickle may be in a file of `torch.save`, and may be the network alone.
+    The pickle may be in a file of `torch.save`, and may be the network alone. Files of
+    rosinality/stylegan2-pytorch are read as well.
 
     Raises:
         FileNotFoundError: no such file.
@@ -79,6 +83,9 @@ def read_generator(path: Path) -> StyleGAN2:
 
 
 def _read(path: Path, size: int) -> Snapshot:
+    if ROSINALITY_KEY in survey(path).words:
+        network, name = read_rosinality(path)
+        return Snapshot(network, name + (" (averaged)" if name == RENAMED[0] else ""))
     file = TorchFile(path, STRICT)
     name, module = _find(file.value)
     config = network_config(_arguments(module, name), _is_newer(module))

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from factory_core.models import first_fault
+from generators.files.modules import plain
+from generators.files.torch_file import TorchFile
 from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.resample import fir_filter
 from generators.stylegan2.storage import assemble
 
 W_AVG = "mapping.w_avg"
+# Networks in a file of rosinality/stylegan2-pytorch; the first is averaged over training.
+NETWORKS = ("g_ema", "g")
+AVERAGE = "latent_avg"  # the mean of w, beside them
+SAMPLES = 4096  # of w, where a file does not have its mean
 FILTERS = re.compile(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel")
 
 
@@ -45,6 +52,30 @@ TO_RGB: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "conv.modulation.bias": ("affine.bias", _same),
     "bias": ("bias", lambda tensor: tensor.reshape(-1)),
 }
+
+
+def read_rosinality(path: Path) -> tuple[StyleGAN2, str]:
+    """The network in a file of rosinality/stylegan2-pytorch that makes its images, and its name.
+
+    Raises ValueError in one line, without the path, if there is none, or if it is damaged.
+    """
+    content = plain(TorchFile(path))
+    found = [n for n in NETWORKS if isinstance(content, dict) and isinstance(content.get(n), dict)]
+    if not found:
+        raise ValueError(f"it holds no network {NETWORKS[0]}: give the complete checkpoint")
+    name = found[0]
+    tensors = {str(key): t for key, t in content[name].items() if isinstance(t, Tensor)}
+    if len(tensors) < len(content[name]):
+        raise ValueError(f"{name} holds more than tensors: expected a state dict")
+    # Tensors may repeat one storage, so their shapes alone could fill the memory.
+    if sum(t.numel() * t.itemsize for t in tensors.values()) > path.stat().st_size:
+        raise ValueError("its tensors are larger than the file")
+    average = content.get(AVERAGE)
+    network = as_stylegan2(tensors, name, average if isinstance(average, Tensor) else None)
+    if average is None:
+        z = torch.randn(SAMPLES, network.config.z_dim, generator=torch.Generator().manual_seed(0))
+        network.mapping.w_avg.copy_(network.mapping(z).mean(dim=0))
+    return network, name
 
 
 def as_stylegan2(

@@ -9,7 +9,7 @@ import torch
 from generators.ddpm.checkpoints import load_checkpoint, load_unet
 from generators.kind import kind_of
 from generators.stylegan2.pickles import read_snapshot
-from tests.cases.checkpoints import guided_diffusion, stylegan2, table
+from tests.cases.checkpoints import guided_diffusion, rosinality, stylegan2, table
 from tests.cases.checkpoints.case import Bench, Case
 
 
@@ -30,6 +30,7 @@ def expected() -> dict[str, torch.nn.Module]:
     return {
         guided_diffusion.__name__: load_checkpoint(path, **given).unet,
         stylegan2.__name__: stylegan2.network(),
+        rosinality.__name__: rosinality.network(),
     }
 
 
@@ -49,8 +50,8 @@ def test_a_checkpoint(
         return
     network, place = read(path, case)
     assert place == case.says
-    for module, cases in ((guided_diffusion, guided_diffusion.CASES), (stylegan2, stylegan2.CASES)):
-        if case in cases:
+    for module in (guided_diffusion, stylegan2, rosinality):
+        if case in module.CASES:
             wanted = expected[module.__name__].state_dict()
             found = network.state_dict()
             assert list(found) == list(wanted)

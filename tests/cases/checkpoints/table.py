@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from generators.files.marks import GIVE
-from tests.cases.checkpoints import diffusers_folders, guided_diffusion, stylegan2, unsupported
+from tests.cases.checkpoints import (
+    diffusers_folders,
+    guided_diffusion,
+    rosinality,
+    stylegan2,
+    unsupported,
+)
 
-SUPPORTED = (*stylegan2.CASES, *guided_diffusion.CASES, *diffusers_folders.CASES)
+SUPPORTED = (*stylegan2.CASES, *rosinality.CASES, *guided_diffusion.CASES, *diffusers_folders.CASES)
 CASES = (*SUPPORTED, *unsupported.CASES)
 DOCUMENT = Path(__file__).parents[3] / "docs" / "checkpoints.md"
 COMMAND = "python -m tests.cases.checkpoints.table"

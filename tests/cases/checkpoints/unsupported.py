@@ -156,13 +156,6 @@ CASES = (
         instead="give the snapshot (.pkl), or the folder that holds generator.json",
     ),
     case(
-        "rosinality/stylegan2-pytorch",
-        "`.pt`",
-        "this is a StyleGAN2 of rosinality/stylegan2-pytorch",
-        torch_saved({"g_ema": {"conv1.conv.modulation.weight": torch.zeros(3)}}),
-        instead="give NVIDIA's snapshot (.pkl) that it was converted from",
-    ),
-    case(
         "lucidrains/denoising-diffusion-pytorch",
         "`.pt`",
         "this is a U-Net of lucidrains' denoising-diffusion-pytorch",

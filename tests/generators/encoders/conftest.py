@@ -5,20 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.encoders.config import EncoderConfig
 from generators.encoders.model import ImageEncoder
+from tests.generators.encoders import published
+from tests.generators.encoders.published import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "encoders"
 FILES = {
     "mae": "checkpoint-399.pth",
     "swav": "checkpoint.pth.tar",
     "dinov2": "dinov2_tiny14_pretrain.pth",
     "dinov3": "dinov3_tiny16_pretrain.pth",
+    "vdvae": published.VDVAE.name,
+    "alae": "model_final.pth",
+    "e4e": "e4e_tiny_encode.pt",
 }
-HEADS = {"mae": 4, "dinov2": 3}  # of these networks, narrower than any published one
+# What these networks need, narrower or shorter than any published one.
+NEEDS: dict[str, dict[str, Any]] = {
+    "mae": {"heads": 4},
+    "dinov2": {"heads": 3},
+    "vdvae": published.VDVAE_BLOCKS,
+}
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def checkpoint() -> Callable[[str], Path]:
 @pytest.fixture
 def expected() -> Callable[[str], dict[str, Tensor]]:
     """`expected(network)` -> the tensors of the original program."""
-    return lambda network: load_file(GOLDEN / network / "expected.safetensors")
+    return published.expected
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def load() -> Callable[..., ImageEncoder]:
 
     def loaded(name: str, weights: Path | None = None, **settings: Any) -> ImageEncoder:
         path = str(weights or GOLDEN / name / FILES[name])
-        given = {"weights": path, "heads": HEADS.get(name), "precision": "float32", **settings}
+        given = {"weights": path, "precision": "float32", **NEEDS.get(name, {}), **settings}
         return ImageEncoder.load(EncoderConfig(**given), "cpu")
 
     return loaded

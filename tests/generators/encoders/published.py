@@ -1,5 +1,6 @@
 """Golden files of published encoders: their checkpoints and what they gave."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "encoders"
+VDVAE = GOLDEN / "vdvae" / "ffhq-tiny-iter-1-model-ema.th"
+ABOUT_VDVAE = json.loads((GOLDEN / "vdvae" / "about.json").read_text())
+VDVAE_BLOCKS = {
+    "encoder_blocks": ABOUT_VDVAE["enc_blocks"],
+    "decoder_blocks": ABOUT_VDVAE["dec_blocks"],
+}
 TOLERANCE = 1e-5  # of the largest value
 
 

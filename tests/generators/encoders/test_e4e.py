@@ -45,7 +45,7 @@ def test_all_units(checkpoint: Checkpoint) -> None:
 
 @torch.inference_mode()
 def test_the_inversion_has_the_activations_of_the_stylegan2(checkpoint: Checkpoint) -> None:
-    network = built(checkpoint, features="generator")
+    network = built(checkpoint, activations="generator")
     maps = network(WANTED["image"])
     assert_equal(maps, WANTED, "synthesis/")
     convolutions = [n for n in WANTED if n.startswith("synthesis/") and n != "synthesis/image"]
@@ -71,7 +71,7 @@ def test_codes_of_psp_are_independent(checkpoint: Checkpoint) -> None:
 def test_images_that_are_too_large_for_codes(checkpoint: Checkpoint) -> None:
     images = torch.zeros(1, 3, 272, 272, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"have 272 pixels.* set generator\.input_size=256"):
-        built(checkpoint, features="generator")(images)
+        built(checkpoint, activations="generator")(images)
 
 
 def test_weights_that_do_not_fit(checkpoint: Checkpoint) -> None:

@@ -1,34 +1,35 @@
 """VDVAE against the published program, and files that do not fit."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from generators.encoders import vdvae_network
 from generators.encoders.config import EncoderConfig
 from generators.encoders.files import read_checkpoint
 from generators.encoders.network import Checkpoint
 from generators.encoders.vdvae import build, shape_of
 from generators.encoders.vdvae_config import PRESETS, VDVAEShape
-from generators.encoders.vdvae_network import VDVAE
-from tests.generators.encoders.published import GOLDEN, assert_equal, expected
+from tests.generators.encoders.published import (
+    ABOUT_VDVAE,
+    VDVAE,
+    VDVAE_BLOCKS,
+    assert_equal,
+    expected,
+)
 
-FILE = GOLDEN / "vdvae" / "ffhq-tiny-iter-1-model-ema.th"
-ABOUT = json.loads((GOLDEN / "vdvae" / "about.json").read_text())
 WANTED = expected("vdvae")
 
 
 def config(**settings: Any) -> EncoderConfig:
-    blocks = {"encoder_blocks": ABOUT["enc_blocks"], "decoder_blocks": ABOUT["dec_blocks"]}
-    return EncoderConfig(**{"weights": str(FILE), **blocks, **settings})
+    return EncoderConfig(**{"weights": str(VDVAE), **VDVAE_BLOCKS, **settings})
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return read_checkpoint(FILE)
+    return read_checkpoint(VDVAE)
 
 
 @torch.inference_mode()
@@ -56,9 +57,9 @@ def test_latents_are_sampled_with_the_given_noise(checkpoint: Checkpoint) -> Non
 
 
 def test_the_default_is_the_last_map_of_each_resolution(checkpoint: Checkpoint) -> None:
-    last = ABOUT["decoder_last_block"]
+    last = ABOUT_VDVAE["decoder_last_block"]
     assert build(checkpoint, config()).layers == (
-        *(f"encoder.at{r}" for r in ABOUT["encoder_channels"]),
+        *(f"encoder.at{r}" for r in ABOUT_VDVAE["encoder_channels"]),
         *(f"decoder.dec_blocks.{last[r]}" for r in ("1", "4", "8", "16", "32")),
     )
 
@@ -76,7 +77,7 @@ def test_a_preset_is_found_by_the_numbers_of_blocks(name: str) -> None:
     widths = dict.fromkeys((1, 4, 8, 16, 32, 64, 128, 256, 512, 1024), 8) | {1024: 4}
     shape = VDVAEShape(**preset._asdict(), widths=widths, zdim=2, mixtures=2)
     with torch.device("meta"):
-        network = VDVAE(shape)
+        network = vdvae_network.VDVAE(shape)
     found = shape_of(Checkpoint(network.state_dict()), EncoderConfig(weights=""))
     assert (found.encoder, found.decoder) == (shape.encoder, shape.decoder)
     assert found.widths.items() <= widths.items()
@@ -130,9 +131,3 @@ def test_weights_that_do_not_fit(checkpoint: Checkpoint) -> None:
     assert "not the weights of a VDVAE" in refusal(
         "encoder.enc_blocks.0.c1.weight", lambda tensor: tensor.flatten()
     )
-
-
-def test_prefixes_of_several_gpus_are_removed(tmp_path: Path, checkpoint: Checkpoint) -> None:
-    file = tmp_path / "model.th"
-    torch.save({f"module.{name}": t for name, t in checkpoint.tensors.items()}, file)
-    assert_equal(build(read_checkpoint(file), config())(WANTED["image"]), WANTED)
