@@ -165,9 +165,7 @@ def choose_features(given: Given, console: Console) -> Choice:
     assert isinstance(settings, ChoiceSettings)
     default = Setting.of(study.default_maps)
     with naming_full_disk(given.out), exclusive(given.out):
-        results = run_cells(
-            GRID, study, CellFolder(given.out, grid.GROUP, study), grid.cells(study)
-        )
+        results = run_cells(GRID, study, CellFolder(given.out, GRID, study), grid.cells(study))
         chosen = _search(study, given.out, results, settings)
         count, n = len(study.annotations.stems), len(study.splits)
         unseen = random_splits(count, 2 * n, len(study.splits[0].test))
@@ -232,8 +230,8 @@ def _evaluate(
         )
 
     cells = [Cell(name, number) for number in splits for name in by_variant]
-    step = replace(GRID, name=group, run=run, prepare=prepare)
-    return run_cells(step, study, CellFolder(out, group, study), cells)
+    step = replace(GRID, name=group, shares_cells_of=None, run=run, prepare=prepare)
+    return run_cells(step, study, CellFolder(out, step, study), cells)
 
 
 def _write_recipe(study: Study, choice: Choice, path: Path) -> None:
@@ -269,4 +267,6 @@ GRID = Work(
     settings=ChoiceSettings,
     check=_check,
     prepare=grid.prepare,
+    shares_cells_of=grid.GROUP,
+    uses_default_maps=False,
 )

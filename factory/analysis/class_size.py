@@ -188,5 +188,6 @@ ANALYSIS = Analysis(
     settings=grid.GridSettings,
     check=check,
     prepare=grid.prepare,
+    uses_default_maps=False,
     shares_cells_of=grid.GROUP,
 )

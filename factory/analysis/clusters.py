@@ -225,4 +225,5 @@ ANALYSIS = Analysis(
     settings=ClusterSettings,
     check=grid.check,
     prepare=prepare,
+    uses_default_maps=False,
 )
