@@ -149,9 +149,12 @@ class Choice:
         scores = f"mIoU {points(self.chosen_score)}, the default {points(self.default_score)}"
         if self.is_better:
             return f"Take {self.chosen}: {scores} ({self.default}), a gain of {points(self.gain)}."
+        why = "no more than its standard deviation"
+        if self.gain.std is None:
+            why = "which one split cannot confirm"
         return (
             f"The default is as good: keep {self.default}. The best found, {self.chosen}, has "
-            f"{scores}: a gain of {points(self.gain)}, no more than its standard deviation."
+            f"{scores}: a gain of {points(self.gain)}, {why}."
         )
 
 
@@ -173,9 +176,13 @@ def choose_features(given: Given, console: Console) -> Choice:
         found = _evaluate(
             other, given.out, FINAL, [chosen, default], settings.final, range(n, 2 * n)
         )
-        scores = [found.by_split(s.variant) for s in (chosen, default)]
-        spreads = [found.spread(s.variant) for s in (chosen, default)]
-        choice = Choice(chosen, default, *spreads, difference(*scores))
+        choice = Choice(
+            chosen,
+            default,
+            found.spread(chosen.variant),
+            found.spread(default.variant),
+            difference(found.by_split(chosen.variant), found.by_split(default.variant)),
+        )
         _write_recipe(study, choice, given.out / RECIPE_NAME)
     return choice
 
