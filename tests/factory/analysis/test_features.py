@@ -81,14 +81,3 @@ def test_other_noise_is_other_features(generator: Path, network: Generator, tmp_
     assert isinstance(other, DDPMGenerator)
     expected = other.recording([3], [10]).encode(IMAGES[:1])["t10.b3"]
     torch.testing.assert_close(pool.maps(NAMES[:1], 0)["t10.b3"], expected, rtol=1e-2, atol=1e-2)
-
-
-def test_recording_refuses_what_the_network_lacks(network: Generator) -> None:
-    assert isinstance(network, DDPMGenerator)
-    assert (network.block_count, network.timestep_count) == (4, 1000)
-    with pytest.raises(ValueError, match=r"blocks \[4\] do not exist"):
-        network.recording([4], [0])
-    with pytest.raises(ValueError, match=r"timesteps \[1000\] do not exist"):
-        network.recording([0], [1000])
-    assert network.recording([1], [7]).feature_spec[0].name == "t7.b1"
-    assert network.feature_spec[0].name == "t50.b1"
