@@ -58,6 +58,13 @@ report labeler --labeled annotated
 compare --labeled annotated --out verdict --budget none --contender unet
     --contender blind-place --contender blind-shuffled --set folds=2 --set seeds=1
     --set label_steps=2 --set batch_size=2 --set curve=false
+analyse labels --generator generator --labeled annotated --out analysis --splits 1
+    --set labeler.members=2 --set labeler.training.steps=2
+analyse clusters --generator generator --labeled annotated --out analysis --splits 1
+    --set blocks=[0,1] --set timesteps=[0,500] --set images=1
+choose-features --generator generator --labeled annotated --out analysis --splits 1
+    --set blocks=[0,1] --set timesteps=[0,500] --set labeler.training.steps=2 --set candidates=1
+    --set most=3 --set final.training.steps=2 --set final.members=2
 rounds --labeled annotated --images photos --generator generator --out rounds --rounds 1
     --set folds=2 --set seeds=1 --set label_steps=2 --set pretrain_steps=2 --set finish_steps=1
     --set batch_size=2 --set labeler.members=2 --set labeler.training.steps=5

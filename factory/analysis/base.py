@@ -129,6 +129,8 @@ class Work:
     raises ValueError for settings that the data do not permit, before any work. `prepare` does the
     work that cells share, and does nothing if it is done: computing features. A dry run calls
     `prepare` and `run` on a few images, so both take images, masks and splits from the study alone.
+    Works of one `group` share cells, and have the same `settings`. Cells depend on the blocks and
+    timesteps of the generator's settings unless `uses_default_maps` is false.
     """
 
     name: str
@@ -138,24 +140,21 @@ class Work:
     needs: frozenset[Need] = frozenset()
     check: Callable[[Study], None] = lambda study: None
     prepare: Callable[[Study], None] = prepare_default
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis(Work):
-    """One table or figure of the paper, on any data.
-
-    `summarise` gives the findings from all cells. Analyses of one `group` share cells, and have the
-    same `settings`.
-    """
-
-    title: str
-    summarise: Callable[[Study, Results], Findings]
     shares_cells_of: str | None = None
+    uses_default_maps: bool = True
 
     @property
     def group(self) -> str:
         """The name under which cells are kept."""
         return self.shares_cells_of or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Work):
+    """One table or figure of the paper, on any data; `summarise` says what follows from it."""
+
+    title: str
+    summarise: Callable[[Study, Results], Findings]
 
 
 def on_all_splits(study: Study, variants: Iterable[str]) -> list[Cell]:

@@ -103,4 +103,5 @@ ANALYSIS = Analysis(
     settings=grid.GridSettings,
     check=grid.check,
     prepare=grid.prepare,
+    uses_default_maps=False,
 )

@@ -149,9 +149,12 @@ class Choice:
         scores = f"mIoU {points(self.chosen_score)}, the default {points(self.default_score)}"
         if self.is_better:
             return f"Take {self.chosen}: {scores} ({self.default}), a gain of {points(self.gain)}."
+        why = "no more than its standard deviation"
+        if self.gain.std is None:
+            why = "which one split cannot confirm"
         return (
             f"The default is as good: keep {self.default}. The best found, {self.chosen}, has "
-            f"{scores}: a gain of {points(self.gain)}, no more than its standard deviation."
+            f"{scores}: a gain of {points(self.gain)}, {why}."
         )
 
 
@@ -165,9 +168,7 @@ def choose_features(given: Given, console: Console) -> Choice:
     assert isinstance(settings, ChoiceSettings)
     default = Setting.of(study.default_maps)
     with naming_full_disk(given.out), exclusive(given.out):
-        results = run_cells(
-            GRID, study, CellFolder(given.out, grid.GROUP, study), grid.cells(study)
-        )
+        results = run_cells(GRID, study, CellFolder(given.out, GRID, study), grid.cells(study))
         chosen = _search(study, given.out, results, settings)
         count, n = len(study.annotations.stems), len(study.splits)
         unseen = random_splits(count, 2 * n, len(study.splits[0].test))
@@ -175,9 +176,13 @@ def choose_features(given: Given, console: Console) -> Choice:
         found = _evaluate(
             other, given.out, FINAL, [chosen, default], settings.final, range(n, 2 * n)
         )
-        scores = [found.by_split(s.variant) for s in (chosen, default)]
-        spreads = [found.spread(s.variant) for s in (chosen, default)]
-        choice = Choice(chosen, default, *spreads, difference(*scores))
+        choice = Choice(
+            chosen,
+            default,
+            found.spread(chosen.variant),
+            found.spread(default.variant),
+            difference(found.by_split(chosen.variant), found.by_split(default.variant)),
+        )
         _write_recipe(study, choice, given.out / RECIPE_NAME)
     return choice
 
@@ -232,8 +237,8 @@ def _evaluate(
         )
 
     cells = [Cell(name, number) for number in splits for name in by_variant]
-    step = replace(GRID, name=group, run=run, prepare=prepare)
-    return run_cells(step, study, CellFolder(out, group, study), cells)
+    step = replace(GRID, name=group, shares_cells_of=None, run=run, prepare=prepare)
+    return run_cells(step, study, CellFolder(out, step, study), cells)
 
 
 def _write_recipe(study: Study, choice: Choice, path: Path) -> None:
@@ -269,4 +274,6 @@ GRID = Work(
     settings=ChoiceSettings,
     check=_check,
     prepare=grid.prepare,
+    shares_cells_of=grid.GROUP,
+    uses_default_maps=False,
 )

@@ -175,6 +175,7 @@ def _draw(axes: grid.Axes, scores: dict[str, list[list[Spread]]]) -> Figure:
     for panel, (size, found) in zip(panels, scores.items(), strict=True):
         image = heat_map(panel, axes, found, most)
         panel.set_title(f"{size} classes")
+        panel.label_outer()
     figure.colorbar(image, ax=panels, label="mIoU")
     return figure
 
@@ -188,5 +189,6 @@ ANALYSIS = Analysis(
     settings=grid.GridSettings,
     check=check,
     prepare=grid.prepare,
+    uses_default_maps=False,
     shares_cells_of=grid.GROUP,
 )

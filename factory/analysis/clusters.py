@@ -181,13 +181,14 @@ def _pictures(study: Study, found: grid.Axes) -> Pictures:
     assert isinstance(settings, ClusterSettings)
     pool = shown(study)[0]
     pool.compute(found.all_variants, study.console)
-    clusters: dict[str, np.ndarray] = {}
-    for name in found.all_variants:
-        labels = cluster(pool, name, range(len(pool)), settings.k, 0)
-        large = enlarged(labels, study.generator.image_size).numpy()
-        first = next(iter(clusters.values()), large)
-        clusters[name] = matched(large, first, settings.k)
-    return Pictures(pool.images, clusters, settings.k)
+    rows, size = range(len(pool)), study.generator.image_size
+    clusters = {
+        name: enlarged(cluster(pool, name, rows, settings.k, 0), size).numpy()
+        for name in found.all_variants
+    }
+    reference = clusters[found.variant(len(found.rows) - 1, 0)]  # the finest, at the least noise
+    coloured = {name: matched(each, reference, settings.k) for name, each in clusters.items()}
+    return Pictures(pool.images, coloured, settings.k)
 
 
 def _sheet(found: grid.Axes, pictures: Callable[[], Pictures], number: int, title: str) -> Figure:
@@ -225,4 +226,5 @@ ANALYSIS = Analysis(
     settings=ClusterSettings,
     check=grid.check,
     prepare=prepare,
+    uses_default_maps=False,
 )

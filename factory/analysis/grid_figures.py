@@ -62,7 +62,7 @@ def _curves(axes: Any, grid: Axes, scores: Scores, label: str) -> None:
         axes.fill_between(grid.timesteps, means - stds, means + stds, color=colour, alpha=0.15)
     axes.set(xlabel="timestep t", ylabel=label)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _points(axes: Any, grid: Axes, column: list[Spread], label: str) -> None:

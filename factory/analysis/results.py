@@ -16,13 +16,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from factory.analysis.base import Cell, Numbers, Results
+from factory.analysis.base import Cell, Numbers, Results, Work
 from factory.analysis.study import Study
 from factory.recipe.claiming import claim
 from factory_core.models import read_model
 from factory_core.storage import sweep_temporaries, write_json
 
 CELLS_DIR = "cells"
+CHOOSE_MAPS = ("blocks", "timesteps", "layers")  # settings that choose maps, and do not change them
 HINT = "delete the file and rerun the command"
 
 
@@ -40,13 +41,15 @@ class CellFile(BaseModel):
 class CellFolder:
     """The finished cells of one group in the folder of a study."""
 
-    def __init__(self, out: Path, group: str, study: Study):
+    def __init__(self, out: Path, work: Work, study: Study):
         """Claims `out` for the inputs; raises ValueError, naming what differs, for other ones."""
         claim(out, "analyse.json", _inputs(study), "an analysis")
         write_json(out / "splits.json", _splits(study))
-        self.folder = out / CELLS_DIR / group
+        self.folder = out / CELLS_DIR / work.group
         settings = study.settings
         content = settings.model_dump(mode="json", exclude=set(settings.choosing))
+        if work.uses_default_maps:
+            content["maps"] = study.default_maps
         claim(self.folder, "settings.json", content, "an analysis")
         for place in (out, self.folder):
             sweep_temporaries(place)
@@ -73,8 +76,7 @@ class CellFolder:
 def _inputs(study: Study) -> dict[str, Any]:
     """What all cells in a folder depend on."""
     config = {**study.info.config, "weights": study.info.digest}
-    # These choose cells or maps, and do not change them.
-    features = {k: v for k, v in config["features"].items() if k not in ("blocks", "timesteps")}
+    features = {k: v for k, v in config.get("features", {}).items() if k not in CHOOSE_MAPS}
     return {
         "annotations": study.annotations.digest,
         "test_images": len(study.splits[0].test),

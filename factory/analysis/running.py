@@ -39,7 +39,7 @@ def analyse(analysis: Analysis, given: Given, console: Console, is_dry_run: bool
         return
     with naming_full_disk(given.out), exclusive(given.out):
         cells = analysis.cells(study)
-        results = run_cells(analysis, study, CellFolder(given.out, analysis.group, study), cells)
+        results = run_cells(analysis, study, CellFolder(given.out, analysis, study), cells)
         findings = analysis.summarise(study, results)
         writing.write(analysis, study, findings, given.out, console)
 

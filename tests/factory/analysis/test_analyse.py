@@ -14,7 +14,7 @@ import pytest
 from factory.analysis import labels
 from factory.analysis.features import FeaturePool
 from factory.analysis.names import HELP, find_analysis
-from tests.factory.analysis.conftest import Analyse
+from tests.factory.analysis.conftest import GRID, Analyse
 
 
 def cell_times(out: Path) -> dict[str, int]:
@@ -153,6 +153,10 @@ def test_a_folder_of_other_inputs_is_refused(analyse: Analyse, tmp_path: Path) -
     noisy = analyse("labels", sizes="[4,2]", **{"generator.features.noise_seed": 1})
     assert noisy.code == 1
     assert "other inputs (generator.features.noise_seed)" in noisy.err
+    blocks = analyse("labels", sizes="[4,2]", **{"generator.features.blocks": "[3]"})
+    assert blocks.code == 1
+    assert "other inputs (maps)" in blocks.err
+    assert analyse("blocks", **GRID, **{"generator.features.blocks": "[3]"}).code == 0
 
 
 def test_a_damaged_cell_is_named(analyse: Analyse, tmp_path: Path) -> None:
