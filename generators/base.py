@@ -1,4 +1,6 @@
-"""The generator interface: images and native-size activations, one random stream per sample.
+"""Encoders give activations of images; generators are encoders that also make images.
+
+Activations are at native size, and every sample has its own random stream.
 
 Every other package uses generators through the types in this file.
 """
@@ -128,8 +130,8 @@ def check_batch(found: int, batch_size: int) -> None:
 
 
 @runtime_checkable
-class Generator(Protocol):
-    """A source of images and of the activations behind them.
+class Encoder(Protocol):
+    """A source of the activations behind images.
 
     A call takes one batch, of at most `batch_size` images, and raises ValueError if there are more:
     the caller splits its images, see `batches`. Results stay on the device that computed them.
@@ -147,18 +149,30 @@ class Generator(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of the weights: the identity a labeler is bound to."""
+        """sha256 of the weights behind the features: the identity a labeler is bound to."""
         ...
 
     @property
     def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
-        """The maps that `sample` and `encode` return."""
+        """The maps that `encode` returns."""
         ...
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
         """Other settings that decide the features: dotted keys of a recipe's `generator`."""
         ...
+
+    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
+        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
+
+        `indices` seed the noise that is fresh per image.
+        """
+        ...
+
+
+@runtime_checkable
+class Generator(Encoder, Protocol):
+    """An encoder that also makes images, with the activations behind them."""
 
     def sample(self, indices: Sequence[int]) -> tuple[torch.Tensor, FeatureMaps]:
         """Images uint8 `[N, 3, H, W]` and their features; sample i depends on i alone.
@@ -169,13 +183,6 @@ class Generator(Protocol):
 
     def sample_images(self, indices: Sequence[int]) -> torch.Tensor:
         """The images of `sample`, without features: faster where these take passes of their own."""
-        ...
-
-    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of one batch of images uint8 `[N, 3, H, W]`, on any device.
-
-        `indices` seed the noise that is fresh per image.
-        """
         ...
 
 
