@@ -24,6 +24,7 @@ from factory.analysis.judging import (
     Outcome,
     all_of,
     difference,
+    does_not_help,
     is_above,
     points,
     sentence,
@@ -100,14 +101,6 @@ def summarise(study: Study, results: Results) -> Findings:
         f"{study.settings.labeler.hidden_for(len(study.classes))}.",
         {"classifiers": lambda: score_bars(list(ROWS), list(found.values()))},
     )
-
-
-def does_not_help(gain: Gain) -> Outcome:
-    """Whether something is no better: it may be worse."""
-    above = is_above(gain)
-    if gain.std is None or gain.mean is None:
-        return "undecided"
-    return "does not hold" if above == "holds" else "holds"
 
 
 def _gain(results: Results, name: str) -> Gain:

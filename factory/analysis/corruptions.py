@@ -31,7 +31,7 @@ from factory.analysis.judging import (
     points,
     sentence,
 )
-from factory.analysis.representing import PIXELS, Representation, representations
+from factory.analysis.representing import PIXELS, Representation, notes_on, representations
 from factory.analysis.study import Study
 from factory.annotation.encoding import encode_batch
 from generators.base import batches
@@ -138,13 +138,13 @@ def summarise(study: Study, results: Results) -> Findings:
             all_of(is_above(gain) for gain in gains),
             evidence,
         ),
-        f"{ABOVE} The generator has to be better than each of the others at every severity. The "
+        f"{ABOVE} {ours.name} has to be better than each of the others at every severity. The "
         f"scores are means over {len(corruptions())} corruptions.",
         {
             "corruptions": lambda: score_lines([0, *SEVERITIES], lines, "severity", ticks),
             "corruptions-each": partial(_draw_each, results, ours),
         },
-        [f"Worst for {ours.name}: {_worst(results, ours)}."],
+        [f"Worst for {ours.name}: {_worst(results, ours)}.", *notes_on(found, study)],
     )
 
 

@@ -20,14 +20,20 @@ from factory.analysis.judging import (
     points,
     sentence,
 )
-from factory.analysis.representing import PIXELS, RANDOM, Representation, representations
+from factory.analysis.representing import (
+    PIXELS,
+    RANDOM,
+    Representation,
+    notes_on,
+    representations,
+)
 from factory.analysis.study import Study
 
 BASELINES = (RANDOM, PIXELS)
 
 
 def compared(study: Study) -> list[Representation]:
-    """The generator first, then encoders and baselines."""
+    """A diffusion model first, then the others and the baselines."""
     return representations(study, BASELINES)
 
 
@@ -50,7 +56,7 @@ def run(study: Study, cell: Cell) -> Numbers:
 
 
 def summarise(study: Study, results: Results) -> Findings:
-    """mIoU by representation, in the order of the table of the paper: best last."""
+    """mIoU by representation, the best first."""
     found = compared(study)
     ours, *others = found
     scores = {r.name: results.spread(r.variant) for r in found}
@@ -78,15 +84,12 @@ def summarise(study: Study, results: Results) -> Findings:
             all_of(is_above(gain) for gain in gains.values()),
             evidence,
         ),
-        f"{ABOVE} The generator given with --generator has to be better than each of the others.",
+        f"{ABOVE} {ours.name} has to be better than each of the others.",
         {"representations": lambda: score_bars(names, [scores[name] for name in names])},
-        [] if study.sources.encoders else [NO_ENCODERS],
+        notes_on(found, study),
     )
 
 
-NO_ENCODERS = (
-    "No encoders were given: add --encoder NAME=WEIGHTS, once for each, to compare with them."
-)
 ANALYSIS = Analysis(
     name="representations",
     title="mIoU by representation (Table 2)",

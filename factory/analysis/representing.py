@@ -17,12 +17,15 @@ from factory.analysis.study import Study
 from factory.annotation.samples import load_generator
 from factory.recipe import generator_recipe
 from factory_core.images import wxh
-from generators.base import Encoder, FeatureMaps, FeatureMapSpec
+from generators.base import Diffusing, Encoder, FeatureMaps, FeatureMapSpec
 from labelers.labeler import Labeler
 
 PIXELS, RANDOM = "pixels", "random-weights"
 RANDOM_SEED = 0
 PIXELS_BATCH = 64
+NO_ENCODERS = (
+    "No encoders were given: add --encoder NAME=WEIGHTS, once for each, to compare with them."
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Representation:
 def representations(study: Study, baselines: Sequence[str] = ()) -> list[Representation]:
     """The generator, every encoder that was given, and the baselines asked for.
 
-    Raises ValueError or OSError for an encoder that cannot be loaded, or works at another size.
+    A diffusion model comes first, because the paper's findings are about it. Raises ValueError or
+    OSError for an encoder that cannot be loaded, or works at another size.
     """
     found = [Representation(generator_name(study), study.generator, study.pool)]
     encoders: dict[str, Encoder] = {
@@ -78,7 +82,17 @@ def representations(study: Study, baselines: Sequence[str] = ()) -> list[Represe
         found.append(
             Representation(name, encoder, FeaturePool(folder, study.pool.images, encoder, dtype))
         )
-    return found
+    return sorted(found, key=lambda r: not isinstance(r.encoder, Diffusing))
+
+
+def notes_on(found: Sequence[Representation], study: Study) -> list[str]:
+    """Lines for the user on what the comparison lacks."""
+    notes = []
+    if not isinstance(found[0].encoder, Diffusing):
+        notes.append(f"No diffusion model was given: {found[0].name} takes its place.")
+    if not study.sources.encoders:
+        notes.append(NO_ENCODERS)
+    return notes
 
 
 def generator_name(study: Study) -> str:

@@ -29,10 +29,10 @@ from factory.analysis.base import (
     prepare_default,
 )
 from factory.analysis.drawing import score_lines
-from factory.analysis.judging import difference, is_equal, points, sentence
+from factory.analysis.judging import difference, does_not_help, points, sentence
 from factory.analysis.sources import cell_name
 from factory.analysis.study import Study
-from factory.pipeline.select import select
+from factory.pipeline.select import drop_count, select
 from factory.terminal.progress import ProgressLine
 from factory.verdict.labels import save_tensors
 from factory.verdict.students import DEEPLAB
@@ -48,7 +48,8 @@ SIZES = 5  # prefixes, equally spaced, as in the paper
 SAMPLES = 250  # made if there is no dataset
 CHUNK = 64  # samples in one file
 STEPS = 300
-IMAGES, OF_SPLIT = "images", "{what}.{split}"
+IMAGES, OF_SPLIT = "images", "{what}.{split}"  # tensors in a file
+KEPT = "images"  # how many a segmenter was trained on
 
 
 class SaturationSettings(Settings):
@@ -184,7 +185,7 @@ def run(study: Study, cell: Cell) -> Numbers:
     predictions = segmenter.predict(study.annotations.images[list(split.test)])
     numbers = study.score_masks(predictions, split.test)
     shutil.rmtree(folder)
-    return {**numbers, "images": float(len(images))}
+    return {**numbers, KEPT: float(len(images))}
 
 
 def _prefix(study: Study, size: int, split: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,7 +193,7 @@ def _prefix(study: Study, size: int, split: int) -> tuple[torch.Tensor, torch.Te
     assert isinstance(study.settings, SaturationSettings)
     drop = study.settings.drop_fraction
     if study.sources.data is not None:
-        return _prefix_of_data(SampleSet.open(study.sources.data), size, drop)
+        return prefix_of_data(SampleSet.open(study.sources.data), size, drop)
     parts = list(_read_chunks(study, size))
     images = torch.cat([part[IMAGES] for part in parts])[:size]
     masks, uncertainty = (
@@ -203,13 +204,13 @@ def _prefix(study: Study, size: int, split: int) -> tuple[torch.Tensor, torch.Te
     return images[kept], masks[kept]
 
 
-def _prefix_of_data(data: SampleSet, size: int, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
+def prefix_of_data(data: SampleSet, size: int, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
     """As `_prefix`, of the samples that the dataset has kept; it has dropped some itself."""
     index = np.array([int(key) for key in data.keys])
     first = data[index < size]
     missing = size - len(first)
     # What the dataset has dropped counts as the most uncertain of the prefix.
-    more = max(0, int(size * drop) - missing)
+    more = max(0, drop_count(size, drop) - missing)
     order = np.argsort(first.uncertainty, kind="stable")
     chosen = first[np.sort(order[: len(first) - more])]
     pairs = [(torch.tensor(sample.image), torch.tensor(sample.mask)) for sample in chosen]
@@ -232,28 +233,27 @@ def _candidates(data: SampleSet) -> int:
 def summarise(study: Study, results: Results) -> Findings:
     """mIoU by size of the set, and whether the last step still helps."""
     found = variants(study)
-    names = list(found)
+    counts, names = list(found.values()), list(found)
     scores = [results.spread(name) for name in names]
-    first, *_, before, last = [results.by_split(name) for name in [names[0], *names]]
+    by_split = [results.by_split(name) for name in names]
     rows = []
-    for name, score in zip(names, scores, strict=True):
-        kept = results.spread(name, "images").mean
-        gain = difference(results.by_split(name), first)
-        rows.append([found[name], None if kept is None else round(kept), score, gain])
-    step = difference(last, before)
-    sizes_ = list(found.values())
+    for count, name, score, by in zip(counts, names, scores, by_split, strict=True):
+        kept = results.spread(name, KEPT).mean
+        trained_on = None if kept is None else round(kept)
+        rows.append([count, trained_on, score, difference(by, by_split[0])])
+    step = difference(by_split[-1], by_split[-2])
     evidence = (
-        f"mIoU is {points(scores[0])} with {sizes_[0]} synthetic images and {points(scores[-1])} "
-        f"with {sizes_[-1]}; the last step, from {sizes_[-2]}, changes it by {points(step)}"
+        f"mIoU is {points(scores[0])} with {counts[0]} synthetic images and {points(scores[-1])} "
+        f"with {counts[-1]}; the last step, from {counts[-2]}, changes it by {points(step)}"
     )
-    columns = ["synthetic images", "after dropping", MIOU_COLUMN, "over the fewest"]
+    columns = ["synthetic images", "after dropping", "mIoU", "over the fewest"]
     return Findings(
         Table(columns, rows),
-        sentence("mIoU saturates as synthetic images are added", is_equal(step), evidence),
-        "It counts as saturated if the mean of the differences in mIoU between the two largest "
-        "sizes, split by split, is within their standard deviation. Every segmenter is that of the "
+        sentence("mIoU saturates as synthetic images are added", does_not_help(step), evidence),
+        "It counts as saturated unless the mean gain in mIoU from the second largest size to the "
+        "largest, split by split, exceeds its standard deviation. Every segmenter is that of the "
         "best mIoU on the split's training images.",
-        {"saturation": lambda: score_lines(sizes_, {MIOU: scores}, "synthetic images")},
+        {"saturation": lambda: score_lines(counts, {MIOU: scores}, "synthetic images")},
         _notes(study),
     )
 
@@ -269,7 +269,6 @@ def _notes(study: Study) -> list[str]:
     ]
 
 
-MIOU_COLUMN = "mIoU"
 ANALYSIS = Analysis(
     name="saturation",
     title="mIoU with more synthetic images (Table 6)",

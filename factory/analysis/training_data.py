@@ -25,7 +25,7 @@ from factory.analysis.judging import (
     sentence,
 )
 from factory.analysis.study import Study
-from factory.analysis.synthetic import SyntheticSet, sample_pool, synthetic_sets
+from factory.analysis.synthetic import sample_pool, synthetic_sets
 from factory_core.dataset import IGNORE
 
 REAL, OWN = "real", "own-labels"
@@ -41,10 +41,15 @@ def images_per_set(study: Study) -> int:
     return min([len(study.splits[0].train), *counts])
 
 
-def cells(study: Study) -> list[Cell]:
-    """Real images, and every synthetic set."""
-    found = [data.variant for data in synthetic_sets(study)]
-    return on_all_splits(study, [REAL, *(found or [OWN])])
+def variants(study: Study) -> dict[str, str]:
+    """Real images and every synthetic set: the name of the cells, and that in tables.
+
+    The former includes the number of images, which depends on the smallest set.
+    """
+    count = images_per_set(study)
+    sets = {data.variant: data.name for data in synthetic_sets(study)}
+    found = {REAL: "real images", **(sets or {OWN: "samples, labelled by a labeler"})}
+    return {f"{variant}-{count}": name for variant, name in found.items()}
 
 
 def check(study: Study) -> None:
@@ -66,17 +71,19 @@ def prepare(study: Study) -> None:
 
 def run(study: Study, cell: Cell) -> Numbers:
     """A labeler trained on one set, scored on real images."""
-    split, count = study.split(cell.split), images_per_set(study)
+    split = study.split(cell.split)
+    variant, _, number = cell.variant.rpartition("-")
+    count = int(number)
     rows = split.subset(count)
-    if cell.variant == REAL:
+    if variant == REAL:
         labeler = study.fit(study.default_maps, rows, split.seed)
         return study.score(labeler, split.test)
-    if cell.variant == OWN:
+    if variant == OWN:
         pool = sample_pool(study, count)
         teacher = study.fit(study.default_maps, rows, split.seed)
         masks = study.predict(teacher, range(count), pool)
     else:
-        data = _find(study, cell.variant)
+        data = next(data for data in synthetic_sets(study) if data.variant == variant)
         pool, chosen = data.pool, subset(len(data.masks), count, split.seed)
         masks = torch.full_like(data.masks, IGNORE)
         masks[chosen] = data.masks[chosen]
@@ -91,23 +98,16 @@ def subset(images: int, count: int, seed: int) -> list[int]:
 
 def summarise(study: Study, results: Results) -> Findings:
     """mIoU on real images, by training data."""
-    names = {REAL: "real images"}
-    names |= {data.variant: data.name for data in synthetic_sets(study)}
-    notes = []
-    if len(names) == 1:
-        names[OWN] = "samples, labelled by a labeler"
-        notes.append(NO_SAMPLES)
+    names = variants(study)
+    first, *others = names
     scores = {variant: results.spread(variant) for variant in names}
     losses = {
-        variant: difference(results.by_split(REAL), results.by_split(variant))
-        for variant in names
-        if variant != REAL
+        variant: difference(results.by_split(first), results.by_split(variant))
+        for variant in others
     }
-    over = {
-        variant: difference(results.by_split(variant), results.by_split(REAL)) for variant in names
-    }
-    rows = [[names[v], scores[v], over[v]] for v in names]
-    evidence = f"mIoU is {points(scores[REAL])} after training on real images" + "".join(
+    real = results.by_split(first)
+    rows = [[names[v], scores[v], difference(results.by_split(v), real)] for v in names]
+    evidence = f"mIoU is {points(scores[first])} after training on real images" + "".join(
         f", {points(scores[v])} on {names[v]}" for v in losses
     )
     return Findings(
@@ -120,18 +120,14 @@ def summarise(study: Study, results: Results) -> Findings:
         f"{ABOVE} All labelers were trained on {images_per_set(study)} images and scored on the "
         "same real ones.",
         {"training-data": lambda: score_bars(list(names.values()), list(scores.values()))},
-        notes,
+        [] if study.sources.synthetic else [NO_SAMPLES],
     )
-
-
-def _find(study: Study, variant: str) -> SyntheticSet:
-    return next(data for data in synthetic_sets(study) if data.variant == variant)
 
 
 ANALYSIS = Analysis(
     name="training-data",
     title="mIoU by training data (Table 3)",
-    cells=cells,
+    cells=lambda study: on_all_splits(study, variants(study)),
     run=run,
     summarise=summarise,
     check=check,
