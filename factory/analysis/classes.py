@@ -203,16 +203,16 @@ def _mean(score: Spread) -> float:
 def _draw_iou(classes: list[str], iou: Mapping[str, list[Spread]]) -> Figure:
     means = {name: [100 * _mean(s) for s in scores] for name, scores in iou.items()}
     stds = {name: [100 * (s.std or 0.0) for s in scores] for name, scores in iou.items()}
-    return class_bars(classes, means, "IoU", stds)
+    return class_bars(classes, {"IoU": means}, stds)
 
 
 def _draw_counts(classes: list[str], counts: Mapping[str, Counts]) -> Figure:
-    """Per 100 images, because sets differ in size."""
-    series: dict[str, list[float]] = {}
-    for name, found in counts.items():
-        series[f"{name}: images"] = found.shares
-        series[f"{name}: components"] = [100 * n for n in found.per_image]
-    return class_bars(classes, series, "images, and connected components, per 100 images")
+    """Relative to the number of masks, because sets differ in size."""
+    panels = {
+        "% of the images": {name: found.shares for name, found in counts.items()},
+        "connected components per image": {n: found.per_image for n, found in counts.items()},
+    }
+    return class_bars(classes, panels)
 
 
 ANALYSIS = Analysis(

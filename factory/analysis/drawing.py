@@ -52,25 +52,30 @@ def score_lines(
 
 def class_bars(
     classes: Sequence[str],
-    series: Mapping[str, Sequence[float]],
-    label: str,
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
     errors: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
-    """For every class one bar per series; `errors` are standard deviations."""
-    height = 1.2 + 0.14 * len(classes) * (len(series) + 1)
-    figure = figure_type()(figsize=(6.4, height), layout="constrained")
-    axes = figure.add_subplot()
-    width = 1 / (len(series) + 1)
-    for i, (name, values) in enumerate(series.items()):
-        places = [place + i * width for place in range(len(classes))]
-        stds = None if errors is None else errors[name]
-        axes.barh(places, values, width, xerr=stds, color=COLOURS[i % len(COLOURS)], label=name)
-    middle = (len(series) - 1) * width / 2
-    axes.set_yticks([place + middle for place in range(len(classes))], classes)
-    axes.invert_yaxis()
-    axes.set(xlabel=label)
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="best")
+    """One panel per label; in it, one bar per class and series.
+
+    All panels have the same series. `errors` are the standard deviations of each.
+    """
+    names = list(next(iter(panels.values())))
+    height = 1.2 + 0.14 * len(classes) * (len(names) + 1)
+    figure = figure_type()(figsize=(1.6 + 4 * len(panels), height), layout="constrained")
+    width = 1 / (len(names) + 1)
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (label, series) in zip(all_axes, panels.items(), strict=True):
+        for i, name in enumerate(names):
+            places = [place + i * width for place in range(len(classes))]
+            stds = None if errors is None else errors[name]
+            colour = COLOURS[i % len(COLOURS)]
+            axes.barh(places, series[name], width, xerr=stds, color=colour, label=name)
+        axes.set(xlabel=label)
+        axes.grid(axis="x", alpha=0.3)
+    middle = (len(names) - 1) * width / 2
+    all_axes[0].set_yticks([place + middle for place in range(len(classes))], classes)
+    all_axes[0].invert_yaxis()
+    all_axes[-1].legend(fontsize=8, loc="best")
     return figure
 
 

@@ -139,7 +139,7 @@ def random_weights(generator: Encoder) -> Encoder | None:
     """A baseline: the same diffusion model with random weights; None for other generators."""
     from generators.ddpm.model import DDPMGenerator
 
-    if not isinstance(generator, DDPMGenerator):
+    if type(generator) is not DDPMGenerator:  # its subclasses walk other networks
         return None
     network = copy.copy(generator.network)
     network.unet = copy.deepcopy(generator.network.unet)

@@ -213,6 +213,8 @@ def prefix_of_data(data: SampleSet, size: int, drop: float) -> tuple[torch.Tenso
     more = max(0, drop_count(size, drop) - missing)
     order = np.argsort(first.uncertainty, kind="stable")
     chosen = first[np.sort(order[: len(first) - more])]
+    if not len(chosen):
+        raise ValueError(f"the dataset has dropped all of its first {size} candidates")
     pairs = [(torch.tensor(sample.image), torch.tensor(sample.mask)) for sample in chosen]
     return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])
 

@@ -25,31 +25,31 @@ def test_small_images_are_refused_before_any_work(analyse, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def generator(tmp_path: Path) -> Path:
-    """An untrained diffusion model of 32x32 pixels."""
-    from diffusers import DDPMPipeline
+class TestLargerImages:
+    @pytest.fixture
+    def generator(self, tmp_path: Path) -> Path:
+        """An untrained diffusion model of 32x32 pixels."""
+        from diffusers import DDPMPipeline
 
-    from generators.ddpm.model import build_unet
-    from generators.ddpm.training import noise_schedule
+        from generators.ddpm.model import build_unet
+        from generators.ddpm.training import noise_schedule
 
-    torch.manual_seed(0)
-    unet = build_unet(32, (8, 16), resnets_per_level=1, attention_levels=1)
-    folder = tmp_path / "generator"
-    DDPMPipeline(unet, noise_schedule("v_prediction")).save_pretrained(folder)
-    return folder
+        torch.manual_seed(0)
+        unet = build_unet(32, (8, 16), resnets_per_level=1, attention_levels=1)
+        folder = tmp_path / "generator"
+        DDPMPipeline(unet, noise_schedule("v_prediction")).save_pretrained(folder)
+        return folder
 
-
-def test_the_table(analyse, tmp_path) -> None:
-    result = analyse("corruptions", test_images=1)
-    assert result.code == 0, result.err
-    out = tmp_path / "out"
-    found = json.loads((out / "corruptions.json").read_text())
-    assert [row["representation"] for row in found["rows"]] == ["ddpm", "pixels"]
-    assert list(found["rows"][0]) == ["representation", "clean", "weak", "medium", "strong"]
-    assert (out / "corruptions-each.png").exists()
-    cell = json.loads(next((out / "cells" / "corruptions").glob("ddpm-*-0.json")).read_text())
-    numbers = cell["numbers"]
-    for severity in SEVERITIES:
-        of_each = [numbers[f"{name}.{severity}"] for name in corruptions()]
-        assert numbers[f"severity.{severity}"] == pytest.approx(sum(of_each) / 18)
+    def test_the_table(self, analyse, tmp_path) -> None:
+        result = analyse("corruptions", test_images=1)
+        assert result.code == 0, result.err
+        out = tmp_path / "out"
+        found = json.loads((out / "corruptions.json").read_text())
+        assert [row["representation"] for row in found["rows"]] == ["ddpm", "pixels"]
+        assert list(found["rows"][0]) == ["representation", "clean", "weak", "medium", "strong"]
+        assert (out / "corruptions-each.png").exists()
+        cell = json.loads(next((out / "cells" / "corruptions").glob("ddpm-*-0.json")).read_text())
+        numbers = cell["numbers"]
+        for severity in SEVERITIES:
+            of_each = [numbers[f"{name}.{severity}"] for name in corruptions()]
+            assert numbers[f"severity.{severity}"] == pytest.approx(sum(of_each) / 18)
