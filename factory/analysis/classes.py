@@ -54,7 +54,7 @@ def models(study: Study) -> dict[str, Segmenter]:
     """The segmenters that were given, by cell; raises ValueError for one of other classes."""
     found = {}
     for name, folder in study.sources.models.items():
-        model = load_model(folder, study.device.type)
+        model = load_model(folder, str(study.device))
         if model.classes != study.classes:
             raise ValueError(
                 f"--model {folder} has the classes {', '.join(model.classes)}, --labeled "

@@ -69,7 +69,7 @@ def representations(study: Study, baselines: Sequence[str] = ()) -> list[Represe
     """
     found = [Representation(generator_name(study), study.generator, study.pool)]
     encoders: dict[str, Encoder] = {
-        name: load_encoder(weights, tuple(study.generator.image_size), study.device.type)
+        name: load_encoder(weights, tuple(study.generator.image_size), str(study.device))
         for name, weights in study.sources.encoders.items()
     }
     if RANDOM in baselines and (shuffled := random_weights(study.generator)) is not None:
