@@ -7,6 +7,8 @@ not touch the classifiers; ours are a majority and a regulariser of the classifi
 
 from __future__ import annotations
 
+from typing import Any
+
 from factory.analysis.base import (
     MIOU,
     Analysis,
@@ -15,6 +17,7 @@ from factory.analysis.base import (
     Numbers,
     Results,
     Table,
+    Value,
     on_all_splits,
 )
 from factory.analysis.drawing import score_bars
@@ -51,7 +54,7 @@ LARGER, IMPROVED = list(ROWS)[1:3], list(ROWS)[3:]
 def variant(config: LabelerConfig, name: str, classes: int) -> LabelerConfig:
     """The settings of a variant: hidden widths twice as large, each layer twice, or with ETF."""
     hidden = config.hidden_for(classes)
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         ORIGINAL: {},
         WIDER: {"hidden": tuple(2 * width for width in hidden)},
         DEEPER: {"hidden": tuple(width for width in hidden for _ in range(2))},
@@ -84,7 +87,7 @@ def summarise(study: Study, results: Results) -> Findings:
     """mIoU of every row, and its gain over the original."""
     found = {name: results.spread(*place) for name, place in ROWS.items()}
     gains = {name: _gain(results, name) for name in ROWS}
-    rows = [[name, found[name], gains[name]] for name in ROWS]
+    rows: list[list[Value]] = [[name, found[name], gains[name]] for name in ROWS]
     larger: Outcome = all_of(does_not_help(gains[name]) for name in LARGER)
     improved: Outcome = all_of(is_above(gains[name]) for name in IMPROVED)
     first = sentence("larger pixel classifiers do not help", larger, _evidence(gains, LARGER))

@@ -22,6 +22,7 @@ from factory.analysis.base import (
     Results,
     Settings,
     Table,
+    Value,
     on_all_splits,
 )
 from factory.analysis.drawing import score_bars
@@ -124,7 +125,7 @@ def run(study: Study, cell: Cell) -> Numbers:
         config, first = per_draw(config, draws), draws * count
         masks = torch.cat([*[masks] * draws, torch.full_like(masks, IGNORE)])
     labeler = study.fit_on(pool.tables(study.default_maps), masks, split.seed, config)
-    rows = [first + row for row in split.test]
+    rows: list[list[Value]] = [first + row for row in split.test]
     return study.score_masks(study.predict(labeler, rows, pool), split.test)
 
 
@@ -147,7 +148,9 @@ def summarise(study: Study, results: Results) -> Findings:
         policy: difference(results.by_split(policy), results.by_split(SHARED))
         for policy in POLICIES
     }
-    rows = [[policy, *POLICIES[policy], scores[policy], gains[policy]] for policy in POLICIES]
+    rows: list[list[Value]] = [
+        [policy, *POLICIES[policy], scores[policy], gains[policy]] for policy in POLICIES
+    ]
     others = [PER_TIMESTEP, FRESH]
     changes = " and ".join(f"{points(gains[policy])} with {policy} noise" for policy in others)
     evidence = f"mIoU is {points(scores[SHARED])} with shared noise, and changes by {changes}"

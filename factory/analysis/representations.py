@@ -9,6 +9,7 @@ from factory.analysis.base import (
     Numbers,
     Results,
     Table,
+    Value,
     on_all_splits,
 )
 from factory.analysis.drawing import score_bars
@@ -64,7 +65,7 @@ def summarise(study: Study, results: Results) -> Findings:
         r.name: difference(results.by_split(ours.variant), results.by_split(r.variant))
         for r in others
     }
-    rows = [
+    rows: list[list[Value]] = [
         [
             r.name,
             r.channels,

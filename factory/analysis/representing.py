@@ -69,13 +69,13 @@ def representations(study: Study, baselines: Sequence[str] = ()) -> list[Represe
     """
     found = [Representation(generator_name(study), study.generator, study.pool)]
     encoders: dict[str, Encoder] = {
-        name: load_encoder(weights, tuple(study.generator.image_size), str(study.device))
+        name: load_encoder(weights, study.generator.image_size, str(study.device))
         for name, weights in study.sources.encoders.items()
     }
     if RANDOM in baselines and (shuffled := random_weights(study.generator)) is not None:
         encoders[RANDOM] = shuffled
     if PIXELS in baselines:
-        encoders[PIXELS] = Pixels(tuple(study.generator.image_size))
+        encoders[PIXELS] = Pixels(study.generator.image_size)
     for name, encoder in encoders.items():
         folder = study.folder / cell_name(name, encoder.digest)
         dtype = study.settings.labeler.feature_dtype

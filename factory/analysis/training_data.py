@@ -12,6 +12,7 @@ from factory.analysis.base import (
     Numbers,
     Results,
     Table,
+    Value,
     on_all_splits,
     prepare_default,
 )
@@ -106,7 +107,9 @@ def summarise(study: Study, results: Results) -> Findings:
         for variant in others
     }
     real = results.by_split(first)
-    rows = [[names[v], scores[v], difference(results.by_split(v), real)] for v in names]
+    rows: list[list[Value]] = [
+        [names[v], scores[v], difference(results.by_split(v), real)] for v in names
+    ]
     evidence = f"mIoU is {points(scores[first])} after training on real images" + "".join(
         f", {points(scores[v])} on {names[v]}" for v in losses
     )
