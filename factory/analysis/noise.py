@@ -125,7 +125,7 @@ def run(study: Study, cell: Cell) -> Numbers:
         config, first = per_draw(config, draws), draws * count
         masks = torch.cat([*[masks] * draws, torch.full_like(masks, IGNORE)])
     labeler = study.fit_on(pool.tables(study.default_maps), masks, split.seed, config)
-    rows: list[list[Value]] = [first + row for row in split.test]
+    rows = [first + row for row in split.test]
     return study.score_masks(study.predict(labeler, rows, pool), split.test)
 
 
