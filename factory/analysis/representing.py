@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,7 +41,7 @@ class Representation:
     @property
     def variant(self) -> str:
         """The name of its cells."""
-        return cell_name(self.name, self.encoder.digest)
+        return cell_name(self.name, features_digest(self.encoder))
 
     @property
     def maps(self) -> list[str]:
@@ -77,7 +79,7 @@ def representations(study: Study, baselines: Sequence[str] = ()) -> list[Represe
     if PIXELS in baselines:
         encoders[PIXELS] = Pixels(study.generator.image_size)
     for name, encoder in encoders.items():
-        folder = study.folder / cell_name(name, encoder.digest)
+        folder = study.folder / cell_name(name, features_digest(encoder))
         dtype = study.settings.labeler.feature_dtype
         found.append(
             Representation(name, encoder, FeaturePool(folder, study.pool.images, encoder, dtype))
@@ -100,13 +102,24 @@ def generator_name(study: Study) -> str:
     return str(study.info.config.get("kind", "generator"))
 
 
+def features_digest(encoder: Encoder) -> str:
+    """sha256 of what decides the features: weights, maps, and other settings."""
+    maps = [m.name for m in encoder.feature_spec]
+    content = json.dumps([encoder.digest, maps, dict(encoder.feature_settings)], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 @lru_cache(maxsize=16)
 def load_encoder(weights: str, size: tuple[int, int], device: str) -> Encoder:
-    """The generator or encoder `weights` for images of `size`, once per process.
+    """The generator or encoder for images of `size`, once per process.
 
+    `weights` are its own, or a recipe (.yaml) whose generator section names them, with settings.
     Raises ValueError or OSError as `load_generator`, and ValueError for another size.
     """
-    recipe = generator_recipe(None, weights, [])
+    is_recipe = weights.endswith((".yaml", ".yml"))
+    recipe = (
+        generator_recipe(weights, None, []) if is_recipe else generator_recipe(None, weights, [])
+    )
     encoder, _ = load_generator("--encoder", recipe.generator, device)
     if tuple(encoder.image_size) != size:
         raise ValueError(

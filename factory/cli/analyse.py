@@ -42,7 +42,7 @@ def analyse(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]WEIGHTS",
-            help="Another generator or encoder to compare with; repeatable.",
+            help="Another generator or encoder, or a recipe (.yaml) with one; repeatable.",
         ),
     ] = None,
     model: Annotated[

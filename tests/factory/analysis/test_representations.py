@@ -10,11 +10,17 @@ from factory.analysis.representing import Pixels, load_encoder, random_weights
 
 
 def test_the_table(analyse, generator, tmp_path) -> None:
-    result = analyse("representations", "--encoder", f"other={generator}")
+    recipe = tmp_path / "first.yaml"
+    recipe.write_text(
+        f"name: first\ngenerator: {{weights: '{generator}', features: {{blocks: [0]}}}}\n"
+    )
+    options = ("--encoder", f"other={generator}", "--encoder", recipe)
+    result = analyse("representations", *options)
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "out" / "representations.json").read_text())
     rows = {row["representation"]: row for row in found["rows"]}
-    assert set(rows) == {"ddpm", "other", "random-weights", "pixels"}
+    assert set(rows) == {"ddpm", "other", "first", "random-weights", "pixels"}
+    assert rows["first"]["channels"] < rows["ddpm"]["channels"]
     assert rows["pixels"]["channels"] == 3
     assert rows["other"]["mIoU"]["values"] == rows["ddpm"]["mIoU"]["values"]  # the same network
     assert "features of a diffusion model are better" in found["sentence"]
