@@ -236,3 +236,10 @@ class Diffusing(Protocol):
         Raises ValueError for blocks or timesteps that it does not have.
         """
         ...
+
+    def with_noise(self, noise: str) -> Generator:
+        """The same network, without a copy, whose images are re-noised by another policy.
+
+        Policies are those of `generators.ddpm.config.FeatureConfig`.
+        """
+        ...

@@ -38,10 +38,8 @@ NOT_RUN = {
     (README, "pytest"): "runs this test",
     ("docs/annotating.md", "pip install"): "serves a page: tests of factory/annotation/page do it",
     (QUICK, "pip install"): "the same as the README's",
-    (
-        "docs/analysis.md",
-        "factory analyse",
-    ): "takes minutes: tests of factory/analysis run it small",
+    ("docs/analysis.md", "factory analyse blocks"): "takes minutes: tests run it small",
+    ("docs/analysis.md", "factory analyse representations"): "takes minutes, likewise",
     ("docs/blocks-and-timesteps.md", "factory choose-features"): "takes minutes, likewise",
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",

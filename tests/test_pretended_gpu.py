@@ -60,6 +60,14 @@ compare --labeled annotated --out verdict --budget none --contender unet
     --set label_steps=2 --set batch_size=2 --set curve=false
 analyse labels --generator generator --labeled annotated --out analysis --splits 1
     --set labeler.members=2 --set labeler.training.steps=2
+analyse corruptions --generator generator --labeled annotated --out analysis --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2
+analyse noise --generator generator --labeled annotated --out analysis --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2 --set draws=1
+analyse saturation --generator generator --labeled annotated --out saturation --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2 --set sizes=[2,3]
+    --set segmenter.architecture=UNetGN --set segmenter.width=8 --set segmenter.max_steps=1
+    --set segmenter.batch_size=2 --set generator.steps=2
 analyse clusters --generator generator --labeled annotated --out analysis --splits 1
     --set blocks=[0,1] --set timesteps=[0,500] --set images=1
 choose-features --generator generator --labeled annotated --out analysis --splits 1

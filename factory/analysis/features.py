@@ -18,7 +18,7 @@ from rich.console import Console
 
 from factory.annotation.encoding import encode_batch
 from factory.terminal.progress import ProgressLine
-from generators.base import Diffusing, FeatureMaps, FeatureMapSpec, Generator
+from generators.base import Diffusing, Encoder, FeatureMaps, FeatureMapSpec
 from generators.ddpm.model import map_place
 from labelers.config import FeatureDtype
 from labelers.ensemble.classifiers import Tables, group_by_size
@@ -38,7 +38,7 @@ class FeaturePool:
         self,
         folder: Path,
         images: torch.Tensor,
-        generator: Generator,
+        generator: Encoder,
         dtype: FeatureDtype = "float16",
         indices: Sequence[int] | None = None,
         encode: Encode | None = None,
@@ -106,7 +106,7 @@ class FeaturePool:
                 self._specs[name] = spec
         return tuple(self._specs[name] for name in names)
 
-    def _passes(self, names: Sequence[str]) -> Iterator[tuple[list[str], Generator, Encode]]:
+    def _passes(self, names: Sequence[str]) -> Iterator[tuple[list[str], Encoder, Encode]]:
         """What to compute at a time: names, the generator that records them, and how."""
         generator, rest = self.generator, list(names)
         if isinstance(generator, Diffusing):
@@ -119,7 +119,7 @@ class FeaturePool:
         if rest:
             yield rest, generator, self._given_encode or self._encoding(generator)
 
-    def _encoding(self, generator: Generator) -> Encode:
+    def _encoding(self, generator: Encoder) -> Encode:
         def encode(rows: range) -> FeatureMaps:
             indices = self._indices[rows.start : rows.stop]
             return generator.encode(self.images[rows.start : rows.stop], indices)

@@ -56,6 +56,13 @@ def is_equal(gain: Gain) -> Outcome:
     return "holds" if abs(gain.mean) <= gain.std else "does not hold"
 
 
+def does_not_help(gain: Gain) -> Outcome:
+    """Whether a is no better than b, from `difference`: equally good, or worse."""
+    if gain.mean is None or gain.std is None:
+        return "undecided"
+    return "does not hold" if gain.mean > gain.std else "holds"
+
+
 def all_of(outcomes: Iterable[Outcome]) -> Outcome:
     """Holds if all hold, does not hold if one does not, else undecided."""
     found = set(outcomes)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from factory.analysis.base import MIOU, Numbers, Settings
 from factory.analysis.features import Encode, FeaturePool
+from factory.analysis.sources import NOTHING, Sources
 from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_generator, recorded_settings
 from factory.recipe import find_weights, generator_recipe
@@ -23,8 +24,9 @@ from factory_core.device import pick_device, pick_dtype
 from factory_core.pictures import Pictures, remembered
 from generators.base import Diffusing, Generator
 from generators.config import GeneratorConfig
-from labelers.config import LabelerConfig
+from labelers.config import LabelerConfig, Vote
 from labelers.labeler import GeneratorInfo, Labeler
+from labelers.training.feature_store import FeatureTables
 from labelers.training.fit import fit
 from train_seg.evaluation.metrics import Confusion, scores
 
@@ -43,6 +45,7 @@ class Given:
     splits: int = 5
     overrides: Sequence[str] = ()
     device: str = "auto"
+    sources: Sources = NOTHING
 
     @property
     def of_analysis(self) -> list[str]:
@@ -61,7 +64,7 @@ class Study:
 
     `pool` holds the annotated images and their features, in the order of `annotations`; the pools
     of other images lie beside its folder. `images` is the folder of unlabelled images, if one was
-    given.
+    given. `share` is the part of the annotated images in use, below 1 in a dry run.
     """
 
     settings: Settings
@@ -75,6 +78,13 @@ class Study:
     images: Path | None
     device: torch.device
     console: Console
+    sources: Sources
+    share: float = 1.0
+
+    @property
+    def folder(self) -> Path:
+        """Where features and images that cells share are kept."""
+        return self.pool.folder.parent
 
     @property
     def classes(self) -> list[str]:
@@ -113,11 +123,20 @@ class Study:
 
         `labeler` replaces the settings', `pool` holds other features of all annotated images.
         """
+        tables = (pool or self.pool).tables(maps)
+        return self.fit_on(tables, self.masks_of(rows), seed, labeler)
+
+    def fit_on(
+        self,
+        features: FeatureTables,
+        masks: torch.Tensor,
+        seed: int,
+        labeler: LabelerConfig | None = None,
+    ) -> Labeler:
+        """A labeler trained on any images with masks uint8 `[n, H, W]`; arguments as for `fit`."""
         config = (labeler or self.settings.labeler).model_copy(update={"seed": seed})
-        masks = torch.full_like(self.masks, IGNORE)  # the others are not trained on
-        masks[list(rows)] = self.masks[list(rows)]
         return fit(
-            (pool or self.pool).tables(maps),
+            features,
             masks,
             config,
             classes=self.classes,
@@ -128,14 +147,25 @@ class Study:
             dtype=pick_dtype(config.training.precision, self.device),
         )
 
+    def masks_of(self, rows: Sequence[int]) -> torch.Tensor:
+        """Masks of all annotated images, those of other images than `rows` ignored throughout."""
+        masks = torch.full_like(self.masks, IGNORE)
+        masks[list(rows)] = self.masks[list(rows)]
+        return masks
+
     def predict(
-        self, labeler: Labeler, rows: Sequence[int], pool: FeaturePool | None = None
+        self,
+        labeler: Labeler,
+        rows: Sequence[int],
+        pool: FeaturePool | None = None,
+        vote: Vote | None = None,
     ) -> torch.Tensor:
-        """Class ids uint8 `[n, H, W]` of some annotated images."""
+        """Class ids uint8 `[n, H, W]` of images `rows` of a pool, the annotated ones by default."""
         names = [m.name for m in labeler.info.features]
         pool = pool or self.pool
         masks = [
-            labeler.predict(pool.images[row : row + 1], pool.maps(names, row)).mask for row in rows
+            labeler.predict(pool.images[row : row + 1], pool.maps(names, row), vote=vote).mask
+            for row in rows
         ]
         return torch.cat(masks).cpu()
 
@@ -170,7 +200,13 @@ class Study:
             indices=indices,
         )
         pool = self.pool.first(images, folder / "annotated")
-        return replace(self, annotations=few, pool=pool, splits=tuple(random_splits(images, 1, 1)))
+        return replace(
+            self,
+            annotations=few,
+            pool=pool,
+            splits=tuple(random_splits(images, 1, 1)),
+            share=images / len(annotations.stems),
+        )
 
 
 def read_study(given: Given, settings: Settings, console: Console) -> Study:
@@ -214,4 +250,5 @@ def read_study(given: Given, settings: Settings, console: Console) -> Study:
         images=given.images,
         device=pick_device(given.device),
         console=console,
+        sources=given.sources,
     )

@@ -30,6 +30,27 @@ def analyse(
     labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
     out: Out,
     images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images.")] = None,
+    synthetic_labeled: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="Annotated samples of a generator, e.g. `gan=gan/annotated`; repeatable.",
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset made by `generate`.")] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]WEIGHTS",
+            help="Another generator or encoder, or a recipe (.yaml) with one; repeatable.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR", help="Segmenter to compare with (`classes`); repeatable."
+        ),
+    ] = None,
     splits: Splits = 5,
     settings: Settings = None,
     dry_run: Annotated[
@@ -37,10 +58,17 @@ def analyse(
     ] = False,
     device: Device = "auto",
 ) -> None:
+    from factory.analysis.sources import Sources, named
     from factory.analysis.study import Given
     from factory.commands.analyse import analyse as run
 
-    given = Given(generator, labeled, out, images, splits, settings or [], device)
+    sources = Sources(
+        named("--synthetic-labeled", synthetic_labeled or []),
+        named("--encoder", encoder or []),
+        named("--model", model or []),
+        data,
+    )
+    given = Given(generator, labeled, out, images, splits, settings or [], device, sources)
     run(name, given, console, dry_run)
 
 

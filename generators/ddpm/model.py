@@ -133,13 +133,21 @@ class DDPMGenerator:
         Raises ValueError for blocks or timesteps that it does not have.
         """
         check_blocks(self.network.unet, blocks)
-        changes = {"blocks": tuple(blocks), "timesteps": tuple(timesteps), "record": "renoise"}
-        features = self.config.features.model_copy(update=changes)
-        other = copy.copy(self)
-        other.config = self.config.model_copy(update={"features": features})
+        other = self._renoising(blocks=tuple(blocks), timesteps=tuple(timesteps))
         check_timesteps(self.schedule, other.config)
         other.blocks = tuple(blocks)
         other.__dict__.pop("feature_spec", None)  # cached, of the former features
+        return other
+
+    def with_noise(self, noise: str) -> Self:
+        """The same network, without a copy, whose images are re-noised by another policy."""
+        return self._renoising(noise=noise)
+
+    def _renoising(self, **changes: Any) -> Self:
+        """The same network with changed features, which are those of re-noised images."""
+        features = self.config.features.model_copy(update={**changes, "record": "renoise"})
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"features": features})
         return other
 
     @property
