@@ -26,6 +26,10 @@ train-generator --kind stylegan2 --images photos --out gan --set image_size=16 -
 train-generator --kind factorized --images photos --out regions --set image_size=32
     --set channels=[16,32] --steps 2 --batch-size 2
 sample --generator regions --n 2 --out sampled-regions --set generator.steps=2
+predict --generator regions --images photos --out segmented-regions
+evaluate --generator regions --labeled annotated
+train-labeler --kind clusters --generator regions --labeled annotated --out clusters
+evaluate --labeler clusters --labeled annotated
 choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2
 train-labeler --recipe demo --labeled annotated --out labeler --fast --set labeler.members=2
