@@ -49,11 +49,12 @@ NOT_RUN = {
     ("docs/factorized.md", "factory train-labeler --kind clusters"): "tests of labelers run it",
     (
         "docs/factorized.md",
-        "python -m benchmarks.factorized --out comparison --data data --steps",
+        "python -m benchmarks.factorized --out cells --data data --steps",
     ): ("takes hours"),
-    ("docs/factorized.md", "python -m benchmarks.factorized --out comparison --data data --only"): (
-        "takes an hour"
-    ),
+    (
+        "docs/factorized.md",
+        "python -m benchmarks.factorized --out cells --data data --only",
+    ): "takes an hour",
     ("docs/factorized.md", "python -m benchmarks.factorized_figures"): "needs a trained generator",
     ("docs/factorized.md", "factory annotations import"): "needs the published data",
     ("docs/gpu.md", "python -m benchmarks.on_gpu"): "tests of benchmarks run its parts",
