@@ -33,6 +33,7 @@ VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-def
 GROUPS = ("annotations",)  # verbs that have verbs
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
+COMPARISON = "python -m benchmarks.factorized --out cells --data data"
 NOT_RUN = {
     (README, "pip install"): "needs a fresh environment: .ci/run runs it",
     (README, "pytest"): "runs this test",
@@ -47,14 +48,8 @@ NOT_RUN = {
     ("docs/factorized.md", "factory evaluate"): "tests of factory/commands run it",
     ("docs/factorized.md", "factory train-labeler --kind regions"): "tests of train_labeler do",
     ("docs/factorized.md", "factory train-labeler --kind clusters"): "tests of labelers run it",
-    (
-        "docs/factorized.md",
-        "python -m benchmarks.factorized --out cells --data data --steps",
-    ): ("takes hours"),
-    (
-        "docs/factorized.md",
-        "python -m benchmarks.factorized --out cells --data data --only",
-    ): "takes an hour",
+    ("docs/factorized.md", f"{COMPARISON} --steps"): "takes hours",
+    ("docs/factorized.md", f"{COMPARISON} --only"): "takes an hour",
     ("docs/factorized.md", "python -m benchmarks.factorized_figures"): "needs a trained generator",
     ("docs/factorized.md", "factory annotations import"): "needs the published data",
     ("docs/gpu.md", "python -m benchmarks.on_gpu"): "tests of benchmarks run its parts",
