@@ -31,9 +31,9 @@ BASH = [block for block in BLOCKS if block.language == "bash"]
 GUIDE, README, QUICK = "docs/your-own-images.md", "README.md", "docs/quick-start.md"
 VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
 GROUPS = ("annotations",)  # verbs that have verbs
+COMPARISON = "python -m benchmarks.factorized --out cells --data data"
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
-COMPARISON = "python -m benchmarks.factorized --out cells --data data"
 NOT_RUN = {
     (README, "pip install"): "needs a fresh environment: .ci/run runs it",
     (README, "pytest"): "runs this test",
