@@ -45,6 +45,7 @@ from train_seg.evaluation.plots import COLOURS, encode_png, figure_type
 TILE = 96  # pixels of an image in a sheet
 INTERPOLATION_T, MIXTURES = 250, 11
 TIMESTEPS = range(0, 61, 10)
+SHORT = {"accuracy": "Acc", "iou": "IoU", "dice": "DICE"}
 
 
 def coloured(m: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ def against_t(finder: RegionFinder, given: argparse.Namespace) -> None:
     for colour, metric in zip(COLOURS, METRICS, strict=False):
         for grouping, style in (("dataset", "-"), ("oracle", "--")):
             values = [row[grouping][metric] for row in scored]
-            label = f"{'Acc' if metric == 'accuracy' else metric.upper()}, {grouping}"
+            label = f"{SHORT[metric]}, {grouping}"
             axes.plot(list(TIMESTEPS), values, style, color=colour, marker="o", label=label)
     axes.set(xlabel="t", ylabel="score of the foreground")
     axes.legend(fontsize="small")

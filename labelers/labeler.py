@@ -286,9 +286,13 @@ class Labeler:
         sha256 = hashlib.sha256(weights).hexdigest()
         changes = {"weights_sha256": sha256, "format_version": FORMAT_VERSION}
         info = self.info.model_copy(update=changes)
-        later = {"regions"} if info.regions is None else set()  # unknown to older versions
+        unknown: dict[str, Any] = {}  # to older versions
+        if info.regions is None:
+            unknown["regions"] = True
+        if info.config.kind != "clusters":
+            unknown["config"] = {"clusters"}
         write_bytes(folder / WEIGHTS_FILE, weights)
-        content = info.model_dump_json(indent=1, exclude=later) + "\n"
+        content = info.model_dump_json(indent=1, exclude=unknown) + "\n"
         write_bytes(folder / INFO_FILE, content.encode())
 
     @classmethod

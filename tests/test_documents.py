@@ -31,6 +31,7 @@ BASH = [block for block in BLOCKS if block.language == "bash"]
 GUIDE, README, QUICK = "docs/your-own-images.md", "README.md", "docs/quick-start.md"
 VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
 GROUPS = ("annotations",)  # verbs that have verbs
+COMPARISON = "python -m benchmarks.factorized --out cells --data data"
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
 NOT_RUN = {
@@ -49,7 +50,8 @@ NOT_RUN = {
     ("docs/factorized.md", "factory evaluate"): "tests of factory/commands run it",
     ("docs/factorized.md", "factory train-labeler --kind regions"): "tests of train_labeler do",
     ("docs/factorized.md", "factory train-labeler --kind clusters"): "tests of labelers run it",
-    ("docs/factorized.md", "python -m benchmarks.factorized --out"): "takes hours",
+    ("docs/factorized.md", f"{COMPARISON} --steps"): "takes hours",
+    ("docs/factorized.md", f"{COMPARISON} --only"): "takes an hour",
     ("docs/factorized.md", "python -m benchmarks.factorized_figures"): "needs a trained generator",
     ("docs/factorized.md", "factory annotations import"): "needs the published data",
     ("docs/encoders.md", "factory train-labeler --encoder mae_ffhq.pth --lab"): "needs weights",

@@ -33,6 +33,10 @@ train-labeler --encoder mae --encoder pixels --labeled annotated --out of-mae --
 generate --generator package:factory.demo/generator --labeler of-mae --n 2 --out paired
     --executor local --set generator.steps=2
 sample --generator regions --n 2 --out sampled-regions --set generator.steps=2
+predict --generator regions --images photos --out segmented-regions
+evaluate --generator regions --labeled annotated
+train-labeler --kind clusters --generator regions --labeled annotated --out clusters
+evaluate --labeler clusters --labeled annotated
 choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2
 train-labeler --recipe demo --labeled annotated --out labeler --fast --set labeler.members=2

@@ -86,7 +86,8 @@ def fit_clusters(
     best, inertia = np.empty(0, np.float32), np.inf
     for _ in range(RESTARTS):
         try:
-            found, _ = kmeans2(x, clusters, iter=ITERATIONS, minit="++", missing="raise", rng=rng)
+            with np.errstate(invalid="ignore"):  # of equal pixels, which are then refused
+                found, _ = kmeans2(x, clusters, ITERATIONS, minit="++", missing="raise", rng=rng)
         except ClusterError:  # one of them is empty
             continue
         spread = float(np.square(vq(x, found)[1]).mean())

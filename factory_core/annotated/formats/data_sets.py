@@ -114,7 +114,8 @@ def pixel_imagenet(source: Source) -> Reading:
         raise ValueError("pixel-imagenet: expected --images DIR, ImageNet's folder of classes")
     if source.split is not None:
         raise ValueError("found --split with pixel-imagenet, which has none: leave it out")
-    pairs, classes = [], {}
+    pairs: list[Pair] = []
+    classes: dict[str, str] = {}
     for folder in sorted(p for p in source.path.iterdir() if p.is_dir()):
         masks = sorted(folder.glob("*.png"))
         order = np.random.default_rng([SEED, len(classes)]).permutation(len(masks))
@@ -176,12 +177,12 @@ class _Squares:
 def _not_blue(mask: Path) -> np.ndarray:
     colours = decode_file(mask, lambda image: np.array(image.convert("RGB")))
     red, green, blue = np.moveaxis(colours, 2, 0)
-    return np.uint8(~((red == 0) | (green == 0) | (blue == 254)))
+    return (~((red == 0) | (green == 0) | (blue == 254))).astype(np.uint8)
 
 
 def _bright(mask: Path, above: int) -> np.ndarray:
     grey = decode_file(mask, lambda image: np.array(image.convert("L")))
-    return np.uint8(grey > above)
+    return (grey > above).astype(np.uint8)
 
 
 def _face(item: Item, ids_of: dict[str, int]) -> np.ndarray:
