@@ -183,7 +183,8 @@ def show(results: dict[str, dict[str, Any]], threads: int) -> None:
         console.print(
             f"plain is {found['plain']}, ours {found['ours']}; ours in float32 takes "
             f"{exact['sec']:.3g} s and {exact['peak_gib']:.2f} GiB, "
-            f"{found['float32_other_labels']} labels differ from the plain ones and JS by {found['float32_js_error']:.1g} at most; bfloat16 agrees on "
+            f"{found['float32_other_labels']} labels differ from the plain ones and JS by "
+            f"{found['float32_js_error']:.1g} at most; bfloat16 agrees on "
             f"{found['bfloat16_agreement']:.3%} of the demo's pixels"
         )
 

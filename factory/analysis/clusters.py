@@ -19,11 +19,12 @@ from pydantic import Field
 from factory.analysis import grid
 from factory.analysis.base import Analysis, Cell, Findings, Numbers, Results, Table, Value
 from factory.analysis.base import on_all_splits as on_all
+from factory.analysis.agreement import mutual_information
 from factory.analysis.features import FeaturePool
 from factory.analysis.judging import Outcome, above, difference, is_above, points, sentence
-from factory.analysis.kmeans import assign, fit_centres, mutual_information
 from factory.analysis.study import Study
 from factory.verdict.pools import spaced
+from factory_core.clustering import assign, fit_centres
 from factory_core.dataset import IGNORE
 from factory_core.images import list_images, read_image
 from train_seg.evaluation.evaluate import Spread
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AGREEMENT = "agreement"
+FIT_VECTORS = 20_000  # drawn at random for the fit; all are assigned
 PAPER_BLOCKS, PAPER_LAST = (6, 8, 10, 12), 17
 PAPER_TIMESTEPS, PAPER_COUNT = (50, 200, 400, 600, 800), 1000
 FINDING = "clusters at small timesteps follow the objects better than at large ones"
@@ -89,7 +91,9 @@ def cluster(pool: FeaturePool, name: str, rows: Sequence[int], k: int, seed: int
     maps = [pool.maps([name], row)[name][0] for row in rows]
     height, width = maps[0].shape[1:]
     vectors = torch.stack(maps).permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    labels = assign(vectors, fit_centres(vectors, k, seed))
+    some = np.random.default_rng(seed).permutation(len(vectors))[:FIT_VECTORS]
+    centres, _ = fit_centres(vectors[some], k, seed)
+    labels = assign(vectors, centres)
     return torch.from_numpy(labels).view(len(maps), height, width)
 
 

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.vq import ClusterError, kmeans2, vq
 from torch import Tensor
 
+from factory_core.clustering import fit_centres
 from generators.base import FeatureMaps, FeatureMapSpec
 from labelers.ensemble.classifiers import Tables, group_by_size
 from labelers.regions.naming import resized
 from labelers.training.pixel_features import CONSTANT, PixelReader
 
 PIXELS = 10_000  # that the centres are fitted on, from all images
-ITERATIONS, RESTARTS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def pixel_vectors(
 def fit_clusters(
     vectors: Tensor, spec: Sequence[FeatureMapSpec], clusters: int, seed: int
 ) -> Clusters:
-    """k-means with k-means++ starts, the best of RESTARTS, on the vectors of `pixel_vectors`.
+    """k-means on the vectors of `pixel_vectors`.
 
     Raises ValueError if there are fewer distinct pixels than clusters.
     """
@@ -82,19 +81,12 @@ def fit_clusters(
     scale = torch.where(std > CONSTANT * mean.abs(), std, 1.0).reciprocal()
     shift = -mean * scale
     x = torch.addcmul(shift, vectors, scale).cpu().numpy()
-    rng = np.random.default_rng(seed)
-    best, inertia = np.empty(0, np.float32), np.inf
-    for _ in range(RESTARTS):
-        try:
-            with np.errstate(invalid="ignore"):  # of equal pixels, which are then refused
-                found, _ = kmeans2(x, clusters, ITERATIONS, minit="++", missing="raise", rng=rng)
-        except ClusterError:  # one of them is empty
-            continue
-        spread = float(np.square(vq(x, found)[1]).mean())
-        if spread < inertia:
-            best, inertia = found, spread
-    if not len(best):
-        raise ValueError(f"found fewer than {clusters} kinds of pixels: set labeler.clusters lower")
+    try:
+        best, inertia = fit_centres(x, clusters, seed)
+    except ValueError:
+        raise ValueError(
+            f"found fewer than {clusters} kinds of pixels: set labeler.clusters lower"
+        ) from None
     centres = torch.from_numpy(best).float()
     temperature = max(inertia, float(np.finfo(np.float32).tiny))
     scale, shift = scale.cpu(), shift.cpu()
