@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 
 from factory.analysis import grid
+from factory.analysis.agreement import mutual_information
 from factory.analysis.base import Analysis, Cell, Findings, Numbers, Results, Table, Value
 from factory.analysis.base import on_all_splits as on_all
-from factory.analysis.agreement import mutual_information
 from factory.analysis.features import FeaturePool
 from factory.analysis.judging import Outcome, above, difference, is_above, points, sentence
 from factory.analysis.study import Study
