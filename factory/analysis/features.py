@@ -110,7 +110,12 @@ class FeaturePool:
         """What to compute at a time: names, the generator that records them, and how."""
         generator, rest = self.generator, list(names)
         if isinstance(generator, Diffusing):
-            places = {name: place for name in names if (place := map_place(name)) is not None}
+            together = self._together()
+            places = {
+                name: place
+                for name in names
+                if name not in together and (place := map_place(name)) is not None
+            }
             for t in sorted({t for t, _ in places.values()}):
                 wanted = {block: name for name, (at, block) in places.items() if at == t}
                 recording = generator.recording(sorted(wanted), [t])
@@ -118,6 +123,12 @@ class FeaturePool:
             rest = [name for name in names if name not in places]
         if rest:
             yield rest, generator, self._given_encode or self._encoding(generator)
+
+    def _together(self) -> set[str]:
+        """The maps whose noise depends on which other timesteps are encoded with them."""
+        if self.generator.feature_settings.get("features.noise", "shared") == "shared":
+            return set()
+        return {m.name for m in self.generator.feature_spec}
 
     def _encoding(self, generator: Encoder) -> Encode:
         def encode(rows: range) -> FeatureMaps:

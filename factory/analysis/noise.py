@@ -7,9 +7,6 @@ several draws of noise, which take turns; test images have draws that were never
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -36,7 +33,6 @@ from factory.analysis.judging import (
 )
 from factory.analysis.study import Study
 from factory_core.dataset import IGNORE
-from generators.base import Encoder, FeatureMaps, FeatureMapSpec
 from labelers.config import LabelerConfig, ReferenceTraining
 
 SHARED, PER_TIMESTEP, FRESH = "shared", "per_timestep", "fresh"
@@ -56,58 +52,19 @@ class NoiseSettings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class Renoised:
-    """A diffusion model with a noise policy, as an encoder of nothing but its own maps.
-
-    All timesteps come from one pass, because the noise of one depends on which others there are.
-    """
-
-    encoder: Encoder
-
-    @property
-    def batch_size(self) -> int:
-        """The largest number of images in a call."""
-        return self.encoder.batch_size
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.encoder.image_size
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the weights."""
-        return self.encoder.digest
-
-    @property
-    def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
-        """The maps of the default features."""
-        return self.encoder.feature_spec
-
-    @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """The settings that decide the features, with the noise policy."""
-        return self.encoder.feature_settings
-
-    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """Features of one batch of images; `indices` seed noise that is new."""
-        return self.encoder.encode(images, indices)
-
-
 def pool_of(study: Study, policy: str) -> FeaturePool:
     """The annotated images, encoded with the noise of a policy.
 
     Where it is always new, the images come once per draw, and once more, to be scored.
     """
-    encoder = Renoised(study.diffusing.with_noise(policy))
+    generator = study.diffusing.with_noise(policy)
     images, indices = study.pool.images, None
     if policy == FRESH:
         copies = _draws(study) + 1
         images = images.repeat(copies, 1, 1, 1)
         indices = list(range(len(images)))
     folder = study.folder / f"noise-{policy}"
-    return FeaturePool(folder, images, encoder, study.settings.labeler.feature_dtype, indices)
+    return FeaturePool(folder, images, generator, study.settings.labeler.feature_dtype, indices)
 
 
 def prepare(study: Study) -> None:
