@@ -16,7 +16,7 @@ from torch import nn
 from factory.analysis.features import FeaturePool
 from factory.analysis.sources import cell_name
 from factory.analysis.study import Study
-from factory.annotation.samples import load_generator
+from factory.annotation import samples
 from factory.recipe import generator_recipe
 from factory_core.images import wxh
 from generators.base import Diffusing, Encoder, FeatureMaps, FeatureMapSpec
@@ -114,13 +114,14 @@ def load_encoder(weights: str, size: tuple[int, int], device: str) -> Encoder:
     """The generator or encoder for images of `size`, once per process.
 
     `weights` are its own, or a recipe (.yaml) whose generator section names them, with settings.
-    Raises ValueError or OSError as `load_generator`, and ValueError for another size.
+    Raises ValueError or OSError as `samples.load_encoder`, and ValueError for another size.
     """
     is_recipe = weights.endswith((".yaml", ".yml"))
-    recipe = (
-        generator_recipe(weights, None, []) if is_recipe else generator_recipe(None, weights, [])
-    )
-    encoder, _ = load_generator("--encoder", recipe.generator, device)
+    source, own = (weights, None) if is_recipe else (None, weights)
+    recipe = generator_recipe(source, own, [])
+    if recipe.generator.kind == "encoder" and size[0] == size[1]:  # it takes images of any size
+        recipe = generator_recipe(source, own, [f"generator.image_size={size[0]}"])
+    encoder, _ = samples.load_encoder("--encoder", recipe.generator, device)
     if tuple(encoder.image_size) != size:
         raise ValueError(
             f"--encoder {weights} works on images of {wxh(encoder.image_size)}, the generator on "

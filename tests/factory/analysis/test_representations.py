@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 
 from factory.analysis.representing import Pixels, load_encoder, random_weights
+
+MAE = Path(__file__).parents[2] / "golden" / "encoders" / "mae" / "checkpoint-399.pth"
 
 
 def test_the_table(analyse, generator, tmp_path) -> None:
@@ -25,6 +28,15 @@ def test_the_table(analyse, generator, tmp_path) -> None:
     assert rows["other"]["mIoU"]["values"] == rows["ddpm"]["mIoU"]["values"]  # the same network
     assert "features of a diffusion model are better" in found["sentence"]
     assert found["notes"] == []
+
+
+def test_an_encoder_that_makes_no_images(analyse, tmp_path) -> None:
+    recipe = tmp_path / "mae.yaml"
+    recipe.write_text(f"name: mae\ngenerator: {{weights: '{MAE}', heads: 4}}\n")
+    result = analyse("representations", "--encoder", recipe)
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "out" / "representations.json").read_text())
+    assert "mae" in [row["representation"] for row in found["rows"]]
 
 
 def test_an_encoder_of_another_size(analyse) -> None:
