@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,13 +17,13 @@ from factory.analysis.sources import cell_name
 from factory.analysis.study import Study
 from factory.annotation import samples
 from factory.recipe import generator_recipe
+from factory.recipe.networks import EMBEDDED
 from factory_core.images import wxh
-from generators.base import Diffusing, Encoder, FeatureMaps, FeatureMapSpec
+from generators.base import Diffusing, Encoder
 from labelers.labeler import Labeler
 
 PIXELS, RANDOM = "pixels", "random-weights"
 RANDOM_SEED = 0
-PIXELS_BATCH = 64
 NO_ENCODERS = (
     "No encoders were given: add --encoder NAME=WEIGHTS, once for each, to compare with them."
 )
@@ -70,14 +69,14 @@ def representations(study: Study, baselines: Sequence[str] = ()) -> list[Represe
     OSError for an encoder that cannot be loaded, or works at another size.
     """
     found = [Representation(generator_name(study), study.generator, study.pool)]
+    place = (study.generator.image_size, str(study.device))
     encoders: dict[str, Encoder] = {
-        name: load_encoder(weights, study.generator.image_size, str(study.device))
-        for name, weights in study.sources.encoders.items()
+        name: load_encoder(weights, *place) for name, weights in study.sources.encoders.items()
     }
     if RANDOM in baselines and (shuffled := random_weights(study.generator)) is not None:
         encoders[RANDOM] = shuffled
     if PIXELS in baselines:
-        encoders[PIXELS] = Pixels(study.generator.image_size)
+        encoders[PIXELS] = load_encoder(EMBEDDED[PIXELS], *place)
     for name, encoder in encoders.items():
         folder = study.folder / cell_name(name, features_digest(encoder))
         dtype = study.settings.labeler.feature_dtype
@@ -128,25 +127,6 @@ def load_encoder(weights: str, size: tuple[int, int], device: str) -> Encoder:
             f"{wxh(size)}: give one of that size"
         )
     return encoder
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A baseline: the colours of the pixel itself, as one map of three channels, -1 to 1."""
-
-    image_size: tuple[int, int]
-    batch_size: int = PIXELS_BATCH
-    digest: str = "0" * 64
-    feature_settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def feature_spec(self) -> tuple[FeatureMapSpec, ...]:
-        """One map, as large as the image."""
-        return (FeatureMapSpec("rgb", 3, *self.image_size),)
-
-    def encode(self, images: torch.Tensor, indices: Sequence[int] | None = None) -> FeatureMaps:
-        """The images uint8 `[N, 3, H, W]`, scaled."""
-        return FeatureMaps({"rgb": images.float() / 127.5 - 1})
 
 
 def random_weights(generator: Encoder) -> Encoder | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from factory.analysis.representing import Pixels, load_encoder, random_weights
+from factory.analysis.representing import load_encoder, random_weights
+from factory.recipe.networks import EMBEDDED
 
 MAE = Path(__file__).parents[2] / "golden" / "encoders" / "mae" / "checkpoint-399.pth"
 
@@ -59,11 +60,5 @@ def test_random_weights_leave_the_generator_unchanged(generator) -> None:
     again = random_weights(encoder)
     assert again is not None
     assert torch.equal(other.encode(images)[name], again.encode(images)[name])
-    assert random_weights(Pixels((16, 16))) is None
-
-
-def test_pixels_are_colours() -> None:
-    images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 6)
-    maps = Pixels((4, 6)).encode(images)
-    assert maps.spec == Pixels((4, 6)).feature_spec
-    assert torch.allclose(maps["rgb"][0, :, 2, 2], torch.tensor([-1.0, 1.0, -0.6]))
+    pixels = load_encoder(EMBEDDED["pixels"], (16, 16), "cpu")
+    assert random_weights(pixels) is None
