@@ -69,7 +69,8 @@ class Preparation:
         wanted = with_regions(recipe.generator) if config.kind == "regions" else recipe.generator
         self.generator: Encoder
         if self.samples is None:
-            self.generator, recorded = load_encoder("--generator", wanted, job.device)
+            option = "--encoder" if wanted.kind == "encoder" else "--generator"
+            self.generator, recorded = load_encoder(option, wanted, job.device)
         else:
             maker, recorded = load_generator("--generator", wanted, job.device)
             self.samples.check(self.folder, maker_of(maker).digest, recipe.generator)

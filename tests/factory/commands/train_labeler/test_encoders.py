@@ -69,6 +69,21 @@ def test_no_images_without_a_generator(factory: Callable, labeler: Path, tmp_pat
         assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_encoder(factory: Callable, annotated: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<!doctype html>")
+    for file, message in (
+        (tmp_path / "none.pth", f"error: --encoder: {tmp_path / 'none.pth'} does not exist"),
+        (tmp_path / "page.pth", "this is a web page: download the file itself"),
+        (MAE[1], "give a divisor of the width, such as --set generator.heads=6"),
+    ):
+        out = tmp_path / "out"
+        result = factory("train-labeler", "--encoder", file, "--labeled", annotated, "--out", out)
+        assert result.code == 1
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1
+        assert not out.exists()
+
+
 def test_a_generator_is_paired_with_the_labelers_encoder(
     factory: Callable, labeler: Path, tmp_path: Path
 ) -> None:
