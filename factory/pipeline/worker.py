@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -83,6 +84,7 @@ class ShardWorker:
     def __init__(self, spec: WorkerSpec):
         self.spec = spec
         self._models: Models | None = None
+        self._ahead: dict[str, Future[torch.Tensor]] = {}  # photographs that are being read
 
     def __call__(self, shard: Shard) -> ShardStats:
         """Make and write one shard.
@@ -93,10 +95,31 @@ class ShardWorker:
         """
         candidates = self.spec.out / CANDIDATES_DIR
         threads = torch.get_num_threads()  # those of the worker
-        with ShardWriter(candidates, shard, self.spec.encoding, threads) as writer:
-            for indices, files in shard.batches(self.spec.generator.batch_size):
-                writer.write(self.make(indices, files))
-            return writer.close(precision_of(self.models), self.spec.job, self.device)
+        batches = list(shard.batches(self.spec.generator.batch_size))
+        try:
+            with (
+                ThreadPoolExecutor(threads) as readers,
+                ShardWriter(candidates, shard, self.spec.encoding, threads) as writer,
+            ):
+                for number, (indices, files) in enumerate(batches):
+                    for _, wanted in batches[number : number + 2]:
+                        self._read_ahead(wanted or (), readers)
+                    writer.write(self.make(indices, files))
+                return writer.close(precision_of(self.models), self.spec.job, self.device)
+        finally:
+            self._ahead.clear()
+
+    def _read_ahead(self, files: Sequence[str], readers: ThreadPoolExecutor) -> None:
+        """Start reading photographs, so that those of the next batch are read during this one."""
+        for file in files:
+            if file not in self._ahead:
+                size = self.models[0].image_size
+                self._ahead[file] = readers.submit(self._read, file, size)
+
+    def _read(self, file: str, size: tuple[int, int]) -> torch.Tensor:
+        from factory_core.images import read_image
+
+        return read_image(file, size, self.spec.pictures)
 
     @property
     def device(self) -> str:
@@ -170,10 +193,13 @@ class ShardWorker:
         generator, labeler = models
         features = None
         if files is not None:
-            from factory_core.images import read_image
-
-            size, pictures = generator.image_size, self.spec.pictures
-            images = torch.stack([read_image(f, size, pictures) for f in files])
+            ahead = [self._ahead.pop(file, None) for file in files]
+            images = torch.stack(
+                [
+                    self._read(file, generator.image_size) if reading is None else reading.result()
+                    for file, reading in zip(files, ahead, strict=True)
+                ]
+            )
             if labeler.needs_features:
                 features = generator.encode(images, indices)
         elif labeler.needs_features:

@@ -56,6 +56,7 @@ class PixelReader:
         if out is None:
             out = torch.empty(*pixels.shape, sum(self.channels), device=self.device)
         flat, rows = pixels.flatten(), out.view(-1, out.shape[-1])
+        image, position = flat // self.area, flat % self.area
         step = len(flat)
         if self.device.type == "cpu":
             step = max(1, CHUNK_BYTES // (4 * out.shape[-1]))
@@ -63,13 +64,14 @@ class PixelReader:
         for start in range(0, len(flat), step):
             chunk = rows[start : start + step]
             vectors = chunk if normalisation is None else scratch[: len(chunk)]
-            self._interpolate(flat[start : start + step], vectors)
+            here = slice(start, start + step)
+            self._interpolate(image[here], position[here], vectors)
             if normalisation is not None:
-                chunk.copy_(torch.addcmul(normalisation.shift, vectors, normalisation.scale))
+                torch.addcmul(normalisation.shift, vectors, normalisation.scale, out=vectors)
+                chunk.copy_(vectors)
         return out
 
-    def _interpolate(self, pixels: torch.Tensor, out: torch.Tensor) -> None:
-        image, position = pixels // self.area, pixels % self.area
+    def _interpolate(self, image: torch.Tensor, position: torch.Tensor, out: torch.Tensor) -> None:
         parts = out.split(self.channels, 1)
         for part, (rows, native_area, taps, weights) in zip(parts, self._groups, strict=True):
             read = taps[position] + (image * native_area)[:, None]

@@ -12,6 +12,7 @@ import torch
 
 from labelers.config import FastTraining, ReferenceTraining
 from labelers.ensemble.classifiers import Ensemble
+from labelers.ensemble.vote import first_maximum
 from labelers.training.checkpoint import load_checkpoint, save_checkpoint
 from labelers.training.first_layer import FirstLayer
 from labelers.training.loss import PixelLoss
@@ -129,7 +130,7 @@ class Trainer:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimizer.step()
         losses = losses.detach()
-        accuracies = (logits.argmax(1) == target).float().mean(1)
+        accuracies = (first_maximum(logits) == target).float().mean(1)
         self.sums += torch.cat([losses.mean()[None], accuracies])
         return losses
 

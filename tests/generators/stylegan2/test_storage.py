@@ -1,6 +1,8 @@
 """Our own format of a StyleGAN2 generator."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,16 @@ def test_what_is_saved_is_loaded(golden_network: Callable, tmp_path: Path) -> No
     for name, tensor in network.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor)
     assert sorted(p.name for p in tmp_path.iterdir()) == [INFO_FILE, WEIGHTS_FILE]
+
+
+def test_loading_imports_no_compiler_and_no_classifiers(saved: Path) -> None:
+    load_it = "import sys; from pathlib import Path; from generators.stylegan2 import model; "
+    load_it += f"model.storage.load(Path({str(saved)!r}))"
+    seen = "print(*{'torch._dynamo', 'torchvision', 'sympy'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{load_it}; {seen}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 def test_half_precision_weights_become_float32(tiny_config: NetworkConfig) -> None:

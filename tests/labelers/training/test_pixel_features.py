@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from generators.base import FeatureMaps
 from labelers.ensemble.classifiers import channel_last, group_by_size
+from labelers.training import pixel_features
 from labelers.training.pixel_features import Normalisation, PixelReader
 
 SIZE = (16, 24)
@@ -26,9 +27,19 @@ def plain(features: FeatureMaps, size: tuple[int, int] = SIZE) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [SIZE, (13, 31), (5, 5), (16, 7)])
 def test_gather_equals_upsampling(random_features: FeatureMaps, size):
-    every = torch.arange(2 * size[0] * size[1])  # more than one chunk
+    every = torch.arange(2 * size[0] * size[1])
     ours = reader(random_features, size).gather(every.view(2, -1))
     torch.testing.assert_close(ours, plain(random_features, size), rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_do_not_depend_on_how_many_are_gathered_at_a_time(
+    random_features: FeatureMaps, monkeypatch: pytest.MonkeyPatch
+):
+    found, pixels = reader(random_features), torch.arange(2 * SIZE[0] * SIZE[1])
+    normalisation = found.normalisation(pixels)
+    whole = found.gather(pixels, normalisation=normalisation)
+    monkeypatch.setattr(pixel_features, "CHUNK_BYTES", 1)  # one by one
+    assert torch.equal(found.gather(pixels, normalisation=normalisation), whole)
 
 
 def test_half_precision_tables(random_features: FeatureMaps):
