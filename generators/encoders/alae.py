@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,8 @@ class Encoder(nn.Module):
         Images of half the size enter at the second block, and so on.
         """
         first = len(self.encode_block) + 1 - int(math.log2(x.shape[-1]))
-        x = activate(activate(self.from_rgb[first].from_rgb(x)))
+        stem: Any = self.from_rgb[first]
+        x = activate(activate(stem.from_rgb(x)))
         total = torch.zeros((), device=x.device, dtype=x.dtype)
         for number, block in enumerate(self.encode_block[first:], first):
             maps, w = block(x)
@@ -127,6 +129,11 @@ class Encoder(nn.Module):
 
 class GeneratorBlock(nn.Module):
     """Two convolutions, each followed by noise and style; the first doubles the resolution."""
+
+    bias_1: Tensor
+    bias_2: Tensor
+    style_1: nn.Module
+    style_2: nn.Module
 
     def __init__(self, before: int, after: int, latent: int, number: int):
         super().__init__()
@@ -181,7 +188,8 @@ class Generator(nn.Module):
         for number, block in enumerate(self.decode_block):
             x = block(x, w)
             yield f"decoder.{number}", x
-        yield "reconstruction", self.to_rgb[-1].to_rgb(x)
+        last: Any = self.to_rgb[-1]
+        yield "reconstruction", last.to_rgb(x)
 
 
 class ALAE(nn.Module):

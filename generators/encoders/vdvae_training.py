@@ -126,12 +126,13 @@ def initialise(network: VDVAE) -> None:
     The prior begins as the standard normal distribution, with no part in the map. Ours: the
     logistics begin side by side, as the optimiser needs hundreds of steps to spread them.
     """
-    for branch in network.encoder.enc_blocks:
-        branch.c4.weight *= len(network.encoder.enc_blocks) ** -0.5
-    scale = len(network.decoder.dec_blocks) ** -0.5
-    for block in network.decoder.dec_blocks:
-        block.resnet.c4.weight *= scale
-        block.z_proj.weight *= scale
+    encoder: Any = network.encoder.enc_blocks
+    decoder: Any = network.decoder.dec_blocks
+    for branch in encoder:
+        branch.c4.weight *= len(encoder) ** -0.5
+    for block in decoder:
+        block.resnet.c4.weight *= len(decoder) ** -0.5
+        block.z_proj.weight *= len(decoder) ** -0.5
         block.prior.c4.weight.zero_()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
