@@ -13,6 +13,9 @@ from torch import Tensor
 
 from benchmarks.counting import Work, peak_bandwidth, peak_flops, seconds
 
+PLAIN = "plain"  # the loop in float32, as it stands in examples
+STRONG = "plain, autocast"  # the same with what any practitioner adds: two lines
+
 
 @dataclass
 class Run:
@@ -109,7 +112,10 @@ def results(runs: list[Run], device: torch.device) -> list[dict[str, Any]]:
     """The figures of each run by column of the table."""
     peaks = {dtype: peak_flops(device, dtype) for dtype in {run.dtype for run in runs}}
     bandwidth = peak_bandwidth(device)
-    plain = {run.batch_size: run.seconds for run in runs if run.name == "plain"}
+    baselines = {
+        f"x {name}": {run.batch_size: run.seconds for run in runs if run.name == name}
+        for name in (STRONG, PLAIN)
+    }
     rows = []
     for run in runs:
         peak = peaks[run.dtype]
@@ -119,7 +125,10 @@ def results(runs: list[Run], device: torch.device) -> list[dict[str, Any]]:
                 "run": f"{run.name}, {str(run.dtype).removeprefix('torch.')}",
                 "batch": run.batch_size,
                 "images/s": 1 / run.seconds,
-                "x plain": plain.get(run.batch_size, float("nan")) / run.seconds,
+                **{
+                    times: of.get(run.batch_size, float("nan")) / run.seconds
+                    for times, of in baselines.items()
+                },
                 "features": run.feature_share,
                 "peak": peak / 1e12,
                 "used": run.work.flops / run.seconds / peak,

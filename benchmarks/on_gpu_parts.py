@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import subprocess
 import sys
@@ -165,26 +164,20 @@ def labeler(report: Report, device: str, tiny: bool) -> None:
     """Labelling an image at the LSUN setting: plain code in both formats, and ours."""
     import torch
 
-    from benchmarks.labeler import label_by
+    from benchmarks.labeler import WAYS, label_by
 
-    where, repeats = torch.device(device), 1 if tiny else 5
-    for way, is_half in (
-        ("plain", False),
-        ("plain", True),
-        ("float32", False),
-        ("bfloat16", False),
-    ):
-        if tiny and way == "plain":
+    repeats = 1 if tiny else 5
+    for way in WAYS:
+        if tiny and way.startswith("plain"):
             continue  # minutes on a CPU
         label = label_by(way, device)
-        cast = torch.autocast(where.type, torch.bfloat16) if is_half else contextlib.nullcontext()
         seconds = []
         for _ in range(repeats + 1):
             began = time.perf_counter()
-            with torch.inference_mode(), cast:
+            with torch.inference_mode():
                 [t.cpu() for t in label()]  # waits for the device
             seconds.append(time.perf_counter() - began)
-        report.add(**{f"{way}{', bfloat16' if is_half else ''}": {"sec": min(seconds[1:])}})
+        report.add(**{way: {"sec": min(seconds[1:])}})
 
 
 def stylegan2(report: Report, device: str, tiny: bool) -> None:

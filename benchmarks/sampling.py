@@ -6,8 +6,8 @@
 
 `ours` is what `generate` calls for a recipe: `DDPMGenerator.sample_images` and then `encode`, or
 the single pass of `StyleGAN2Generator.sample`. `plain` is the same in plain code without this
-package, in float32 (`sampling_ddpm`, `plain_stylegan2`). They run repeatedly in turn; figures are
-medians.
+package, in float32 (`sampling_ddpm`, `plain_stylegan2`), and `plain, autocast` is the diffusion
+loop under autocast with channels-last weights. They run repeatedly in turn; figures are medians.
 
 `used` is the counted arithmetic (products only; a multiply-add is two) relative to what a plain
 matrix product in the same number format reaches in the same run. `bound` is the value that `used`

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
-from benchmarks.contenders import Run
+from benchmarks.contenders import PLAIN, STRONG, Run
 from benchmarks.counting import Work, count
 from factory_core.device import pick_dtype
 from generators.ddpm.architecture import Architecture
@@ -61,11 +61,24 @@ def load_network(name: str, reduced: bool, device: torch.device) -> Model:
 
 
 class PlainLoop:
-    """Sampling and features in plain diffusers code."""
+    """Sampling and features in plain diffusers code.
 
-    def __init__(self, model: Model, config: DDPMConfig, device: torch.device):
+    With `dtype`, under autocast to it and with the weights channels last.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: DDPMConfig,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+    ):
         unet, self.schedule, _ = model
         self.unet, self.config, self.device = unet.to(device).eval(), config, device
+        if dtype is not None:
+            self.unet.to(memory_format=torch.channels_last)
+        is_low = dtype not in (None, torch.float32)
+        self.autocast = torch.autocast(device.type, dtype, enabled=is_low)
         self.blocks = default_blocks(unet)
         self.shape = (config.batch_size, 3, unet.config.sample_size, unet.config.sample_size)
 
@@ -78,7 +91,9 @@ class PlainLoop:
         )
         scheduler.set_timesteps(self.config.steps)
         for t in scheduler.timesteps:
-            x = scheduler.step(self.unet(x, t).sample, t, x).prev_sample
+            with self.autocast:
+                output = self.unet(x, t).sample
+            x = scheduler.step(output.float(), t, x).prev_sample
         return to_uint8(x).cpu()
 
     @torch.no_grad()
@@ -93,7 +108,8 @@ class PlainLoop:
             for block in self.blocks
         ]
         for t in self.config.features.timesteps:
-            self.unet(self.schedule.add_noise(x_0, eps, torch.tensor(t)), t)
+            with self.autocast:
+                self.unet(self.schedule.add_noise(x_0, eps, torch.tensor(t)), t)
         for hook in hooks:
             hook.remove()
         return recorded
@@ -164,16 +180,19 @@ class Diffusion:
 
     def runs(self, batch_size: int) -> list[Run]:
         config = self._config(batch_size)
-        runs = [self._plain(config)] if self.options.plain else []
+        runs = []
+        if self.options.plain:
+            dtype = pick_dtype(self.options.precision, self.options.device)
+            runs = [self._plain(config, PLAIN), self._plain(config, STRONG, dtype)]
         for compiled in {"off": [False], "on": [True], "both": [False, True]}[self.options.compile]:
             runs.append(self._ours(config.model_copy(update={"compile": compiled})))
         return runs
 
-    def _plain(self, config: DDPMConfig) -> Run:
-        loop = PlainLoop(self._model(), config, self.options.device)
+    def _plain(self, config: DDPMConfig, name: str, dtype: torch.dtype | None = None) -> Run:
+        loop = PlainLoop(self._model(), config, self.options.device, dtype)
         return Run(
-            "plain",
-            torch.float32,
+            name,
+            dtype or torch.float32,
             config.batch_size,
             loop.sample_images,
             loop.encode,

@@ -1,12 +1,15 @@
 """What the factory is worth on a data set with a test set: label budgets x contenders x seeds.
 
     python -m benchmarks.worth_it --data DIR --generator G --out OUT [--budgets 4 8 24]
-        [--draws 3] [--seeds 3] [--contenders unet round-2 ...] [--set KEY=VALUE] [--json FILE]
+        [--draws 3] [--seeds 3] [--contenders unet round-2 ...] [--set KEY=VALUE]
+        [--json FILE] [--plot FILE]
 
 DIR holds `labeled`, `unlabeled` and `test`. Draw 0 of a budget takes the first images of `labeled`
 by name, the others a random order; smaller budgets are parts of larger ones. The contenders are
 those of `factory compare`, with its settings. Every cell trains on one draw with one seed and is
-scored on `test`; nothing is chosen there. Finished cells are kept in OUT and never repeated.
+scored on `test`; nothing is chosen there. Finished cells are kept in OUT and never repeated, so
+several processes may share OUT if they work on different budgets. OUT/models holds the segmenters
+of the first draw and seed, for `factory evaluate --corruptions`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +30,12 @@ from factory.verdict.bench import Bench, Materials
 from factory.verdict.comparison import choose
 from factory.verdict.contenders import Contender
 from factory.verdict.inputs import Given, identity, read
+from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Cell, Results
 from factory.verdict.settings import compare_config
-from factory_core.storage import write_json
+from factory_core.storage import write_bytes, write_json
 from train_seg.evaluation import metrics
+from train_seg.evaluation.plots import encode_png, figure_type
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Place:
     seed: int
     rows: tuple[int, ...]
     number: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first draw and seed of its budget."""
+        return self.number == 0
 
     @property
     def name(self) -> str:
@@ -59,12 +69,14 @@ def places(images: int, budgets: Sequence[int], draws: int, seeds: int) -> list[
     return found
 
 
-def run_cell(contender: Contender, place: Place, m: Materials) -> Cell:
-    """Train a contender and score it on the test set."""
+def run_cell(contender: Contender, place: Place, m: Materials, models: Path) -> Cell:
+    """Train a contender and score it on the test set; keep the first segmenter in `models`."""
     began = time.monotonic()
     bench = Bench(m, place.name, place.rows, place.seed)
     with bench.costs.part(contender.name):
         model = contender.make(bench)
+    if place.is_first and isinstance(model, SegmenterModel):
+        model.segmenter.save(models / f"{place.budget}-labels" / contender.name)
     assert m.also is not None
     pool, masks = m.also
     confusion = metrics.Confusion(len(m.classes))
@@ -131,6 +143,34 @@ def show(budget: int, rows: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
+def plot(path: Path, tables: Mapping[int, Sequence[Row]], labels_only: Collection[str]) -> None:
+    """A PNG of mIoU by label budget, mean ± std: dashed lines are trained on labels alone."""
+    figure = figure_type()(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    found = {
+        name: {b: r.scores for b, rows in tables.items() for r in rows if r.contender == name}
+        for name in dict.fromkeys(row.contender for rows in tables.values() for row in rows)
+    }
+    for name, by_budget in found.items():
+        budgets = sorted(by_budget)
+        values = [list(by_budget[budget].values()) for budget in budgets]
+        axes.errorbar(
+            budgets,
+            [statistics.mean(v) for v in values],
+            [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values],
+            fmt="--o" if name in labels_only else "-o",
+            capsize=3,
+            label=name,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(tables), [str(budget) for budget in tables])
+    axes.set_xlabel("annotated images")
+    axes.set_ylabel("mIoU on the test images")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    write_bytes(path, encode_png(figure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -142,6 +182,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="*", default=[])
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     console = Console()
     config = compare_config(given.overrides)
@@ -162,7 +203,7 @@ def main() -> None:
     for place in places(len(m.masks), given.budgets, given.draws, given.seeds):
         for contender in contenders:
             if results.find(contender.name, place.number, place.budget) is None:
-                cell = run_cell(contender, place, m)
+                cell = run_cell(contender, place, m, given.out / "models")
                 results.add(cell)
                 console.print(
                     f"{place.name}: {contender.name} {cell.miou:.3f} ({duration(cell.seconds)})"
@@ -171,6 +212,8 @@ def main() -> None:
     tables = {budget: summarise(results, contenders, budget) for budget in given.budgets}
     for budget, rows in tables.items():
         show(budget, rows, console)
+    if given.plot:
+        plot(given.plot, tables, [c.name for c in contenders if c.group == "labels"])
     if given.json:
         content = {
             str(budget): {

@@ -214,3 +214,32 @@ class Finetunable(Protocol):
         Raises ValueError if the config alone cannot rebuild the network.
         """
         ...
+
+
+@runtime_checkable
+class Diffusing(Protocol):
+    """A generator whose features are activations of decoder blocks at noise levels."""
+
+    @property
+    def block_count(self) -> int:
+        """Number of decoder blocks, numbered deep to shallow from 0."""
+        ...
+
+    @property
+    def timestep_count(self) -> int:
+        """Number of timesteps of the noise schedule; 0 is the least noise."""
+        ...
+
+    def recording(self, blocks: Sequence[int], timesteps: Sequence[int]) -> Generator:
+        """The same network, without a copy, whose features are these, re-noised.
+
+        Raises ValueError for blocks or timesteps that it does not have.
+        """
+        ...
+
+    def with_noise(self, noise: str) -> Generator:
+        """The same network, without a copy, whose images are re-noised by another policy.
+
+        Policies are those of `generators.ddpm.config.FeatureConfig`.
+        """
+        ...

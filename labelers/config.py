@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-Kind = Literal["ensemble", "network", "both", "regions"]
+Kind = Literal["ensemble", "network", "both", "regions", "clusters"]
 Vote = Literal["majority", "soft", "log_soft"]
 Uncertainty = Literal["js", "entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -107,7 +107,7 @@ class LabelerConfig(BaseModel):
     kind: Kind = Field(
         default="ensemble",
         description="pixel classifiers on the generator's features; its U-Net, fine-tuned; both; "
-        "or the regions of a factorized generator, which need no training",
+        "the regions of a factorized generator, which need no training; or clusters of features",
     )
     weights: str | None = Field(
         default=None, description="labeler directory (labeler.safetensors + labeler.json)"
@@ -133,6 +133,7 @@ class LabelerConfig(BaseModel):
         default=ReferenceTraining(), description="`kind: reference` or `fast`, and its settings"
     )
     network: NetworkTraining = NetworkTraining()
+    clusters: int = Field(default=3, ge=2, le=64, description="K, of the kind `clusters`")
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="balanced: every class weighs the same in the loss"
     )
@@ -166,6 +167,11 @@ class LabelerConfig(BaseModel):
     def has_network(self) -> bool:
         """Whether fine-tuned networks take part."""
         return self.kind in ("network", "both")
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether classes are names of regions, which are found without labels."""
+        return self.kind in ("regions", "clusters")
 
     @property
     def reads_features(self) -> bool:

@@ -2,10 +2,11 @@
 
 There are two kinds of members, and a labeler has one or both: an ensemble of classifiers of the
 generator's features, and segmentation networks that started from the generator's U-Net. Or it has
-none, and takes the regions of a factorized generator.
+none, and takes the regions of a factorized generator, or clusters of features.
 
-On disk: `labeler.safetensors` (the ensemble's tensors, and those of network m under `network.m.`)
-and `labeler.json` (a `LabelerInfo`), which carries the sha256 of the former and is written last.
+On disk: `labeler.safetensors` (the ensemble's tensors, those of network m under `network.m.`, and
+those of clusters under `clusters.`) and `labeler.json` (a `LabelerInfo`), which carries the sha256
+of the former and is written last.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ from labelers.info import (
     read_info,
 )
 from labelers.network.networks import Networks
+from labelers.regions.clusters import Clusters
 from labelers.regions.naming import class_probabilities, resized
 
 __all__ = ["INFO_FILE", "GeneratorInfo", "Labeler", "LabelerInfo", "Prediction"]
 
-NETWORK_PREFIX = "network."
+NETWORK_PREFIX, CLUSTERS_PREFIX = "network.", "clusters."
 # What building networks from a wrong description, and loading weights into them, may raise.
 FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -87,11 +89,15 @@ class Labeler:
     info: LabelerInfo
     dtype: torch.dtype = torch.float32
     networks: Networks | None = None
+    clusters: Clusters | None = None
 
     @staticmethod
-    def of_regions(info: LabelerInfo) -> Labeler:
-        """A labeler without members: `info.regions` gives the class of each region."""
-        return Labeler(None, info)
+    def of_regions(info: LabelerInfo, clusters: Clusters | None = None) -> Labeler:
+        """A labeler without members: `info.regions` gives the class of each region.
+
+        The regions are `clusters`, or else those of the generator.
+        """
+        return Labeler(None, info, clusters=clusters)
 
     @staticmethod
     def both(ensemble: Labeler, networks: Labeler) -> Labeler:
@@ -151,8 +157,7 @@ class Labeler:
         size = size or self.info.image_size
         if self.info.regions is not None:
             assert features is not None
-            m = resized(features[REGIONS_MAP], size)
-            return self._name(m, self.info.regions, probabilities)
+            return self._name(self.regions(features, size), self.info.regions, probabilities)
         device, weights = self._device, self._weights
         shape = (count, size[0] * size[1])
         mask = torch.empty(shape, dtype=torch.uint8, device=device)
@@ -173,6 +178,12 @@ class Labeler:
         maps = maps.view(-1, *size).cpu()
         p = None if p is None else p.view(*p.shape[:2], *size)
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps, p)
+
+    def regions(self, features: FeatureMaps, size: tuple[int, int]) -> torch.Tensor:
+        """The masks m float32 `[N, K, H, W]` of the regions, before they are named."""
+        if self.clusters is not None:
+            return self.clusters.regions(features, size)
+        return resized(features[REGIONS_MAP], size)
 
     def _name(self, m: torch.Tensor, class_of: Sequence[int], probabilities: bool) -> Prediction:
         """The prediction of masks `[N, K, H, W]`; its uncertainty is their entropy."""
@@ -269,13 +280,19 @@ class Labeler:
             state |= self.ensemble.state_dict()
         if self.networks is not None:
             state |= {f"{NETWORK_PREFIX}{k}": t for k, t in self.networks.state_dict().items()}
+        if self.clusters is not None:
+            state |= {f"{CLUSTERS_PREFIX}{k}": t for k, t in self.clusters.state().items()}
         weights = save({k: t.detach().cpu().contiguous() for k, t in state.items()})
         sha256 = hashlib.sha256(weights).hexdigest()
         changes = {"weights_sha256": sha256, "format_version": FORMAT_VERSION}
         info = self.info.model_copy(update=changes)
-        later = {"regions"} if info.regions is None else set()  # unknown to older versions
+        unknown: dict[str, Any] = {}  # to older versions
+        if info.regions is None:
+            unknown["regions"] = True
+        if info.config.kind != "clusters":
+            unknown["config"] = {"clusters"}
         write_bytes(folder / WEIGHTS_FILE, weights)
-        content = info.model_dump_json(indent=1, exclude=later) + "\n"
+        content = info.model_dump_json(indent=1, exclude=unknown) + "\n"
         write_bytes(folder / INFO_FILE, content.encode())
 
     @classmethod
@@ -300,6 +317,7 @@ class Labeler:
             )
         state = load(weights)
         try:
+            clusters = _take_clusters(info, state)
             ensemble, networks = _load_members(info, state)
         except FAULTS:  # several lines of tensor names and shapes
             raise ValueError(
@@ -312,7 +330,19 @@ class Labeler:
             info,
             dtype,
             None if networks is None else networks.to(where),
+            clusters,
         )
+
+
+def _take_clusters(info: LabelerInfo, state: dict[str, torch.Tensor]) -> Clusters | None:
+    """The clusters that `info` describes, taken out of `state`; raises `FAULTS`."""
+    if info.config.kind != "clusters":
+        return None
+    weight, bias = (state.pop(f"{CLUSTERS_PREFIX}{name}") for name in ("weight", "bias"))
+    channels = sum(m.channels for m in info.features)
+    if info.regions is None or weight.shape != (len(info.regions), channels):
+        raise ValueError("clusters of other features")
+    return Clusters(info.features, weight, bias.view(len(weight)))
 
 
 def _load_members(
@@ -331,7 +361,7 @@ def _load_members(
             raise ValueError("networks without a U-Net")
         networks = Networks.untrained(info.unet, classes, config.network.members)
         networks.load_state_dict(other)
-    if (config.kind == "regions") != (info.regions is not None):
+    if config.has_regions != (info.regions is not None):
         raise ValueError("regions of another kind of labeler")
     if (own and not config.has_ensemble) or (other and not config.has_network):
         raise RuntimeError("weights of a kind that the labeler has not")

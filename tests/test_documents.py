@@ -31,6 +31,7 @@ BASH = [block for block in BLOCKS if block.language == "bash"]
 GUIDE, README, QUICK = "docs/your-own-images.md", "README.md", "docs/quick-start.md"
 VERBS = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
 GROUPS = ("annotations",)  # verbs that have verbs
+COMPARISON = "python -m benchmarks.factorized --out cells --data data"
 # Blocks that no test runs, by document and first words, and why. Their `factory` commands are
 # checked by the parser of the command line all the same.
 NOT_RUN = {
@@ -38,10 +39,21 @@ NOT_RUN = {
     (README, "pytest"): "runs this test",
     ("docs/annotating.md", "pip install"): "serves a page: tests of factory/annotation/page do it",
     (QUICK, "pip install"): "the same as the README's",
-    ("docs/blocks-and-timesteps.md", "for blocks in"): "trains fifteen labelers",
+    ("docs/analysis.md", "factory analyse blocks"): "takes minutes: tests run it small",
+    ("docs/analysis.md", "factory analyse representations"): "takes minutes, likewise",
+    ("docs/blocks-and-timesteps.md", "factory choose-features"): "takes minutes, likewise",
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
+    ("docs/factorized.md", "factory train-generator"): "tests of generators/factorized train",
+    ("docs/factorized.md", "factory predict"): "tests of factory/commands run it",
+    ("docs/factorized.md", "factory evaluate"): "tests of factory/commands run it",
+    ("docs/factorized.md", "factory train-labeler --kind regions"): "tests of train_labeler do",
+    ("docs/factorized.md", "factory train-labeler --kind clusters"): "tests of labelers run it",
+    ("docs/factorized.md", f"{COMPARISON} --steps"): "takes hours",
+    ("docs/factorized.md", f"{COMPARISON} --only"): "takes an hour",
+    ("docs/factorized.md", "python -m benchmarks.factorized_figures"): "needs a trained generator",
+    ("docs/factorized.md", "factory annotations import"): "needs the published data",
     ("docs/encoders.md", "factory train-labeler --encoder mae_ffhq.pth --lab"): "needs weights",
     ("docs/encoders.md", "factory train-labeler --encoder mae_ffhq.pth --enc"): "needs weights",
     ("docs/encoders.md", "factory generate"): "tests of train_labeler's encoders run it",

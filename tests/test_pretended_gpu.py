@@ -33,6 +33,10 @@ train-labeler --encoder mae --encoder pixels --labeled annotated --out of-mae --
 generate --generator package:factory.demo/generator --labeler of-mae --n 2 --out paired
     --executor local --set generator.steps=2
 sample --generator regions --n 2 --out sampled-regions --set generator.steps=2
+predict --generator regions --images photos --out segmented-regions
+evaluate --generator regions --labeled annotated
+train-labeler --kind clusters --generator regions --labeled annotated --out clusters
+evaluate --labeler clusters --labeled annotated
 choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2
 train-labeler --recipe demo --labeled annotated --out labeler --fast --set labeler.members=2
@@ -58,6 +62,21 @@ report labeler --labeled annotated
 compare --labeled annotated --out verdict --budget none --contender unet
     --contender blind-place --contender blind-shuffled --set folds=2 --set seeds=1
     --set label_steps=2 --set batch_size=2 --set curve=false
+analyse labels --generator generator --labeled annotated --out analysis --splits 1
+    --set labeler.members=2 --set labeler.training.steps=2
+analyse corruptions --generator generator --labeled annotated --out analysis --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2
+analyse noise --generator generator --labeled annotated --out analysis --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2 --set draws=1
+analyse saturation --generator generator --labeled annotated --out saturation --splits 1
+    --set test_images=1 --set labeler.members=2 --set labeler.training.steps=2 --set sizes=[2,3]
+    --set segmenter.architecture=UNetGN --set segmenter.width=8 --set segmenter.max_steps=1
+    --set segmenter.batch_size=2 --set generator.steps=2
+analyse clusters --generator generator --labeled annotated --out analysis --splits 1
+    --set blocks=[0,1] --set timesteps=[0,500] --set images=1
+choose-features --generator generator --labeled annotated --out analysis --splits 1
+    --set blocks=[0,1] --set timesteps=[0,500] --set labeler.training.steps=2 --set candidates=1
+    --set most=3 --set final.training.steps=2 --set final.members=2
 rounds --labeled annotated --images photos --generator generator --out rounds --rounds 1
     --set folds=2 --set seeds=1 --set label_steps=2 --set pretrain_steps=2 --set finish_steps=1
     --set batch_size=2 --set labeler.members=2 --set labeler.training.steps=5

@@ -1,7 +1,8 @@
 """Settings of the segmenter: the `segmenter:` section of a recipe.
 
-Each default is declared only here. The defaults are those of the DDPM paper's DeepLabV3; `PRESETS`
-holds complete alternatives.
+Each default is declared only here. The defaults are those of the DDPM paper's DeepLabV3, except
+that its encoder started from ImageNet weights (`encoder_weights`); `PRESETS` holds complete
+alternatives.
 
 On 64x64 images, an encoder of output stride 8 leaves an 8x8 map, on which dilations of 8 or more
 see nothing but padding. `input_scale` and `encoder_depth` adapt to the images if they are `auto`,
@@ -128,8 +129,9 @@ class SegmenterConfig(BaseModel):
     )
     encoder_weights: str | None = Field(
         default=None,
-        description="pretrained encoder, e.g. imagenet (downloaded); cached: imagenet if already "
-        "downloaded, else random; none: random",
+        description="pretrained encoder: imagenet (downloaded); cached: imagenet if already "
+        "downloaded, else random; a file with a state dict, such as torchvision's "
+        "resnet101-63fe2227.pth; none: random",
     )
     encoder_depth: Annotated[int, Field(ge=3, le=5)] | Literal["auto"] = Field(
         default=5,
@@ -272,7 +274,7 @@ class SegmenterConfig(BaseModel):
 
 # Complete settings by name, as differences from the defaults. None changes the length of the run.
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},  # Baranchuk et al. (2022), appendix
+    "paper": {},  # Baranchuk et al. (2022), appendix; theirs had encoder_weights=imagenet
     "modern": {
         "encoder_weights": "cached",
         "encoder_depth": AUTO,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,9 +12,16 @@ from factory.terminal.progress import ProgressLine
 if TYPE_CHECKING:
     import torch
 
-    from generators.base import Encoder, FeatureMaps
+    from generators.base import Encoder, FeatureMaps, FeatureMapSpec
 
 ENCODE_BATCH = 8  # images
+ENCODE_BYTES = 2**28  # float32 features per batch at most: two images at the LSUN setting
+
+
+def encode_batch(spec: Sequence[FeatureMapSpec], most: int) -> int:
+    """How many images to encode at a time: at most `most`, and what ENCODE_BYTES permit."""
+    image_bytes = 4 * sum(m.channels * m.height * m.width for m in spec)
+    return max(1, min(most, ENCODE_BATCH, ENCODE_BYTES // image_bytes))
 
 
 def encode_batches(

@@ -48,6 +48,7 @@ def command_line() -> Any:
     """The typer application, its commands registered in the order of `factory --help`."""
     # Importing them registers their commands, in this order.
     from factory.cli import (  # noqa: F401
+        analyse,
         annotate,
         exchange,
         make,

@@ -17,7 +17,10 @@ exchange = typer.Typer(
 )
 app.add_typer(exchange, name="annotations", rich_help_panel=MAKING)
 
-READ = "labelme, cvat, cvat-mask, coco, label-studio, voc or index-png"
+READ = (
+    "labelme, cvat, cvat-mask, coco, label-studio, voc, index-png; data sets: flowers102, cub, "
+    "celebamask-hq, pixel-imagenet"
+)
 WRITTEN = "labelme, cvat, cvat-mask, coco, coco-rle, label-studio, voc, index-png, yolo-seg, nnunet"
 
 
@@ -38,16 +41,24 @@ def import_(
     keep_empty: Annotated[
         bool, typer.Option("--keep-empty", help="Pictures without a region are all background.")
     ] = False,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|val|test", help="Of a published data set.")
+    ] = None,
 ) -> None:
     """Write what was drawn in another program as an annotated folder, ready for `train-labeler`.
 
     `factory annotations import cvat exported --images photos --out annotated`
+
+    A published data set, as its authors distribute it:
+
+    `factory annotations import flowers102 downloaded --split test --out flowers-test`
     """
     from factory.commands.annotations.exchange import class_names, import_folder
     from factory_core.annotated.formats.regions import Source
 
     names = class_names(classes)
-    import_folder(format, Source(source, images, keep_empty=keep_empty), out, names, console)
+    found = Source(source, images, keep_empty=keep_empty, split=split)
+    import_folder(format, found, out, names, console)
 
 
 @exchange.command()

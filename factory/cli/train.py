@@ -87,9 +87,10 @@ def train_labeler(
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="ensemble|network|both|regions",
+            metavar="ensemble|network|both|regions|clusters",
             help="Pixel classifiers on the generator's features (the default); its U-Net, "
-            "fine-tuned; both; the regions of a factorized generator, which need no --labeled.",
+            "fine-tuned; both; the regions of a factorized generator, or clusters of features, "
+            "which need no --labeled.",
         ),
     ] = None,
     fast: Annotated[
@@ -133,7 +134,7 @@ def train_labeler(
 
     if folds is None and (test_images is not None or json_file is not None):
         raise ValueError("found --test-images or --json without --folds: give --folds 5 too")
-    if fast and kind in ("network", "regions"):
+    if fast and kind in ("network", "regions", "clusters"):
         raise ValueError(f"found --fast with --kind {kind}, which has no ensemble: leave it out")
     overrides = [
         *([] if kind is None else [f"labeler.kind={kind}"]),

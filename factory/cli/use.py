@@ -12,7 +12,6 @@ from factory.cli.options import (
     BatchSize,
     Device,
     EncoderFiles,
-    GeneratorDir,
     Images,
     Out,
     SegmenterDir,
@@ -36,8 +35,31 @@ def evaluate(
         list[Path] | None, typer.Option(help="Annotated folder, or one per model.")
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Unseen renderings of the demo.")] = False,
-    generator: GeneratorDir = None,
     encoder: EncoderFiles = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Generator of the labeler, if it moved; alone, a factorized generator, whose "
+            "regions are scored."
+        ),
+    ] = None,
+    foreground: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Of regions: a class of the foreground; repeatable. By default all but the first.",
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(help="Of regions: annotated folder to choose the foreground regions on."),
+    ] = None,
+    image_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="Of regions of a class-conditional generator: file names, classes."
+        ),
+    ] = None,
     splits: Annotated[
         int, typer.Option(min=1, help="Also score this many parts of the test images.")
     ] = 1,
@@ -62,10 +84,41 @@ def evaluate(
     """Score a segmenter or a labeler: IoU, boundary F1, confusion; splits, models, corruptions.
 
     `factory evaluate --model seed_0 --model seed_1 --labeled test --splits 5 --corruptions all`
+
+    Or the regions of a factorized generator, without any labeler: accuracy, IoU and DICE of the
+    foreground, mIoU of the classes.
+
+    `factory evaluate --generator factorized --labeled test`
     """
     from factory.commands import evaluate as scoring
     from factory.recipe.picture_settings import only_pictures
 
+    if generator is not None and not model and labeler is None:
+        from factory.commands.evaluate_regions import RegionJob, evaluate_regions
+
+        others = {
+            "--demo": demo,
+            "--splits": splits > 1,
+            "--corruptions": corruptions,
+            "--markdown": markdown,
+            "--plots": plots,
+            "--encoder": encoder,
+        }
+        if unused := [flag for flag, given in others.items() if given]:
+            raise ValueError(f"found {unused[0]}, which does not apply to regions: leave it out")
+        if labeled is None or len(labeled) != 1:
+            raise ValueError("--generator alone: expected --labeled DIR, one annotated folder")
+        job = RegionJob(
+            *(generator, labeled[0], val, foreground or [], image_classes, settings or []),
+            *(device, batch_size, json_file),
+        )
+        evaluate_regions(job, console)
+        return
+    if val or foreground or image_classes:
+        raise ValueError(
+            "found --val, --foreground or --image-classes, which are for regions: give --generator "
+            "alone, or leave them out"
+        )
     if bool(labeled) == demo:
         raise ValueError("found both or neither of --labeled and --demo, expected exactly one")
     predictors = scoring.load_predictors(
@@ -80,9 +133,13 @@ def evaluate(
 
 @app.command(rich_help_panel=USING)
 def predict(
-    model: SegmenterDir,
     images: Images,
     out: Out,
+    model: Annotated[Path | None, typer.Option(help="Output of `train-deeplab`.")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="In its place: a factorized generator, whose regions are written."),
+    ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="More images.")] = None,
     tile: Annotated[
         int | None, typer.Option(min=8, help="Height of tiles in pixels, for large images.")
@@ -103,13 +160,16 @@ def predict(
     instead, and uses memory that does not grow with their height.
 
     `factory predict --model model --images "scans/**/*.tif" --tile 256 --out segmented`
+
+    `factory predict --generator factorized --images photos --out regions
+    --set generator.features.region_timestep=30`
     """
     from factory.commands.predict import Prediction
     from factory.commands.predict import predict as run
-    from factory.recipe.picture_settings import only_pictures
 
-    pictures = only_pictures(settings)
-    job = Prediction(model, device, batch_size, tile, overlap, overlays, pictures)
+    job = Prediction(
+        *(model, generator, settings or [], device, batch_size, tile, overlap, overlays)
+    )
     run(job, [*images, *(more or [])], out, console)
 
 

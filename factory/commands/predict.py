@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.terminal.text import listing
-from factory_core.pictures import DEFAULT_PICTURES, Pictures, remembered
+from factory_core.pictures import Pictures, remembered
 
 if TYPE_CHECKING:
     import torch
@@ -24,28 +24,39 @@ LARGE = 4  # times the training size: shrinking a whole image by more than that 
 
 @dataclass(frozen=True)
 class Prediction:
-    """How to run a segmenter.
+    """How to run a segmenter, or a factorized `generator`, exactly one of them.
 
-    `tile` is the height of tiles in pixels, `overlap` the share (0-0.9) of a tile that overlaps the
-    next; without `tile`, whole images are shrunk to the training size. `pictures` is how images are
-    read, as far as it differs from the training.
+    `settings` are `KEY=VALUE`: of pictures, as far as they differ from the training, and of the
+    generator. `tile` is the height of tiles in pixels, `overlap` the share (0-0.9) of a tile that
+    overlaps the next; without `tile`, whole images are shrunk to the training size.
     """
 
-    model: Path
+    model: Path | None
+    generator: str | None
+    settings: Sequence[str]
     device: str
     batch_size: int
     tile: int | None
     overlap: float
     overlays: bool
-    pictures: Pictures = DEFAULT_PICTURES
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What segments images: `run` takes uint8 `[N, 3, H, W]`, gives class ids `[N, H, W]`."""
+
+    run: Callable[[torch.Tensor], torch.Tensor]
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    image_size: tuple[int, int]
 
 
 def predict(job: Prediction, images: Sequence[str], out: Path, console: Console) -> None:
     """Segment images (files, folders, patterns) at their own size: index PNGs and overlays.
 
-    Raises FileNotFoundError, FileExistsError or ValueError as `find_images`, `Segmenter.load` and
-    `train_seg.inference.predict.predict`; ValueError, after segmenting the others, if some images
-    cannot be read.
+    Raises FileNotFoundError, FileExistsError or ValueError as `find_images`, `Segmenter.load`,
+    `RegionFinder.load` and `train_seg.inference.predict.predict`; ValueError, after segmenting the
+    others, if some images cannot be read.
     """
     from PIL import Image
 
@@ -53,14 +64,14 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
     from factory.terminal.progress import ProgressLine
     from factory_core.images import find_images, image_notes, left_out, measured, read_image
     from train_seg.inference.predict import predict as write_predictions
-    from train_seg.network.segmenter import Segmenter
 
+    if (job.model is None) == (job.generator is None):
+        raise ValueError("found both or neither of --model and --generator, expected exactly one")
     paths = find_images(images)
     files = list(paths.values())
-    pictures = measured(job.pictures.over(remembered(job.model)), files)
+    ready, pictures = _load(job)
+    pictures = measured(pictures, files)
     print_notes(console, (*left_out(images), *image_notes(files, pictures)))
-    segmenter = Segmenter.load(job.model, job.device)
-    run = _runner(segmenter, job)
     if job.tile is not None:
         Image.MAX_IMAGE_PIXELS = None  # tiles exist for large images
     large: list[str] = []
@@ -69,17 +80,17 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
         def read(number: int, path: Path) -> torch.Tensor:
             line.update(number)
             image = read_image(path, pictures=pictures)
-            if min(image.shape[1:]) > LARGE * max(segmenter.image_size):
+            if min(image.shape[1:]) > LARGE * max(ready.image_size):
                 large.append(f"{path} ({image.shape[2]} x {image.shape[1]})")
             return image
 
         readers = {name: partial(read, i, path) for i, (name, path) in enumerate(paths.items(), 1)}
         counts = write_predictions(
-            run, readers, out, segmenter.palette, job.batch_size, job.overlays
+            ready.run, readers, out, ready.palette, job.batch_size, job.overlays
         )
-    _report(job, counts, segmenter.classes, out, console)
-    if large and job.tile is None:
-        height, width = segmenter.image_size
+    _report(job, counts, ready.classes, out, console)
+    if large and job.tile is None and job.model is not None:
+        height, width = ready.image_size
         console.print(
             f"{len(large)} of them, such as {large[0]}, were shrunk to the training size, "
             f"{width} x {height}: if objects had full size in the training images, use "
@@ -90,6 +101,26 @@ def predict(job: Prediction, images: Sequence[str], out: Path, console: Console)
             f"{len(counts.failed)} of {len(paths)} images cannot be read: repair them and rerun "
             "the command"
         )
+
+
+def _load(job: Prediction) -> tuple[Ready, Pictures]:
+    """What segments, and how its images are read; raises as `predict`."""
+    from factory.recipe.picture_settings import only_pictures
+
+    if job.generator is not None:
+        from factory.pipeline.region_finder import RegionFinder
+
+        if job.tile is not None:
+            raise ValueError("found --tile with --generator, which sees whole images: leave it out")
+        finder = RegionFinder.load(job.generator, job.settings, job.device)
+        about = (finder.predict, finder.classes, finder.palette, finder.image_size)
+        return Ready(*about), finder.pictures
+    from train_seg.network.segmenter import Segmenter
+
+    assert job.model is not None
+    pictures = only_pictures(job.settings).over(remembered(job.model))
+    model = Segmenter.load(job.model, job.device)
+    return Ready(_runner(model, job), model.classes, model.palette, model.image_size), pictures
 
 
 def _report(

@@ -49,8 +49,9 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     """
     from factory.terminal.training_progress import TrainingProgress
     from factory_core.device import naming_memory
-    from factory_core.images import list_images, measured, remember, remembered
+    from factory_core.images import measured, remember, remembered
     from factory_core.storage import naming_full_disk
+    from generators.training.labels import find_labelled
 
     settings, train = training_of(job.kind)
     quiet_libraries()
@@ -58,7 +59,8 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     given, overrides = picture_settings(job.overrides)
     config = build_settings(settings, content, overrides, "training settings")
     init = None if job.init is None else str(find_weights("--init", job.init))
-    pictures = measured(given.over(remembered(init)), list_images(job.images))
+    files = find_labelled(job.images, labels_of(config)).paths
+    pictures = measured(given.over(remembered(init)), files)
     with naming_full_disk(job.out), naming_memory("--batch-size ", config.batch_size):
         train(
             _read(job, config, pictures, console),
@@ -81,8 +83,9 @@ def _read(
     """
     from factory_core.images import folder_notes
     from generators.training.images import read_training_images
+    from generators.training.labels import FOLDERS
 
-    size = config.image_size
+    size, labels = config.image_size, labels_of(config)
     with ProgressLine("reading", "images", 0, console) as line:
         images = read_training_images(
             job.images,
@@ -90,6 +93,7 @@ def _read(
             job.out,
             lambda done, total: line.update(done, total=total),
             pictures,
+            labels,
         )
     damaged = images.damaged
     for reason in listing(list(damaged.values())):
@@ -103,10 +107,20 @@ def _read(
         raise ValueError(f"none of the {len(damaged)} images in {job.images} can be read")
     skipped = f"; {len(damaged)} damaged left out" if damaged else ""
     console.print(f"{len(images)} images from {job.images}, resized to {size} x {size}{skipped}")
-    print_notes(console, folder_notes(job.images, pictures))
+    if labels != FOLDERS:
+        print_notes(console, folder_notes(job.images, pictures))
+    if images.classes:
+        console.print(f"{len(images.classes)} classes: {', '.join(images.classes)}")
     if images.is_grey:
         console.print("all of them are grey (R = G = B): samples will be grey too")
     return images
+
+
+def labels_of(config: TrainingConfig) -> str | None:
+    """Where the classes of the images are; None if the generator has no classes."""
+    from generators.ddpm.config import DDPMTrainingConfig
+
+    return config.labels if isinstance(config, DDPMTrainingConfig) else None
 
 
 def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:

@@ -17,6 +17,7 @@ LATER_KEYS = (
     "generator.rescale_timesteps",
     "generator.schedule",
     "generator.train_steps",
+    "labeler.clusters",
     "labeler.kind",
     "labeler.network",
     "pictures.page",

@@ -45,9 +45,10 @@ def load_recipe(
         ValueError: an unknown key (suggests the nearest known one) or a value out of range.
     """
     content = _read_yaml(source)
-    section = content.get("generator")
-    if section is None or isinstance(section, dict):
-        content["generator"] = name_networks(section or {}, generator, encoders)
+    if generator is not None or encoders:
+        section = content.get("generator") or {}
+        if isinstance(section, dict):
+            content["generator"] = name_networks(section, generator, encoders)
     return build_recipe(content, overrides, source)
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import pandas as pd
+import pyarrow.parquet as pq
 
 from factory_core import dataset
 from factory_core.dataset import CANDIDATES_DIR, Dataset, Sample
 
 
-def read_chosen(data: Dataset, rows: pd.DataFrame) -> Iterator[Sample]:
-    """The samples of `rows` (columns key, shard, kept), shard by shard, one in memory at a time.
+def read_chosen(data: Dataset, rows: Iterable[tuple[str, str, bool]]) -> Iterator[Sample]:
+    """The samples of `rows` (key, shard, kept), shard by shard, one in memory at a time.
 
     Dropped ones come last, and only if their candidates still exist.
     """
-    kept, dropped = set(rows.key[rows.kept]), set(rows.key[~rows.kept])
-    tars = [(data.shards, name, kept) for name in sorted(set(rows.shard[rows.kept]))]
+    rows = list(rows)
+    kept, dropped = ({key for key, _, k in rows if k == which} for which in (True, False))
+    shards = {shard for _, shard, is_kept in rows if is_kept}
+    tars = [(data.shards, name, kept) for name in sorted(shards)]
     candidates = data.store / CANDIDATES_DIR
     names = [entry.name for entry in candidates.entries()]
     for parquet in [name for name in names if name.endswith(".parquet")][:1]:
         # All candidate shards are as long as the first, except for the last.
         with candidates.local_copy(parquet) as copy:
-            size = len(pd.read_parquet(copy, columns=["key"]))
+            size = pq.read_metadata(copy).num_rows
         numbers = sorted({int(key) // size for key in dropped})
         tars += [(candidates, tar, dropped) for n in numbers if (tar := f"{n:06d}.tar") in names]
     classes = len(data.manifest.classes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 from factory.reports.choosing import read_chosen
@@ -41,7 +41,7 @@ def write_preview(folder: Place) -> None:
     data = dataset.open_dataset(folder)
     sections = _sections(data)
     buffer = io.BytesIO()
-    _draw(data.manifest, sections).save(buffer, "PNG", optimize=True)
+    _draw(data.manifest, sections).save(buffer, "PNG")
     data.store.write(PREVIEW_NAME, buffer.getvalue())
 
 
@@ -77,10 +77,10 @@ def _sections(data: Dataset) -> list[_Section]:
 
 def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
     # Read numbers of all candidates, which may be millions, but names of the chosen ones only.
-    rows = pd.read_parquet(samples_path, columns=["uncertainty", "kept"])
-    rows["index"] = np.arange(len(rows))  # rows are in this order
-    rows = rows.sort_values(["uncertainty", "index"], ignore_index=True)
-    kept, dropped = rows[rows.kept], rows[~rows.kept]
+    rows = pq.read_table(samples_path, columns=["uncertainty", "kept"])
+    uncertainty, is_kept = (rows[name].to_numpy() for name in ("uncertainty", "kept"))
+    order = np.argsort(uncertainty, kind="stable")  # a row's number is its index
+    kept, dropped = order[is_kept[order]], order[~is_kept[order]]
     k = min(COLUMNS // 2, -(-len(kept) // 3))  # no sample twice, even if there are few
     first, middle, last = np.split(np.arange(len(kept)), [k, max(k, len(kept) - k)])
     spread = np.linspace(0, len(middle) - 1, min(COLUMNS, len(middle))).round().astype(int)
@@ -88,21 +88,21 @@ def _choose(data: Dataset, samples_path: Path) -> list[_Section]:
         (
             "Typical",
             "from certain to uncertain; below each its uncertainty in nats",
-            kept.iloc[middle[spread]],
+            kept[middle[spread]],
         ),
-        ("Most certain", "of all", kept.iloc[first]),
-        ("Least certain", "of those kept", kept.iloc[last]),
-        ("Dropped", "the least certain of all candidates", dropped.iloc[-COLUMNS:]),
+        ("Most certain", "of all", kept[first]),
+        ("Least certain", "of those kept", kept[last]),
+        ("Dropped", "the least certain of all candidates", dropped[-COLUMNS:]),
     ]
-    wanted = [dataset.sample_key(i) for _, _, part in chosen for i in part["index"]]
-    named = pd.read_parquet(
-        samples_path, columns=["key", "shard", "kept"], filters=[("key", "in", wanted)]
-    )
-    found = {sample.key: sample for sample in read_chosen(data, named)}
+    wanted = [dataset.sample_key(i) for _, _, part in chosen for i in part.tolist()]
+    names = ["key", "shard", "kept"]
+    named = pq.read_table(samples_path, columns=names, filters=[("key", "in", wanted)])
+    columns = (named[name].to_pylist() for name in names)
+    found = {sample.key: sample for sample in read_chosen(data, zip(*columns, strict=True))}
     sections = []
     for heading, note, part in chosen:
-        keys = map(dataset.sample_key, part["index"])
-        pairs = zip(keys, part.uncertainty, strict=True)
+        keys = map(dataset.sample_key, part.tolist())
+        pairs = zip(keys, uncertainty[part], strict=True)
         samples = [(found[key], float(value)) for key, value in pairs if key in found]
         if samples:
             sections.append(_Section(heading, note, samples))

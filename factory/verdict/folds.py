@@ -38,6 +38,25 @@ class Split:
         return tuple(sorted(self.train[i] for i in order[:images]))
 
 
+def random_splits(images: int, splits: int, test_images: int) -> list[Split]:
+    """`splits` random divisions of N images, as in the DDPM paper: seeds 0, 1, ..., equal sizes.
+
+    Split i is the same, however many there are. Raises ValueError if fewer than two images are left
+    to train on.
+    """
+    if images - test_images < 2:
+        raise ValueError(
+            f"found {images} annotated images, expected at least {test_images + 2}: {test_images} "
+            "to score, two to train on"
+        )
+    drawn = []
+    for seed in range(splits):
+        order = np.random.default_rng(seed).permutation(images).tolist()
+        test, train = tuple(sorted(order[:test_images])), tuple(sorted(order[test_images:]))
+        drawn.append(Split(seed, seed, train, test))
+    return drawn
+
+
 def draw_splits(masks: np.ndarray, folds: int, seeds: int) -> list[Split]:
     """K-fold splits of N annotated images, `seeds` partitions one after the other.
 

@@ -8,16 +8,14 @@ OUT/compare.json         settings and digests, which a resumed comparison must s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from factory.recipe import diff
+from factory.recipe.claiming import claim
 from factory_core.models import read_model
-from factory_core.output_folder import contents
 from factory_core.storage import sweep_temporaries, write_json
 
 IDENTITY_NAME, PROGRESS_NAME = "compare.json", "progress.json"
@@ -80,22 +78,10 @@ class Results:
         Raises ValueError if it holds a comparison with another one, naming what differs, or other
         files.
         """
-        record = folder / IDENTITY_NAME
-        if record.is_file():
-            found = _read_identity(record)
-            if different := diff(found, dict(identity)):
-                raise ValueError(
-                    f"{folder} holds a comparison with other inputs ({', '.join(different)}): give"
-                    " a different --out, or delete it to start over"
-                )
-        elif others := contents(folder):
-            raise ValueError(
-                f"--out {folder} holds no comparison but {others[0]}: give a new or empty folder"
-            )
+        claim(folder, IDENTITY_NAME, identity, "a comparison")
         (folder / CELLS_DIR).mkdir(parents=True, exist_ok=True)
         for place in (folder, folder / CELLS_DIR):
             sweep_temporaries(place)
-        write_json(record, dict(identity))
         return cls(folder)
 
     def find(self, contender: str, split: int, images: int) -> Cell | None:
@@ -136,10 +122,3 @@ def mean_sec(cells: Iterable[Cell]) -> float:
     """Mean time of some cells; 0 for none."""
     seconds = [cell.seconds for cell in cells]
     return sum(seconds) / len(seconds) if seconds else 0.0
-
-
-def _read_identity(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: delete its folder to start over") from None

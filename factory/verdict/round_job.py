@@ -64,7 +64,7 @@ def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
 
 def _rounds(m: Materials) -> list[Contender]:
     """Round 0, which is the fine-tuned generator (or the U-Net, if it has none), and all others."""
-    first = "unet" if m.start is None else "generator-unet"
+    first = "unet-strong" if m.start is None else "generator-unet-strong"
     every = contenders(m.config)
     return [
         *(c for c in every if c.name == first),

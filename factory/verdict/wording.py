@@ -89,8 +89,8 @@ class _Commands:
             return [f"factory rounds {self._given()} --rounds {number} --out model"]
         if name.startswith("labeler-"):
             return [self._labeler(name.removeprefix("labeler-"))]
-        if name == "generator-unet":
-            how = self._unet(c.label_steps, c.finish_lr)
+        if name.startswith("generator-unet"):
+            how = " ".join([self._unet(c.label_steps, c.finish_lr), *self._more(name)])
             start = f"--init {self.inputs.generator}"
             return [f"factory train-deeplab --data {labels} {start} --out model {how}"]
         if name == "mixture":

@@ -60,10 +60,10 @@ def celebamask_hq(folder: Path, classes: Sequence[str] | None) -> Layout:
         number = int(path.stem)
         parts = folder / CELEBA_MASKS / str(number // CELEBA_MASKS_A_FOLDER) / f"{number:05d}"
         items.append(Item(path.stem, path, parts))
-    return Layout(items, partial(_read_face, ids_of={n: i for i, n in enumerate(names)}), names)
+    return Layout(items, partial(read_face, ids_of={n: i for i, n in enumerate(names)}), names)
 
 
-def _read_face(item: Item, pictures: Pictures, ids_of: dict[str, int]) -> tuple[Image.Image, Mask]:
+def read_face(item: Item, pictures: Pictures, ids_of: dict[str, int]) -> tuple[Image.Image, Mask]:
     """A 1024 x 1024 image and the ids of its parts; their masks (0 or 255) have half that size."""
     image = load_image(item.image, pictures)
     ids: np.ndarray | None = None

@@ -43,8 +43,13 @@ def load_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image
 
 
 def to_rgb(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
-    """An opened image as RGB, upright and on white; the errors of `eight_bits`."""
-    return _on_white(ImageOps.exif_transpose(eight_bits(image, pictures)))
+    """An opened image as RGB, upright and on white; the errors of `eight_bits`.
+
+    It may be `image` itself, decoded: each copy of a photograph would cost a tenth of decoding it.
+    """
+    picture = eight_bits(image, pictures)
+    ImageOps.exif_transpose(picture, in_place=True)
+    return _on_white(picture)
 
 
 def eight_bits(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
@@ -106,6 +111,6 @@ def _wide_channels(image: Image.Image, page: int | None) -> Channels | None:
 
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -180,6 +180,11 @@ class DDPMTrainingConfig(TrainingConfig):
     )
     min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    labels: str | None = Field(
+        default=None,
+        description="class-conditional: `folders`, if the class of an image is the name of its "
+        "folder, or a CSV file with a file name and a class per line",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> DDPMTrainingConfig:

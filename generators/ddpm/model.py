@@ -6,12 +6,14 @@ U-Net once, keep the activations of the decoder blocks B.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -34,7 +36,7 @@ from generators.ddpm.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
-from generators.ddpm.unet import check_blocks, default_blocks
+from generators.ddpm.unet import check_blocks, default_blocks, num_decoder_blocks
 
 # Feature noise and class of image i have their own random streams, independent of sampling.
 FEATURE_STREAM = 1
@@ -114,6 +116,39 @@ class DDPMGenerator:
         given = config.model_dump(include=set(GivenSettings.__annotations__))
         found = load_unet(config.weights, **given)
         return cls(*found, config, device, is_grey=makes_grey(config.weights))
+
+    @property
+    def block_count(self) -> int:
+        """Number of decoder blocks, numbered deep to shallow from 0."""
+        return num_decoder_blocks(self.network.unet)
+
+    @property
+    def timestep_count(self) -> int:
+        """Number of timesteps of the noise schedule."""
+        return self.schedule.config.num_train_timesteps
+
+    def recording(self, blocks: Sequence[int], timesteps: Sequence[int]) -> Self:
+        """The same network, without a copy, whose features are these, re-noised.
+
+        Raises ValueError for blocks or timesteps that it does not have.
+        """
+        check_blocks(self.network.unet, blocks)
+        other = self._renoising(blocks=tuple(blocks), timesteps=tuple(timesteps))
+        check_timesteps(self.schedule, other.config)
+        other.blocks = tuple(blocks)
+        other.__dict__.pop("feature_spec", None)  # cached, of the former features
+        return other
+
+    def with_noise(self, noise: str) -> Self:
+        """The same network, without a copy, whose images are re-noised by another policy."""
+        return self._renoising(noise=noise)
+
+    def _renoising(self, **changes: Any) -> Self:
+        """The same network with changed features, which are those of re-noised images."""
+        features = self.config.features.model_copy(update={**changes, "record": "renoise"})
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"features": features})
+        return other
 
     @property
     def batch_size(self) -> int:
@@ -313,6 +348,12 @@ def map_name(t: int, block: int) -> str:
     return f"t{t}.b{block}"
 
 
+def map_place(name: str) -> tuple[int, int] | None:
+    """(t, block) of a name that `map_name` gave; None for the name of another kind of map."""
+    found = re.fullmatch(r"t(\d+)\.b(\d+)", name)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
 def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
     """Raise ValueError unless the schedule has the timesteps to sample and to record features."""
     asked, T = config.features.timesteps, schedule.config.num_train_timesteps
@@ -353,9 +394,16 @@ def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
 
 
 def build_unet(
-    image_size: int, channels: Sequence[int], resnets_per_level: int, attention_levels: int
+    image_size: int,
+    channels: Sequence[int],
+    resnets_per_level: int,
+    attention_levels: int,
+    num_classes: int | None = None,
 ) -> UNet2DModel:
-    """An untrained U-Net whose `attention_levels` coarsest levels attend."""
+    """An untrained U-Net whose `attention_levels` coarsest levels attend.
+
+    With `num_classes`, it is class-conditional: the class embedding is added to that of time.
+    """
     levels = len(channels)
     attends = [level >= levels - attention_levels for level in range(levels)]
     return UNet2DModel(
@@ -367,4 +415,5 @@ def build_unet(
         # The middle block always attends, so its width counts too.
         attention_head_dim=math.gcd(32, *channels[levels - max(attention_levels, 1) :]),
         norm_num_groups=NORM_GROUPS,
+        num_class_embeds=num_classes,
     )

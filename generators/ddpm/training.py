@@ -97,10 +97,11 @@ class DDPMTraining(GeneratorTraining):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         config = self.config
+        pixels, labels = (batch, None) if isinstance(batch, Tensor) else batch
         rng = torch.Generator().manual_seed(sample_seed(config.seed, self.global_step, stream=1))
-        images = augment(batch, config.flips, config.quarter_turns, rng)
+        images = augment(pixels, config.flips, config.quarter_turns, rng)
         x_0 = to_unit_range(images)
         eps = self.noise.draw([rng] * len(x_0), x_0.shape[1:])
         t = torch.randint(0, NUM_TIMESTEPS, (len(x_0),), generator=rng)
@@ -109,7 +110,8 @@ class DDPMTraining(GeneratorTraining):
         if config.prediction == "v_prediction":
             target = self.noise_schedule.get_velocity(x_0, eps, t)
         x_t = send(x_t.contiguous(memory_format=training_format(self.device)), self.device)
-        output = self.pass_through(self.unet, x_t, send(t, self.device))
+        labels = None if labels is None else send(labels, self.device)
+        output = self.pass_through(self.unet, x_t, send(t, self.device), labels)
         abar = self.noise_schedule.alphas_cumprod[t]
         weight = loss_weight(abar, config.prediction, config.min_snr_gamma)
         error = (output - send(target, self.device)).square().mean(dim=(1, 2, 3))
@@ -117,9 +119,12 @@ class DDPMTraining(GeneratorTraining):
         self.show(self.global_step, loss=loss.detach())
         return loss
 
-    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
-        """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`."""
-        return net(x_t, t, return_dict=False)[0].float()
+    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`.
+
+        `labels` are class numbers `[N]`, of a class-conditional network.
+        """
+        return net(x_t, t, class_labels=labels, return_dict=False)[0].float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         update_average(self.ema, self.unet, self.global_step, self.config.ema_decay)
@@ -135,8 +140,14 @@ class DDPMTraining(GeneratorTraining):
             noise = self.noise.draw(streams, shape)
             return noise.to(self.device, memory_format=torch.channels_last)
 
+        labels = None
+        if self.images.classes:  # in turn
+            numbers = torch.arange(GRID_SAMPLES) % len(self.images.classes)
+            labels = send(numbers, self.device)
+
         def denoise(x: Tensor, t: int) -> Tensor:
-            return self.pass_through(self.ema.module, x, torch.full((len(x),), t, device=x.device))
+            times = torch.full((len(x),), t, device=x.device)
+            return self.pass_through(self.ema.module, x, times, labels)
 
         x_0 = samplers.sample(denoise, self.noise_schedule, sampling, draw)
         if self.images.is_grey:
@@ -160,15 +171,16 @@ class DDPMTraining(GeneratorTraining):
                     os.replace(file, temporary)
 
 
-def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
+def start_network(
+    config: DDPMTrainingConfig, init: str | None, num_classes: int | None = None
+) -> UNet2DModel:
     """An untrained U-Net, or that of the generator `init` to continue from.
 
-    Raises ValueError if `init` has a different objective or different channels.
+    A generator without classes may start one of `num_classes`, whose embeddings are then untrained.
+    Raises ValueError if `init` has a different objective, or different channels or classes.
     """
     torch.manual_seed(config.seed)
-    fresh = build_unet(
-        config.image_size, config.channels, config.resnets_per_level, config.attention_levels
-    )
+    fresh = _unet(config, num_classes)
     if init is None:
         return fresh
     unet, found = _read_init(init)
@@ -176,15 +188,28 @@ def start_network(config: DDPMTrainingConfig, init: str | None) -> UNet2DModel:
         raise ValueError(
             f"{init} predicts {found}, expected {config.prediction}: set prediction={found}"
         )
-    shapes = [{name: p.shape for name, p in net.named_parameters()} for net in (fresh, unet)]
+    theirs = unet.config.num_class_embeds
+    if theirs not in (None, num_classes):
+        raise ValueError(
+            f"{init} has {theirs} classes, expected {num_classes or 'none'}: set labels to the same"
+        )
+    shapes = [
+        {n: p.shape for n, p in net.named_parameters() if not n.startswith("class_embedding.")}
+        for net in (fresh, unet)
+    ]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{init} has channels {list(unet.config.block_out_channels)} and "
             f"{unet.config.layers_per_block} resnets per level, expected {list(config.channels)} "
             f"and {config.resnets_per_level}: set channels, resnets_per_level and attention_levels"
         )
-    fresh.load_state_dict(unet.state_dict())
+    fresh.load_state_dict({**fresh.state_dict(), **unet.state_dict()})
     return fresh
+
+
+def _unet(config: DDPMTrainingConfig, num_classes: int | None) -> UNet2DModel:
+    about = (config.image_size, config.channels, config.resnets_per_level, config.attention_levels)
+    return build_unet(*about, num_classes)
 
 
 def _read_init(init: str) -> tuple[UNet2DModel, str]:
@@ -194,9 +219,8 @@ def _read_init(init: str) -> tuple[UNet2DModel, str]:
         unet, schedule, _ = load_unet(init)
         return unet, schedule.config.prediction_type
     config, state = DDPMTrainingConfig(**unfinished[0]), unfinished[1]
-    unet = build_unet(
-        config.image_size, config.channels, config.resnets_per_level, config.attention_levels
-    )
+    table = state.get("class_embedding.weight")
+    unet = _unet(config, None if table is None else len(table))
     unet.load_state_dict(state)
     return unet, config.prediction
 
@@ -214,8 +238,11 @@ def train(
     `out` gets a diffusers pipeline folder and what `generators.training.loop.run` adds; see
     there for resumption.
     """
+    classes = len(images.classes) or None
     run_training(
-        lambda: DDPMTraining(config, images, laid_out(start_network(config, init), device)),
+        lambda: DDPMTraining(
+            config, images, laid_out(start_network(config, init, classes), device)
+        ),
         config,
         images,
         out,

@@ -32,9 +32,13 @@ class Resampling(Transformer):
         batch, height, width, _ = x.shape
         has_registers = self.num_reg_tokens > 0
         of_class = 0 if has_registers else 1
+        assert self.pos_embed is not None
+        assert self.cls_token is not None
         positions = resample(self.pos_embed[:, of_class:], height, width, has_registers)
         patches = x.flatten(1, 2) + positions
-        first = self.cls_token if has_registers else self.cls_token + self.pos_embed[:, :1]
+        first: Tensor = self.cls_token
+        if not has_registers:
+            first = first + self.pos_embed[:, :1]
         prefix = [first] if self.reg_token is None else [first, self.reg_token]
         return torch.cat([*(token.expand(batch, -1, -1) for token in prefix), patches], dim=1)
 
@@ -61,21 +65,22 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> VisionTransformer:
     registers = tensors.get("reg_token")
     grid = grid_size(tensors.get("pos_embed"), 0 if registers is not None else 1, WHAT)
     gated: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if is_gated else {}
-    transformer = Resampling(
-        img_size=grid * shape["patch_size"],
-        patch_size=shape["patch_size"],
-        embed_dim=shape["embed_dim"],
-        depth=shape["depth"],
-        num_heads=count_heads(shape["embed_dim"], config),
-        mlp_ratio=(shape["hidden"] + 0.5) / shape["embed_dim"],  # rounded down again
-        num_classes=0,
-        global_pool="",
-        init_values=1e-5,
-        reg_tokens=0 if registers is None else registers.shape[1],
-        no_embed_class=registers is not None,
-        dynamic_img_size=True,
-        **gated,
-    )
+    with torch.device("meta"):
+        transformer = Resampling(
+            img_size=grid * shape["patch_size"],
+            patch_size=shape["patch_size"],
+            embed_dim=shape["embed_dim"],
+            depth=shape["depth"],
+            num_heads=count_heads(shape["embed_dim"], config),
+            mlp_ratio=(shape["hidden"] + 0.5) / shape["embed_dim"],  # rounded down again
+            num_classes=0,
+            global_pool="",
+            init_values=1e-5,
+            reg_tokens=0 if registers is None else registers.shape[1],
+            no_embed_class=registers is not None,
+            dynamic_img_size=True,
+            **gated,
+        )
     load_strictly(transformer, tensors, f"{WHAT} of width {shape['embed_dim']}")
     return VisionTransformer(transformer, config, NORM, LAST, native_size=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from timm.models.vision_transformer import VisionTransformer as Transformer
 from torch import nn
 
@@ -26,7 +27,8 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> VisionTransformer:
     if config.heads is None:  # ours say it
         config = config.model_copy(update={"heads": checkpoint.settings.get("heads")})
     heads = count_heads(shape["embed_dim"], config)
-    transformer = encoder(side, shape["patch_size"], shape["embed_dim"], shape["depth"], heads)
+    with torch.device("meta"):
+        transformer = encoder(side, shape["patch_size"], shape["embed_dim"], shape["depth"], heads)
     load_strictly(transformer, tensors, f"{WHAT} of width {shape['embed_dim']}")
     return VisionTransformer(transformer, config, BLOCK, -(-shape["depth"] // 2), native_size=side)
 

@@ -36,16 +36,16 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.config, self.normalise = config, Normalise()
         side, dim = config.image_size // config.patch_size, config.decoder_width
-        self.encoder: Any = encoder(
+        self.encoder = encoder(
             config.image_size, config.patch_size, config.width, config.depth, config.heads
         )
-        self.encoder.pos_embed.data = positions(side, config.width)
-        self.encoder.pos_embed.requires_grad_(False)
+        self.encoder.pos_embed = nn.Parameter(positions(side, config.width), requires_grad=False)
         self.embed = nn.Linear(config.width, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.mask_token, std=TOKEN_STD)
+        self.positions: Tensor
         self.register_buffer("positions", positions(side, dim))
-        norm = partial(nn.LayerNorm, eps=NORM_EPS)
+        norm: Any = partial(nn.LayerNorm, eps=NORM_EPS)
         self.blocks = nn.Sequential(
             *(
                 Block(dim, config.decoder_heads, qkv_bias=True, norm_layer=norm)
@@ -72,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _encode(self, images: Tensor, order: Tensor) -> Tensor:
         """The class token and the visible patches, in `order`, after the encoder's norm."""
-        net = self.encoder
+        net: Any = self.encoder
         patches = net.patch_embed(images) + net.pos_embed[:, 1:]
         seen = _take(patches, order[:, : self.config.visible])
         first = (net.cls_token + net.pos_embed[:, :1]).expand(len(seen), -1, -1)

@@ -142,8 +142,9 @@ def start_network(config: MAETrainingConfig, init: str | None) -> MaskedAutoenco
         _, theirs, _ = load_network(settings)
         state = theirs.transformer.state_dict()  # type: ignore[attr-defined]
         load_strictly(network.encoder, state, f"a MAE as of these settings ({init})")
-    network.train().requires_grad_(True)
-    network.encoder.pos_embed.requires_grad_(False)
+    network.train()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name != "encoder.pos_embed")
     return network
 
 

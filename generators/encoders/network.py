@@ -99,6 +99,9 @@ def take(walk: Iterable[tuple[str, Tensor]], layers: Sequence[str]) -> dict[str,
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Load all of `tensors` into `network`, which has no others, in float32, and freeze it.
 
+    The network may be on torch's meta device, where building it costs nothing: the tensors take the
+    place of its own.
+
     `what` names the network in the error. Raises ValueError in one line if names or shapes differ,
     or if a weight is not finite.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ TIMM_STEM = 64  # channels
 def build(checkpoint: Checkpoint, config: EncoderConfig) -> ResidualNetwork:
     """A SwAV network of any width; by default, the inputs of blocks 0, 2, 4 of each stage."""
     tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(HEADS)}
-    network = resnet(tensors)
+    with torch.device("meta"):
+        network = resnet(tensors)
     load_strictly(network, tensors, f"{WHAT} with {network.conv1.out_channels} channels")
     return ResidualNetwork(network, config)
 

@@ -38,7 +38,7 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> nn.Module:
             f"generator.timm_model: {name} is a {type(model).__name__}, expected a vision "
             "transformer or a ResNet"
         )
-    cfg = model.pretrained_cfg
+    cfg: Any = model.pretrained_cfg
     classifiers = cfg["classifier"] or ()
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     prefixes = tuple(f"{head}." for head in heads)

@@ -26,6 +26,7 @@ class NetworkConfig(BaseModel):
     attention_levels: int = Field(ge=0)
     regions: int = Field(ge=1)
     structure: Structure
+    num_classes: int | None = None
 
 
 class FactorizedFeatures(FeatureConfig):
@@ -59,10 +60,10 @@ class FactorizedTrainingConfig(DDPMTrainingConfig):
         default="factorized", description="the paper's, or one of its ablations"
     )
 
-    @property
-    def network(self) -> NetworkConfig:
-        """What builds the network."""
-        return NetworkConfig(**self.model_dump(include=set(NetworkConfig.model_fields)))
+    def network(self, num_classes: int | None = None) -> NetworkConfig:
+        """What builds the network; `num_classes` is None for an unconditional one."""
+        settings = self.model_dump(include=set(NetworkConfig.model_fields))
+        return NetworkConfig(**settings, num_classes=num_classes)
 
     @model_validator(mode="after")
     def _one_region_is_plain(self) -> FactorizedTrainingConfig:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from factory_core.device import send
-from generators.base import REGIONS_MAP, FeatureMaps, FeatureMapSpec, check_batch
+from generators.base import REGIONS_MAP, FeatureMaps, FeatureMapSpec, batches, check_batch
 from generators.colours import makes_grey
 from generators.ddpm import samplers
 from generators.ddpm.model import DDPMGenerator, to_unit_range
@@ -76,9 +76,11 @@ class FactorizedGenerator(DDPMGenerator):
         return self.config.features.record == "regions"
 
     @torch.inference_mode()
-    def _find_regions(self, images: Tensor) -> Tensor:
+    def _find_regions(self, images: Tensor, class_ids: Sequence[int] | None = None) -> Tensor:
         """m of images uint8 `[N, 3, H, W]`, the mean over the noises, float32 `[N, K, H, W]`."""
-        features = self.config.features
+        features, classes = self.config.features, self._class_of_features()
+        if class_ids is not None:
+            classes = self.network.unet.class_embedding.weight[list(class_ids)]
         t = torch.tensor([features.region_timestep])
         abar = send(self.schedule.alphas_cumprod[t], self.device).view(-1, 1, 1, 1)
         x_0 = to_unit_range(send(images, self.device))
@@ -87,17 +89,24 @@ class FactorizedGenerator(DDPMGenerator):
         for _ in range(features.region_noises):
             eps = send(torch.randn(1, *x_0.shape[1:], generator=stream), self.device)
             x_t = samplers.q_sample(x_0, eps, abar)
-            self.network(x_t, t, self._class_of_features(), to_output=False)
+            self.network(x_t, t, classes, to_output=False)
             total = self.network.masks + total
         return total / features.region_noises
 
-    def find_regions(self, images: Tensor) -> Tensor:
+    def find_regions(self, images: Tensor, class_ids: Sequence[int] | None = None) -> Tensor:
         """The regions of one batch of photographs uint8 `[N, 3, H, W]`, without other features.
 
-        Float32 `[N, K, H, W]`, Σ_k m_k = 1. Raises ValueError for more than `batch_size`.
+        `class_ids` are those of the images, for a class-conditional network; by default, `class_id`
+        of the settings is that of all. Float32 `[N, K, H, W]`, Σ_k m_k = 1. Raises ValueError for
+        more than `batch_size`.
         """
         check_batch(len(images), self.batch_size)
-        return torch.cat([self._find_regions(part) for part in images.split(self.pass_size)])
+        found = []
+        for rows in batches(range(len(images)), self.pass_size):
+            part = slice(rows.start, rows.stop)
+            ids = None if class_ids is None else class_ids[part]
+            found.append(self._find_regions(images[part], ids))
+        return torch.cat(found)
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:

@@ -189,6 +189,7 @@ def build(config: NetworkConfig, unet: UNet2DModel | None = None) -> FactorizedU
     """An untrained network; a plain `unet` of the same sizes gives its weights to all parts."""
     if unet is None:
         unet = build_unet(
-            config.image_size, config.channels, config.resnets_per_level, config.attention_levels
+            *(config.image_size, config.channels, config.resnets_per_level),
+            *(config.attention_levels, config.num_classes),
         )
     return FactorizedUNet(unet, config.regions, config.structure)

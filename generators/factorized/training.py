@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from factory_core.dataset import default_palette
@@ -38,11 +38,12 @@ class FactorizedTraining(DDPMTraining):
         self.largest: list[float] = []  # the latest shares of the largest region
         self.has_warned = False
 
-    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
-        output, self.masks = net(x_t, t)
+    def pass_through(self, net: Any, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        classes = None if labels is None else net.unet.class_embedding(labels)
+        output, self.masks = net(x_t, t, classes)
         return output.float()
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
         if (self.global_step + 1) % LOG_EVERY == 0:
             watched = {k: v.item() for k, v in mask_statistics(self.masks.detach()).items()}
@@ -71,7 +72,8 @@ class FactorizedTraining(DDPMTraining):
     def write(self, out: Path) -> None:
         """Save the EMA network, see `generators.factorized.storage`."""
         net: Any = self.ema.module
-        save(net, self.config.network, self.noise_schedule, self.noise, out)
+        network = self.config.network(len(self.images.classes) or None)
+        save(net, network, self.noise_schedule, self.noise, out)
 
 
 def mask_statistics(m: Tensor) -> dict[str, Tensor]:
@@ -98,7 +100,9 @@ def region_grid(m: Tensor) -> Tensor:
     return make_grid(coloured, nrow=max(1, math.isqrt(len(m))))
 
 
-def start(config: FactorizedTrainingConfig, init: str | None) -> FactorizedUNet:
+def start(
+    config: FactorizedTrainingConfig, init: str | None, num_classes: int | None = None
+) -> FactorizedUNet:
     """An untrained network, or one that starts from the generator `init`.
 
     From a plain diffusion model, encoder, middle and decoder are taken over, and the mask generator
@@ -106,12 +110,15 @@ def start(config: FactorizedTrainingConfig, init: str | None) -> FactorizedUNet:
     has other sizes or predicts something else.
     """
     torch.manual_seed(config.seed)
+    wanted = config.network(num_classes)
     if init is None or not _is_factorized(Path(init)):
-        return build(config.network, start_network(config, init))
+        return build(wanted, start_network(config, init, num_classes))
     unfinished = interrupted(init, "ema.module.")
     if unfinished is not None:
         theirs = FactorizedTrainingConfig(**unfinished[0])
-        network, predicts, state = theirs.network, theirs.prediction, unfinished[1]
+        predicts, state = theirs.prediction, unfinished[1]
+        table = state.get("unet.class_embedding.weight")
+        network = theirs.network(None if table is None else len(table))
     else:
         found, network, schedule, _ = load(Path(init))
         predicts, state = schedule.config.prediction_type, found.state_dict()
@@ -119,13 +126,12 @@ def start(config: FactorizedTrainingConfig, init: str | None) -> FactorizedUNet:
         raise ValueError(
             f"{init} predicts {predicts}, expected {config.prediction}: set prediction={predicts}"
         )
-    ours = config.network.model_dump()
+    ours = wanted.model_dump()
     for name, value in network.model_dump().items():
         if value != ours[name]:
-            raise ValueError(
-                f"{init} has {name} {value}, expected {ours[name]}: set {name}={value}"
-            )
-    net = build(config.network)
+            way_out = f"set {name}={value}" if name != "num_classes" else "set labels to the same"
+            raise ValueError(f"{init} has {name} {value}, expected {ours[name]}: {way_out}")
+    net = build(wanted)
     net.load_state_dict(state)
     return net
 
@@ -146,8 +152,9 @@ def train(
     progress: list[Callback] | None = None,
 ) -> None:
     """Train on `images` and write `out`, as `generators.ddpm.training.train`."""
+    classes = len(images.classes) or None
     run_training(
-        lambda: FactorizedTraining(config, images, laid_out(start(config, init), device)),
+        lambda: FactorizedTraining(config, images, laid_out(start(config, init, classes), device)),
         config,
         images,
         out,

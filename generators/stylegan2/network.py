@@ -34,6 +34,13 @@ def normalise(x: Tensor) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + EPS).rsqrt()
 
 
+def _normal(*shape: int, lr: float = 1.0) -> Tensor:
+    """A tensor drawn from N(0, 1/lr²); on the meta device, without values."""
+    tensor = torch.empty(shape)
+    # Drawing there would import PyTorch's compiler, which takes longer than fifty samples.
+    return tensor if tensor.is_meta else tensor.normal_().div_(lr)
+
+
 class Dense(nn.Module):
     """Fully connected layer with an equalised learning rate; `activate`: leaky ReLU."""
 
@@ -46,7 +53,7 @@ class Dense(nn.Module):
         activate: bool = False,
     ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr)
+        self.weight = nn.Parameter(_normal(out_features, in_features, lr=lr))
         self.bias = nn.Parameter(torch.full((out_features,), bias / lr))
         self.lr, self.gain, self.activate = lr, lr / math.sqrt(in_features), activate
 
@@ -101,10 +108,10 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.up, self.clamp = up, config.conv_clamp
         self.affine = Dense(config.w_dim, in_channels, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(_normal(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", _normal(resolution, resolution))
         self.frozen: tuple[Tensor, Tensor] | None = None
 
     def kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -165,7 +172,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.clamp = config.conv_clamp
         self.affine = Dense(config.w_dim, channels, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(3, channels, 1, 1))
+        self.weight = nn.Parameter(_normal(3, channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -187,7 +194,7 @@ class SynthesisBlock(nn.Module):
         self.resolution, self.architecture = resolution, config.architecture
         channels = config.channels(resolution)
         if resolution == 4:
-            self.const = nn.Parameter(torch.randn(channels, 4, 4))
+            self.const = nn.Parameter(_normal(channels, 4, 4))
         else:
             before = config.channels(resolution // 2)
             self.conv0 = SynthesisLayer(before, channels, resolution, up=True, config=config)

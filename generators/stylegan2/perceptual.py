@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import alexnet, vgg16
 
 # In order of preference: patterns of file names in torch.hub's cache.
 CACHED = ("vgg16-*.pth", "alexnet-*.pth")
@@ -58,6 +57,9 @@ class PerceptualDistance(nn.Module):
     @classmethod
     def load(cls, path: Path) -> PerceptualDistance:
         """Read torchvision's weights of VGG16 or AlexNet; raises ValueError for other files."""
+        # It takes longer to import than 60 samples to make, and only projections need it.
+        from torchvision.models import alexnet, vgg16
+
         wrong = ValueError(
             f"{path} does not hold torchvision's weights of VGG16 or AlexNet: set "
             "generator.projection.perceptual to a file that does, or to none"

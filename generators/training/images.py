@@ -20,26 +20,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from factory_core.images import DEFAULT_PICTURES, Pictures, list_images, read_image
+from factory_core.images import DEFAULT_PICTURES, Pictures, read_image
 from factory_core.machine import available_cpus, memory_bytes
+from generators.training.labels import find_labelled
 
 MEMORY_SHARE = 0.25  # of the machine's memory; more pixels than that go to a file
 DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True)
-class TrainingImages(Dataset[Tensor]):
-    """Images uint8 `[3, H, W]` of one size.
+class TrainingImages(Dataset[Tensor | tuple[Tensor, int]]):
+    """Images uint8 `[3, H, W]` of one size; each with its class number, if they have classes.
 
     `pixels` is uint8 `[N, 3, H, W]`, in memory or mapped to a file. `digests` holds the N names, in
     order, with the first hexadecimal digits of the sha256 of their pixels; `damaged` the files that
-    were left out, with one line each. `is_grey` means R = G = B in every pixel.
+    were left out, with one line each. `is_grey` means R = G = B in every pixel. `labels` are the N
+    class numbers, `classes` the names.
     """
 
     pixels: np.ndarray
     digests: Mapping[str, str]
     damaged: Mapping[str, str] = field(default_factory=dict)
     is_grey: bool = False
+    labels: Sequence[int] | None = None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, images: Tensor) -> TrainingImages:
@@ -51,8 +55,9 @@ class TrainingImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(np.array(self.pixels[index]))
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
+        image = torch.from_numpy(np.array(self.pixels[index]))
+        return image if self.labels is None else (image, self.labels[index])
 
 
 def read_training_images(
@@ -61,31 +66,38 @@ def read_training_images(
     scratch: Path,
     on_progress: Callable[[int, int], None],
     pictures: Pictures = DEFAULT_PICTURES,
+    labels: str | None = None,
 ) -> TrainingImages:
     """The images of `folder`, resized to `size` x `size`; damaged ones are left out and listed.
 
     They stay in memory if they take at most MEMORY_SHARE of it, else in a file in `scratch` that
     vanishes with the process. `on_progress` is called with the number read and the number of all.
-    `pictures` is measured (see `factory_core.images.measured`).
+    `pictures` is measured (see `factory_core.images.measured`). `labels` says where their classes
+    are.
 
-    Raises FileNotFoundError, NotADirectoryError or ValueError as `list_images`.
+    Raises FileNotFoundError, NotADirectoryError or ValueError as `find_labelled`.
     """
-    paths = list_images(folder)
-    store = _Store((len(paths), 3, size, size), scratch)
+    found = find_labelled(folder, labels)
+    total = len(found.paths)
+    store = _Store((total, 3, size, size), scratch)
     digests: dict[str, str] = {}
     damaged: dict[str, str] = {}
+    numbers: list[int] = []
     is_grey = True
-    with closing(_read_all(paths, size, pictures)) as images:
+    with closing(_read_all(found.paths, size, pictures)) as images:
         # After Ctrl-C, no more are decoded.
-        for number, (path, image) in enumerate(zip(paths, images, strict=True), 1):
+        for row, (name, image) in enumerate(zip(found.names, images, strict=True)):
             if isinstance(image, str):
-                damaged[path.name] = image
+                damaged[name] = image
             else:
                 store.add(image)
-                digests[path.name] = _digest(image)
+                digests[name] = _digest(image)
                 is_grey = is_grey and _is_grey(image)
-            on_progress(number, len(paths))
-    return TrainingImages(store.pixels(), digests, damaged, is_grey)
+                if found.labels is not None:
+                    numbers.append(found.labels[row])
+            on_progress(row + 1, total)
+    kept = None if found.labels is None else numbers
+    return TrainingImages(store.pixels(), digests, damaged, is_grey, kept, found.classes)
 
 
 class _Store:

@@ -35,6 +35,7 @@ from generators.training.folder import (
     read_record,
 )
 from generators.training.images import TrainingImages
+from generators.training.labels import save_classes
 
 LOG_EVERY = 10  # steps between looks at the loss: each waits for the GPU
 GRID_SAMPLES = 16  # a 4 x 4 sheet, from the same noise each time
@@ -95,7 +96,7 @@ class GeneratorTraining(lightning.LightningModule):
         batches = StepBatches(len(self.images), config.batch_size, config.seed, first, steps)
         return DataLoader(self.images, batch_sampler=batches)
 
-    def transfer_batch_to_device(self, batch: Tensor, device: Any, dataloader_idx: int) -> Tensor:
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave images on the CPU, where they are augmented."""
         return batch
 
@@ -179,9 +180,10 @@ def run(
     images, or a damaged file.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
+    classes = {"classes": list(images.classes)} if images.classes else {}
     record = TrainingRecord(
         config=config.model_dump(mode="json"),
-        provenance={"init": init, "images": len(images)},
+        provenance={"init": init, "images": len(images), **classes},
         images=dict(images.digests),
     )
     if last.is_file() and record_file.is_file():
@@ -215,6 +217,7 @@ def run(
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     save_colours(out, images.is_grey)
+    save_classes(out, images.classes)
     module.write(out)
     finished = {"steps": trainer.global_step, "seconds": round(module.seconds, 1)}
     record.model_copy(update=finished).save(record_file)

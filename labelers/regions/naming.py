@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -20,6 +19,8 @@ def match_regions(confusion: Tensor) -> tuple[int, ...]:
     One class per region, and no class twice, such that most pixels agree (Hungarian matching); if
     there are more regions than classes, the others get the class of most of their pixels.
     """
+    from scipy.optimize import linear_sum_assignment  # not needed to label
+
     class_of = confusion.argmax(1).tolist()
     for region, class_id in zip(*linear_sum_assignment(confusion, maximize=True), strict=True):
         class_of[region] = int(class_id)

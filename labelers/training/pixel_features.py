@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from labelers.ensemble.bilinear import bilinear_taps
 from labelers.ensemble.classifiers import Tables
 
-# Pixels gathered at a time on a CPU: at 8448 channels they stay in the L2 cache throughout
-# interpolation, normalisation and the cast.
-CHUNK_PIXELS = 64
+# Vectors gathered at a time on a CPU: about what stays in cache throughout interpolation,
+# normalisation and the cast (64 pixels of 8448 channels; of few channels, more pixels per call).
+CHUNK_BYTES = 2**21
 
 CONSTANT = 1e-5  # a channel counts as constant if its std is below this fraction of its mean
 
@@ -56,7 +56,9 @@ class PixelReader:
         if out is None:
             out = torch.empty(*pixels.shape, sum(self.channels), device=self.device)
         flat, rows = pixels.flatten(), out.view(-1, out.shape[-1])
-        step = CHUNK_PIXELS if self.device.type == "cpu" else len(flat)
+        step = len(flat)
+        if self.device.type == "cpu":
+            step = max(1, CHUNK_BYTES // (4 * out.shape[-1]))
         scratch = torch.empty(step if normalisation else 0, out.shape[-1], device=self.device)
         for start in range(0, len(flat), step):
             chunk = rows[start : start + step]

@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from factory.recipe import load_recipe, preset_names
 from factory.recipe.weights import PUBLISHED
 from factory.reports import preview
 from factory_core.annotated.annotations import read_annotations
-from factory_core.dataset import open_dataset
+from factory_core.dataset import IGNORE, open_dataset
 
 PAPER = {
     "bedroom_28": "lsun_bedroom.pt",
@@ -67,6 +70,28 @@ def test_the_settings_are_the_papers(name: str) -> None:
     assert (net.architecture, net.encoder, net.encoder_weights) == ("DeepLabV3", "resnet101", None)
     assert (net.optimizer, net.lr, net.batch_size, net.epochs) == ("adam", 1e-3, 8, 20)
     assert recipe.dataset.drop_fraction == 0.1
+
+
+def test_bedroom_28_ignores_0_and_counts_from_1(tmp_path: Path) -> None:
+    """In the published masks, 0 is an ignored background and the classes are 1 to 28."""
+    classes = load_recipe("bedroom_28").classes
+    assert classes is not None
+    folder = tmp_path / "bedroom_28" / "real" / "train"
+    folder.mkdir(parents=True)
+    (folder.parent / "classes.json").write_text('{"reduce_zero_label": true}')
+    ids = np.arange(32 * 32).reshape(32, 32).astype(np.uint8) % 29
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "0.png")
+    np.save(folder / "0.npy", ids)
+    found = read_annotations(folder, (32, 32), classes)
+    assert (found.classes[0], found.classes[27]) == ("bed", "table staff")
+    wanted = torch.from_numpy(np.where(ids == 0, IGNORE, ids - 1).astype(np.uint8))
+    assert torch.equal(found.masks[0], wanted)
+
+
+def test_cat_15_has_the_order_of_the_paper() -> None:
+    classes = load_recipe("cat_15").classes
+    assert classes is not None
+    assert classes[10:13] == ("tongue", "tail", "nose")
 
 
 @every_recipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Spread:
     values: list[float]
 
     @classmethod
-    def of(cls, values: Sequence[float | None]) -> Spread:
+    def of(cls, values: Sequence[float | None]) -> Self:
         """The spread of the values that are not None."""
         known = [v for v in values if v is not None]
         return cls(

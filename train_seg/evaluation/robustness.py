@@ -100,6 +100,16 @@ def corruption_names(asked: str) -> list[str]:
     return [name for name in known if name in wanted]
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """Raise ValueError unless images of `size` (height, width) can be corrupted."""
+    height, width = size
+    if min(height, width) < MIN_SIDE_PX:
+        raise ValueError(
+            f"corruptions need images of at least {MIN_SIDE_PX} pixels per side, "
+            f"found {width}x{height}"
+        )
+
+
 def corrupt(image: torch.Tensor, name: str, severity: int, seed: int) -> torch.Tensor:
     """An image uint8 `[3, H, W]` corrupted with `severity` 1-5; equal seeds give equal results.
 
@@ -139,12 +149,7 @@ def robustness(
     Raises:
         ValueError: the images are too small to be corrupted, or as `evaluate`.
     """
-    height, width = images.shape[2:]
-    if min(height, width) < MIN_SIDE_PX:
-        raise ValueError(
-            f"corruptions need images of at least {MIN_SIDE_PX} pixels per side, "
-            f"found {width}x{height}"
-        )
+    check_size((images.shape[2], images.shape[3]))
     cells = [(name, severity) for name in names for severity in severities]
     found = [[Confusion(len(classes)) for _ in cells] for _ in predict_fns]
     for cell, rows, batch in _corrupted(images, cells, batch_size, seed, workers):

@@ -20,6 +20,7 @@ from factory_core.segmentation_unet import (
     training_format,
 )
 from train_seg.config import UNET_GN, SegmenterConfig
+from train_seg.network.pretrained import load_encoder, weights_file
 from train_seg.network.sizes import Sizes, sizes_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -89,11 +90,13 @@ class Network(torch.nn.Module):
 
 
 def _smp_model(config: SegmenterConfig, sizes: Sizes, classes: int, pretrained: bool) -> Any:
+    weights = config.encoder_weights if pretrained else None
+    file = weights_file(weights)
     net = smp.create_model(
         config.architecture,
         encoder_name=config.encoder,
         encoder_depth=sizes.encoder_depth,
-        encoder_weights=config.encoder_weights if pretrained else None,
+        encoder_weights=weights if file is None else None,
         classes=classes,
         **_own_settings(config, sizes),
     )
@@ -102,6 +105,8 @@ def _smp_model(config: SegmenterConfig, sizes: Sizes, classes: int, pretrained: 
     for stage in ("layer3", "layer4")[sizes.encoder_depth - 3 :]:
         if hasattr(net.encoder, stage):
             setattr(net.encoder, stage, torch.nn.Identity())
+    if file is not None:
+        load_encoder(net.encoder, file)
     return net
 
 

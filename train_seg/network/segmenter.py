@@ -56,6 +56,8 @@ class SegmenterInfo(BaseModel):
     training_digest: str
     scores: dict[str, Any]
     skipped: dict[str, int] = {}  # absent from models of earlier versions
+    encoder_start: str | None = None  # absent from models of earlier versions
+    """what the encoder started from, see `describe_weights`; None: unknown, or no encoder"""
     config: SegmenterConfig
 
     @field_validator("format_version")
@@ -86,6 +88,8 @@ class Segmenter:
     """`Scores.to_dict` of the validation set; empty if there was none"""
     skipped: dict[str, int] = field(default_factory=dict)
     """number of damaged training samples that were left out, by reason"""
+    encoder_start: str | None = None
+    """what the encoder started from, see `describe_weights`; None: unknown, or no encoder"""
 
     @classmethod
     def create(
@@ -98,6 +102,7 @@ class Segmenter:
         training_digest: str,
         scores: dict[str, Any],
         skipped: dict[str, int] | None = None,
+        encoder_start: str | None = None,
     ) -> Segmenter:
         """A segmenter of `network`; without a `palette` the classes get the default colours."""
         colours = [list(c) for c in palette or default_palette(len(classes))]
@@ -110,6 +115,7 @@ class Segmenter:
             training_digest,
             scores,
             skipped or {},
+            encoder_start,
         )
 
     def predict(self, images: torch.Tensor, batch_size: int = INFERENCE_BATCH_SIZE) -> torch.Tensor:
@@ -148,6 +154,7 @@ class Segmenter:
             training_digest=self.training_digest,
             scores=self.scores,
             skipped=self.skipped,
+            encoder_start=self.encoder_start,
             config=self.config,
         )
         write_json(path / INFO_NAME, info.model_dump(mode="json"))
@@ -183,6 +190,7 @@ class Segmenter:
             info.training_digest,
             info.scores,
             info.skipped,
+            info.encoder_start,
         )
 
 

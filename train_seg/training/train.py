@@ -33,7 +33,11 @@ from train_seg.data.foreign import ForeignTars
 from train_seg.data.samples import Size, check_ids
 from train_seg.data.training_data import LabeledImages, TrainingData, open_training_data
 from train_seg.network.network import Network, check_sizes
-from train_seg.network.pretrained import settle_encoder_weights
+from train_seg.network.pretrained import (
+    describe_weights,
+    settle_encoder_weights,
+    weights_identity,
+)
 from train_seg.network.segmenter import Segmenter
 from train_seg.network.sizes import settle_sizes
 from train_seg.network.start import Start, build_from, settle_start, start_digest, start_size
@@ -186,11 +190,18 @@ class _Job:
             self._data_digest(),
             module.best,
             dict(sum((s.data.source.skipped for s in self.stages), Counter())),
+            self._encoder_start(),
         )
         if rank() == 0:
             segmenter.save(self.out)
             write_plot(self.out, module.rows, len(module.place.history))
         return segmenter
+
+    def _encoder_start(self) -> str | None:
+        """What the encoder started from; None without one, or if `init` gave its weights."""
+        if self.config.is_unet_gn or self.init is not None:
+            return None
+        return describe_weights(self.config.encoder_weights)
 
     def _run_stages(
         self, runner: Runner, network: Network, shared: list[Logger]
@@ -233,6 +244,7 @@ class _Job:
         then = self.config.then.model_dump(mode="json") if more else {}
         return {
             **self.config.model_dump(mode="json", exclude={"num_workers", "then"}),
+            "encoder_weights": weights_identity(self.config.encoder_weights),
             **{f"then.{key}": value for key, value in then.items()},
             "init": start_digest(self.init),
             "data": data,

@@ -148,7 +148,7 @@ def _bare(tile: Tile) -> Tile:
 
 def _images(data: Dataset, rows: Rows, numbers: list[int]) -> Iterator[np.ndarray]:
     """Images of these kept rows, in this order: shards and rows have the same."""
-    for sample in read_chosen(data, rows.table.iloc[numbers]):
+    for sample in read_chosen(data, rows.named(numbers)):
         yield sample.image
 
 

@@ -34,6 +34,8 @@ def train_deeplab(job: SegmenterJob, crew: Crew | None, console: Console) -> Non
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
         console.print(f"skipped {sum(skipped.values())} damaged samples ({reasons})")
     found = f", validation mIoU {scores['miou']:.4f}" if scores else ""
+    if job.config.encoder_weights is not None and segmenter.encoder_start is not None:
+        console.print(f"the encoder started from {segmenter.encoder_start} weights")
     console.print(f"segmenter in {job.out}{found}")
 
 

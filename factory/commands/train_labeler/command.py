@@ -51,10 +51,10 @@ def train_labeler(options: LabelerOptions, console: Console) -> None:
         *(options.recipe, options.generator, options.overrides, recorded, options.encoders)
     )
     if options.labeled is None:
-        if recipe.labeler.kind != "regions" or options.folds is not None or options.is_dry_run:
+        if not recipe.labeler.has_regions or options.folds is not None or options.is_dry_run:
             raise ValueError(
                 "found no --labeled: give the folder of annotated images; only a labeler of --kind "
-                "regions needs none"
+                "regions or clusters needs none"
             )
         number_regions(recipe, options.out, options.device, console)
         return

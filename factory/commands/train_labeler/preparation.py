@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
-from factory.annotation.encoding import ENCODE_BATCH
+from factory.annotation.encoding import encode_batch
 from factory.annotation.sample_features import features_of_samples, match_samples
 from factory.annotation.samples import find_samples, load_encoder, load_generator
 from factory.recipe import find_weights
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from labelers.training.trainer import Report
 
 CHECKPOINT_NAME, NETWORK_CHECKPOINT = "checkpoint.safetensors", "networks.checkpoint.safetensors"
-ENCODE_BYTES = 2**28  # float32 features per batch of images at most: two images at the LSUN setting
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,7 @@ class Preparation:
         """Images encoded, or sampled again, per batch."""
         if self.samples is not None:
             return self.sample_batch
-        image_bytes = 4 * sum(m.channels * m.height * m.width for m in self.info.features)
-        return max(1, min(self.sample_batch, ENCODE_BATCH, ENCODE_BYTES // image_bytes))
+        return encode_batch(self.info.features, self.sample_batch)
 
     def budget(self) -> Budget:
         """The disk and memory that the training needs."""
@@ -226,7 +224,7 @@ class Preparation:
             "palette": info.palette,
             "device": self.device,
         }
-        if info.config.kind == "regions":
+        if info.config.has_regions:
             from labelers.regions.fit import fit_regions
 
             assert store is not None

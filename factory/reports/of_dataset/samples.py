@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ class Rows:
     def kept(self) -> np.ndarray:
         """Numbers of the kept rows, int64."""
         return np.flatnonzero(self.table.kept)
+
+    def named(self, numbers: Sequence[int]) -> Iterator[tuple[str, str, bool]]:
+        """Key, shard and kept of these rows."""
+        columns = self.table[["key", "shard", "kept"]].iloc[list(numbers)]
+        return columns.itertuples(index=False, name=None)
 
     @property
     def shares(self) -> np.ndarray:
@@ -96,10 +101,9 @@ def spread(numbers: np.ndarray, most: int) -> list[int]:
 
 def make_tiles(data: Dataset, rows: Rows, numbers: Sequence[int]) -> dict[int, Tile]:
     """Tiles by row number; those of dropped samples only if their candidates still exist."""
-    table = rows.table.iloc[list(numbers)]
-    number_of = dict(zip(table.key, numbers, strict=True))
+    number_of = dict(zip(rows.table.key.iloc[list(numbers)], numbers, strict=True))
     found = {}
-    for sample in read_chosen(data, table):
+    for sample in read_chosen(data, rows.named(numbers)):
         number = number_of[sample.key]
         found[number] = _tile(data, rows, number, sample)
     return found

@@ -203,6 +203,8 @@ def _corruptions(found: Mapping[str, Any] | None) -> Section:
 
 def _provenance(folder: Path, info: SegmenterInfo) -> Section:
     about = {"sha256 of the weights": info.weights_sha256, "training digest": info.training_digest}
+    if info.encoder_start is not None:
+        about["weights the encoder started from"] = info.encoder_start
     if info.skipped:
         about["damaged samples left out"] = str(sum(info.skipped.values()))
     settings = json.dumps(info.config.model_dump(mode="json"), indent=1)

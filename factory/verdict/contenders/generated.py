@@ -27,14 +27,24 @@ def labelers() -> list[Contender]:
         Contender(f"labeler-{kind}", text, "factory", partial(_labeler, kind=kind), needs, False)
         for kind, text, needs in about
     ]
-    tuned = Contender(
-        "generator-unet",
-        "the generator's U-Net, fine-tuned on the labels",
-        "factory",
-        lambda bench: SegmenterModel(rounds.fine_tuned(bench)),
-        frozenset({"generator", "unet"}),
-    )
-    return [*direct, tuned]
+    tuned = [
+        Contender(
+            name,
+            f"the generator's U-Net, fine-tuned on the labels{text}",
+            "factory",
+            partial(_fine_tuned, is_strong=is_strong),
+            frozenset({"generator", "unet"}),
+        )
+        for name, text, is_strong in (
+            ("generator-unet", "", False),
+            ("generator-unet-strong", ", strong augmentation", True),
+        )
+    ]
+    return [*direct, *tuned]
+
+
+def _fine_tuned(bench: Bench, is_strong: bool) -> Model:
+    return SegmenterModel(rounds.fine_tuned(bench, is_strong))
 
 
 def _labeler(bench: Bench, kind: Kind) -> Model:

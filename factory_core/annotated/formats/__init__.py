@@ -18,7 +18,7 @@ class Format(NamedTuple):
     """Where a format's reader and writer are; `reader` is None if it is written only."""
 
     module: str
-    writer: str
+    writer: str | None
     reader: str | None = "read"
 
 
@@ -35,20 +35,28 @@ FORMATS = {
     "nnunet": Format("nnunet", "NnUNetWriter", None),
 }
 READABLE = [name for name, found in FORMATS.items() if found.reader]
+# Published data sets: read only, in splits.
+DATA_SETS = {
+    "flowers102": Format("data_sets", None, "flowers102"),
+    "cub": Format("data_sets", None, "cub"),
+    "celebamask-hq": Format("data_sets", None, "celebamask"),
+    "pixel-imagenet": Format("data_sets", None, "pixel_imagenet"),
+}
 
 
 def reader(name: str) -> Callable[[Source], Reading]:
-    """The reader of a format; raises ValueError for a name that is none of `READABLE`."""
-    found = FORMATS.get(name)
+    """The reader of a format or data set; raises ValueError for an unknown name."""
+    found = {**FORMATS, **DATA_SETS}.get(name)
     if found is None or found.reader is None:
-        raise ValueError(f"found the format {name!r}, expected one of {', '.join(READABLE)}")
+        known = ", ".join([*READABLE, *DATA_SETS])
+        raise ValueError(f"found the format {name!r}, expected one of {known}")
     return getattr(_module(found), found.reader)
 
 
 def writer(name: str) -> type[Writer]:
     """The writer of a format; raises ValueError for a name that is none of `FORMATS`."""
     found = FORMATS.get(name)
-    if found is None:
+    if found is None or found.writer is None:
         raise ValueError(f"found the format {name!r}, expected one of {', '.join(FORMATS)}")
     return getattr(_module(found), found.writer)
 

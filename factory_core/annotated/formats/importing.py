@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory_core.annotated.class_list import CLASSES_FILE, read_classes
-from factory_core.annotated.formats import reader
+from factory_core.annotated.formats import DATA_SETS, reader
 from factory_core.annotated.formats.labels import Meaning, meaning_of
 from factory_core.annotated.formats.regions import Drawing, Source, Tally, draw
 from factory_core.dataset import encode_mask
 from factory_core.output_folder import new_folder
 from factory_core.storage import json_bytes
+
+IMAGE_CLASSES_FILE = "image_classes.csv"  # a file name and a class per line
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def import_annotations(
     ValueError or OSError with one line, and then writes nothing.
     """
     read, folder = reader(name), source.folder
+    if source.split is not None and name not in DATA_SETS:
+        raise ValueError(f"found --split with {name}, which has none: leave it out")
     if not source.path.exists():
         raise FileNotFoundError(f"{source.path} does not exist, expected annotations ({name})")
     known = classes
@@ -53,6 +57,10 @@ def import_annotations(
             overlapped += _write(drawing, meaning, temporary)
             pictures += 1
         (temporary / CLASSES_FILE).write_bytes(json_bytes(meaning.description()))
+        if reading.image_classes:
+            files = sorted((temporary / "images").iterdir())
+            rows = (f"{file.name},{reading.image_classes[file.stem]}\n" for file in files)
+            (temporary / IMAGE_CLASSES_FILE).write_text("".join(rows), encoding="utf-8")
     return Imported(pictures, meaning.classes, overlapped, source.tally)
 
 

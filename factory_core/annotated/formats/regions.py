@@ -68,13 +68,15 @@ class Source:
     """Where to read annotations: a file or folder, and the folder of its pictures.
 
     `classes`: the names of ids, if known. `keep_empty`: a picture without a region is all
-    background, and not one still to be annotated.
+    background, and not one still to be annotated. `split`: train, val or test of a published data
+    set.
     """
 
     path: Path
     images: Path | None = None
     classes: Sequence[str] | None = None
     keep_empty: bool = False
+    split: str | None = None
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -106,13 +108,15 @@ class Reading:
     """What a format's reader found: drawings, read on demand, and labels in the order of ids.
 
     `has_all_ids`: the file numbers its classes from 0, so that no background is put before them.
-    `palette` has a colour per label where the file has them.
+    `palette` has a colour per label where the file has them; `image_classes` the class of each
+    whole picture, by its name.
     """
 
     labels: Sequence[str]
     drawings: Iterable[Drawing]
     has_all_ids: bool = False
     palette: Palette | None = None
+    image_classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_background(label: str) -> bool:

@@ -108,6 +108,7 @@ INPUTS = Inputs("labels", "photos", "gen")
         ("synthetic-labels", ["train-labeler", "generate", "--out taught", "--init taught"]),
         ("mixture", ["train-labeler", "generate", "label", "--mix 0.4,0.4,0.2"]),
         ("generator-unet", ["--init gen --out model"]),
+        ("generator-unet-strong", ["--set augment.scale=[0.5,1]"]),
         ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
     ],
 )

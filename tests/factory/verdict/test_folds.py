@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factory.verdict.folds import classes_present, draw_splits
+from factory.verdict.folds import classes_present, draw_splits, random_splits
 
 
 def make_masks(classes_of: list[set[int]]) -> np.ndarray:
@@ -63,3 +63,15 @@ def test_ignored_pixels_belong_to_no_class() -> None:
         [True, False, True],
         [False] * 3,
     ]
+
+
+def test_random_splits_have_equal_sizes_and_their_own_seeds() -> None:
+    splits = random_splits(9, 3, 3)
+    assert splits[:2] == random_splits(9, 2, 3)
+    assert [split.seed for split in splits] == [0, 1, 2]
+    assert len({split.test for split in splits}) == 3
+    for split in splits:
+        assert len(split.test) == 3
+        assert sorted(split.train + split.test) == list(range(9))
+    with pytest.raises(ValueError, match="found 4 annotated images, expected at least 5"):
+        random_splits(4, 1, 3)

@@ -13,7 +13,7 @@ from torch import _inductor as inductor
 import generators
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.config import DDPMConfig, FeatureConfig
-from generators.ddpm.model import DDPMGenerator, build_unet, weights_digest
+from generators.ddpm.model import DDPMGenerator, build_unet, map_place, weights_digest
 from generators.ddpm.network import Network
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.training import noise_schedule
@@ -116,6 +116,31 @@ def test_the_feature_spec_matches_the_samples(tiny_weights: Path) -> None:
         features = FeatureConfig(blocks=(0, 1, 2), timesteps=(249, 499), record=record)
         generator = load(tiny_weights, features=features)
         assert generator.feature_spec == generator.sample([0])[1].spec
+
+
+def test_recording_changes_features_and_nothing_else(tiny_weights: Path) -> None:
+    """A recorder gives what a generator with these features would; the original is unchanged."""
+    generator = load(tiny_weights, precision="float32")
+    recorder = generator.recording([1], [7, 50])
+    images = generator.sample_images([0, 1])
+    wanted = load(
+        tiny_weights,
+        precision="float32",
+        features=FeatureConfig(blocks=(1,), timesteps=(7, 50)),
+    )
+    assert recorder.feature_spec == wanted.feature_spec
+    expected = wanted.encode(images)
+    for name, maps in recorder.encode(images).items():
+        assert torch.equal(maps, expected[name])
+    assert generator.feature_spec == load(tiny_weights).feature_spec
+    assert recorder.digest == generator.digest
+    assert [map_place(m.name) for m in recorder.feature_spec] == [(7, 1), (50, 1)]
+    assert map_place("regions") is None
+    last = generator.block_count - 1
+    with pytest.raises(ValueError, match=rf"this U-Net has blocks 0 to {last}"):
+        generator.recording([last + 1], [0])
+    with pytest.raises(ValueError, match=r"timesteps .* do not exist"):
+        generator.recording([0], [generator.timestep_count])
 
 
 def test_noise_policies(tiny_weights: Path) -> None:

@@ -79,8 +79,8 @@ def test_matching(confusion: list[list[int]], expected: tuple[int, ...]) -> None
 
 
 def test_without_names() -> None:
-    labeler = unnamed_regions(SPEC, (SIZE, SIZE), GENERATOR, CONFIG)
-    assert labeler.classes == ["region 0", "region 1", "region 2"]
+    info = unnamed_regions(SPEC, (SIZE, SIZE), GENERATOR, CONFIG)
+    assert info.classes == ["region 0", "region 1", "region 2"]
     other = (FeatureMapSpec("t50.b1", 4, SIZE, SIZE),)
     with pytest.raises(ValueError, match="found a generator without regions"):
         unnamed_regions(other, (SIZE, SIZE), GENERATOR, CONFIG)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
+import torch
 
 from factory.commands.train_deeplab.job import SegmenterJob, is_dataset
 from factory.commands.train_deeplab.settings import segmenter_config
@@ -139,3 +142,21 @@ def test_damaged_samples_are_counted(factory: Callable, tiny) -> None:
     assert json.loads(Path("model/model.json").read_text())["skipped"] == skipped  # recorded
     line = f"skipped {skipped['shard cannot be read']} damaged samples (shard cannot be read: "
     assert line in trained.out
+
+
+def test_an_encoder_from_a_file_is_named_in_the_result(factory: Callable) -> None:
+    torch.save(smp.encoders.get_encoder("resnet18", weights=None).state_dict(), "resnet18.pth")
+    digest = hashlib.sha256(Path("resnet18.pth").read_bytes()).hexdigest()
+    render_folder(Path("few"), range(2), size=32)
+    command = ("train-deeplab", "--data", "few", "--out", "a", "--steps", 1, "--device", "cpu")
+    trained = factory(*command, *SMALL, "--set", "encoder_weights=resnet18.pth")
+    assert trained.code == 0, trained.err
+    assert f"the encoder started from resnet18.pth (sha256:{digest}) weights" in " ".join(
+        trained.out.split()
+    )
+    assert json.loads(Path("a/training.json").read_text())["encoder_weights"] == f"sha256:{digest}"
+    start = json.loads(Path("a/model.json").read_text())["encoder_start"]
+    assert start == f"resnet18.pth (sha256:{digest})"
+    missing = factory(*command, *SMALL, "--set", "encoder_weights=none.pth")
+    assert (missing.code, missing.err.count("\n")) == (1, 1)
+    assert "encoder_weights: none.pth is not a file" in missing.err

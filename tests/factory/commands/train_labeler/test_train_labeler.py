@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from factory.commands.train_labeler import preparation
+from factory.annotation import encoding
 from factory.commands.train_labeler.preparation import Preparation
 from factory.demo.render import CLASSES, render_folder
 from labelers.training.trainer import Trainer
@@ -113,7 +113,7 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(
 
 
 def test_encoding_resumes_too(train: Callable, monkeypatch) -> None:
-    monkeypatch.setattr(preparation, "ENCODE_BATCH", 1)
+    monkeypatch.setattr(encoding, "ENCODE_BATCH", 1)
     features, made = Preparation.features, []
 
     def one(self: Preparation, rows: range, *more):

@@ -14,10 +14,22 @@ import numpy as np
 import pytest
 
 from factory.pipeline.executors.actor import ShardActor
-from factory.pipeline.executors.shipping import Weights, find_copy, keep_copy, put, weights_of
+from factory.pipeline.executors.shipping import (
+    Weights,
+    find_copy,
+    keep_copy,
+    put,
+    weights_of,
+    with_weights,
+)
 from factory.pipeline.shard import ShardStats
+from factory.pipeline.shard_writer import Encoding
 from factory.pipeline.worker import WorkerSpec
 from factory.recipe.weights import weight_files, weights_sha256
+from factory_core.storage import open_store
+from generators.ddpm.config import DDPMConfig
+from generators.encoders.config import EncoderConfig
+from labelers.config import LabelerConfig
 
 
 @pytest.fixture
@@ -68,6 +80,27 @@ def test_weights_that_changed_meanwhile(weights: Weights) -> None:
     with pytest.raises(ValueError, match="was changed while the job ran"):
         keep_copy(weights, files)
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "dataset-factory/weights").iterdir())
+
+
+def test_encoders_are_weights_of_their_own(tmp_path: Path) -> None:
+    for name in ("generator", "encoder", "labeler"):
+        (tmp_path / name).write_bytes(name.encode())
+    spec = WorkerSpec(
+        out=open_store(str(tmp_path / "out")),
+        generator=DDPMConfig(
+            weights=str(tmp_path / "generator"),
+            encoders=(EncoderConfig(weights=str(tmp_path / "encoder"), heads=4),),
+        ),
+        labeler=LabelerConfig(weights=str(tmp_path / "labeler")),
+        encoding=Encoding(((0, 0, 0),), "png", False, False),
+    )
+    found = {w.section: w.path for w in weights_of(spec)}
+    assert [path.name for path in found.values()] == ["generator", "labeler", "encoder"]
+    for section, path in found.items():
+        spec = with_weights(spec, section, Path("/elsewhere") / path.name)
+    assert spec.generator.weights == "/elsewhere/generator"
+    assert spec.labeler.weights == "/elsewhere/labeler"
+    assert spec.generator.encoders == (EncoderConfig(weights="/elsewhere/encoder", heads=4),)
 
 
 @pytest.mark.slow
