@@ -244,6 +244,7 @@ def _evaluate(
 def _write_recipe(study: Study, choice: Choice, path: Path) -> None:
     """The generator with the recommended features, as a recipe."""
     config = study.generator_config
+    assert config.kind != "encoder"  # see `_check`
     section = config.model_dump(mode="json", exclude_defaults=True, exclude={"features"})
     features = config.features.model_dump(mode="json", exclude_defaults=True)
     section = {

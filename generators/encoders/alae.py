@@ -116,8 +116,8 @@ class Encoder(nn.Module):
         Images of half the size enter at the second block, and so on.
         """
         first = len(self.encode_block) + 1 - int(math.log2(x.shape[-1]))
-        stem: Any = self.from_rgb[first]
-        x = activate(activate(stem.from_rgb(x)))
+        entry: Any = self.from_rgb[first]
+        x = activate(activate(entry.from_rgb(x)))
         total = torch.zeros((), device=x.device, dtype=x.dtype)
         for number, block in enumerate(self.encode_block[first:], first):
             maps, w = block(x)
@@ -132,8 +132,8 @@ class GeneratorBlock(nn.Module):
 
     bias_1: Tensor
     bias_2: Tensor
-    style_1: nn.Module
-    style_2: nn.Module
+    style_1: nn.Linear
+    style_2: nn.Linear
 
     def __init__(self, before: int, after: int, latent: int, number: int):
         super().__init__()

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class VDVAETraining(GeneratorTraining):
         """Rows of images, of their reconstructions with eps = 0, and of samples; in [0, 1]."""
         net: Any = self.ema.module
         count = min(SHOWN, len(self.images))
-        shown = torch.stack([self.images[i] for i in range(count)]).to(self.device)
+        shown = torch.from_numpy(np.array(self.images.pixels[:count])).to(self.device)
         again = Mixture.of(net.reconstruct(shown)).likeliest()
         rng = torch.Generator().manual_seed(self.config.seed)
         *_, (_, x, _) = net.decoder.walk(None, count, noise_from(rng))
@@ -126,13 +127,13 @@ def initialise(network: VDVAE) -> None:
     The prior begins as the standard normal distribution, with no part in the map. Ours: the
     logistics begin side by side, as the optimiser needs hundreds of steps to spread them.
     """
-    encoder: Any = network.encoder.enc_blocks
-    decoder: Any = network.decoder.dec_blocks
-    for branch in encoder:
-        branch.c4.weight *= len(encoder) ** -0.5
-    for block in decoder:
-        block.resnet.c4.weight *= len(decoder) ** -0.5
-        block.z_proj.weight *= len(decoder) ** -0.5
+    parts: Any = network
+    for branch in parts.encoder.enc_blocks:
+        branch.c4.weight *= len(network.encoder.enc_blocks) ** -0.5
+    scale = len(network.decoder.dec_blocks) ** -0.5
+    for block in parts.decoder.dec_blocks:
+        block.resnet.c4.weight *= scale
+        block.z_proj.weight *= scale
         block.prior.c4.weight.zero_()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
