@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ class MAETraining(GeneratorTraining):
         """Rows of what the encoder sees, of what the decoder makes of it, and of the images."""
         net, config = self.network, self.config
         count = min(SHOWN, len(self.images))
-        shown = torch.from_numpy(np.array(self.images.pixels[:count])).to(self.device)
+        shown = torch.stack([self.images.image(i) for i in range(count)]).to(self.device)
         rng = torch.Generator().manual_seed(config.seed)
         order = torch.rand(count, config.patches, generator=rng).argsort(dim=1).to(self.device)
         x = net.normalise(shown)

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ class VDVAETraining(GeneratorTraining):
         """Rows of images, of their reconstructions with eps = 0, and of samples; in [0, 1]."""
         net: Any = self.ema.module
         count = min(SHOWN, len(self.images))
-        shown = torch.from_numpy(np.array(self.images.pixels[:count])).to(self.device)
+        shown = torch.stack([self.images.image(i) for i in range(count)]).to(self.device)
         again = Mixture.of(net.reconstruct(shown)).likeliest()
         rng = torch.Generator().manual_seed(self.config.seed)
         *_, (_, x, _) = net.decoder.walk(None, count, noise_from(rng))

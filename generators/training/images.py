@@ -56,8 +56,12 @@ class TrainingImages(Dataset[Tensor | tuple[Tensor, int]]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
-        image = torch.from_numpy(np.array(self.pixels[index]))
+        image = self.image(index)
         return image if self.labels is None else (image, self.labels[index])
+
+    def image(self, index: int) -> Tensor:
+        """One image, without its class."""
+        return torch.from_numpy(np.array(self.pixels[index]))
 
 
 def read_training_images(

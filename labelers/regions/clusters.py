@@ -40,17 +40,14 @@ class Clusters:
 
     def regions(self, features: FeatureMaps, size: tuple[int, int]) -> Tensor:
         """m float32 `[N, K, H, W]`, Σ_k m_k = 1, on the device of the features."""
-        maps = [m for group in group_by_size(self.spec).values() for m in group]
-        parts = self.weight.split([m.channels for m in maps], 1)
-        device = features[maps[0].name].device
-        logits = self.bias.to(device).view(1, -1, 1, 1)
-        for native, group in group_by_size(self.spec).items():
-            projected = torch.zeros(1, 1, *native, device=device)
-            for m, part in zip(maps, parts, strict=True):
-                if m in group:
-                    h = features[m.name].float()
-                    projected = projected + torch.einsum("kc,nchw->nkhw", part.to(device), h)
-            logits = logits + resized(projected, size)
+        groups = group_by_size(self.spec)
+        channels = [m.channels for group in groups.values() for m in group]
+        parts = iter(self.weight.split(channels, 1))
+        logits = self.bias.view(1, -1, 1, 1)
+        for group in groups.values():
+            maps = [features[m.name].float() for m in group]
+            projected = [torch.einsum("kc,nchw->nkhw", next(parts).to(h.device), h) for h in maps]
+            logits = logits.to(maps[0].device) + resized(torch.stack(projected).sum(0), size)
         return logits.softmax(1)
 
     def state(self) -> dict[str, Tensor]:
