@@ -244,14 +244,9 @@ def _evaluate(
 def _write_recipe(study: Study, choice: Choice, path: Path) -> None:
     """The generator with the recommended features, as a recipe."""
     config = study.generator_config
-    assert config.kind != "encoder"  # see `_check`
-    section = config.model_dump(mode="json", exclude_defaults=True, exclude={"features"})
-    features = config.features.model_dump(mode="json", exclude_defaults=True)
-    section = {
-        "kind": config.kind,
-        **section,
-        "features": {**features, **choice.recommended.features},
-    }
+    section = config.model_dump(mode="json", exclude_defaults=True)
+    features = {**section.get("features", {}), **choice.recommended.features}
+    section = {"kind": config.kind, **section, "features": features}
     text = yaml.safe_dump(
         {"name": "chosen-features", "generator": section}, sort_keys=False, default_flow_style=None
     )
@@ -261,10 +256,13 @@ def _write_recipe(study: Study, choice: Choice, path: Path) -> None:
 def _check(study: Study) -> None:
     """Raise ValueError for a generator whose features cannot be chosen, or as `grid.check`."""
     grid.check(study)
-    if not isinstance(study.generator, Diffusing) and study.generator_config.kind != "stylegan2":
+    config = study.generator_config
+    if not isinstance(study.generator, Diffusing) and (
+        config.kind != "stylegan2" or config.encoders
+    ):
         raise ValueError(
-            f"choose-features: found a {study.generator_config.kind} generator, expected a "
-            "diffusion model or a StyleGAN2"
+            "choose-features: found features of an encoder, expected those of a diffusion model or "
+            "a StyleGAN2: to compare an encoder's layers, use `factory analyse blocks`"
         )
 
 

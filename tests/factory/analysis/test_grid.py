@@ -10,6 +10,7 @@ import pytest
 from factory.analysis import blocks, class_size
 from factory.analysis.base import Cell, Results
 from factory.analysis.grid import Axes, thirds
+from factory.recipe.networks import EMBEDDED
 from tests.factory.analysis.conftest import GRID, Analyse
 from tests.factory.analysis.test_analyse import cell_times
 
@@ -61,6 +62,19 @@ def test_one_pass_serves_all_blocks(
     monkeypatch.setattr(DDPMGenerator, "encode", counted)
     assert analyse("blocks", **GRID).code == 0
     assert passes == [(0,), (500,)]
+
+
+def test_an_encoder_has_one_column(analyse: Analyse, tmp_path: Path) -> None:
+    """Images of a generator with the features of an encoder: its maps are the rows."""
+    pixels = {"generator.encoders": f"[{{weights: '{EMBEDDED['pixels']}'}}]"}
+    result = analyse("blocks", **pixels)
+    assert result.code == 0, result.err
+    rows = json.loads((tmp_path / "out" / "blocks.json").read_text())["rows"]
+    assert rows
+    assert all(row.keys() == {"map", "miou"} for row in rows)
+    refused = analyse("", command="choose-features", **pixels)
+    assert refused.code == 1
+    assert "found features of an encoder" in refused.err
 
 
 @pytest.mark.parametrize(
