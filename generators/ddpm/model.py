@@ -32,6 +32,7 @@ from generators.base import (
 from generators.colours import grey_digest, makes_grey, to_grey
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
+from generators.ddpm.checks import check_class, check_timesteps
 from generators.ddpm.config import NORM_GROUPS, DDPMConfig
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
@@ -352,45 +353,6 @@ def map_place(name: str) -> tuple[int, int] | None:
     """(t, block) of a name that `map_name` gave; None for the name of another kind of map."""
     found = re.fullmatch(r"t(\d+)\.b(\d+)", name)
     return None if found is None else (int(found[1]), int(found[2]))
-
-
-def check_timesteps(schedule: DDPMScheduler, config: DDPMConfig) -> None:
-    """Raise ValueError unless the schedule has the timesteps to sample and to record features."""
-    asked, T = config.features.timesteps, schedule.config.num_train_timesteps
-    if config.steps > T:
-        raise ValueError(
-            f"generator.steps is {config.steps}, but the noise schedule has {T} timesteps: set "
-            f"{T} or fewer"
-        )
-    if late := [t for t in asked if t >= T]:
-        raise ValueError(
-            f"feature timesteps {late} do not exist: the noise schedule has 0 to {T - 1}; "
-            f"set generator.features.timesteps"
-        )
-    if config.features.record == "trajectory":
-        visited = samplers.timesteps(schedule, config)
-        if missed := [t for t in asked if t not in visited]:
-            near = sorted({min(visited, key=lambda v: abs(v - t)) for t in asked})
-            raise ValueError(
-                f"{config.sampler} in {config.steps} steps does not visit the feature timesteps "
-                f"{missed}: set generator.features.timesteps={near} (the nearest it visits), or "
-                f"generator.features.record=renoise"
-            )
-
-
-def check_class(unet: UNet2DModel, config: DDPMConfig) -> None:
-    """Raise ValueError unless `class_id` is set if, and only if, the network has classes."""
-    count, found = unet.config.num_class_embeds, config.class_id
-    if count is None and found is not None:
-        raise ValueError(
-            f"generator.class_id is {found}, but the network of {config.weights} has no classes: "
-            f"remove it"
-        )
-    if count is not None and (found is None or (found != "random" and found >= count)):
-        raise ValueError(
-            f"generator.class_id is {found}, but the network of {config.weights} has classes 0 to "
-            f"{count - 1}: set it to one of them, or to random"
-        )
 
 
 def build_unet(
