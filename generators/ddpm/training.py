@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
-from factory_core.device import pick_device, pick_dtype, send
+from factory_core.device import pick_device, send
 from factory_core.segmentation_unet import training_format
 from factory_core.storage import atomic_path
 from factory_core.symmetries import augment
@@ -30,11 +29,12 @@ from generators.ddpm.noise import NoiseModel
 from generators.training.averaging import update_average
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run
+from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run, scheduled
 
 Net = TypeVar("Net", bound=nn.Module)
 
 NUM_TIMESTEPS = 1000
+CLIP = 1.0  # norm of the gradient, at most
 INDEX_NAME = "model_index.json"
 
 
@@ -91,11 +91,7 @@ class DDPMTraining(GeneratorTraining):
             warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
             return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return scheduled(optimizer, factor)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         config = self.config
@@ -239,7 +235,7 @@ def train(
     there for resumption.
     """
     classes = len(images.classes) or None
-    run_training(
+    run(
         lambda: DDPMTraining(
             config, images, laid_out(start_network(config, init, classes), device)
         ),
@@ -249,33 +245,10 @@ def train(
         init,
         device,
         progress,
+        gradient_clip_val=CLIP,
     )
 
 
 def laid_out(net: Net, device: str) -> Net:
     """The network in the memory format in which it trains fastest on `device`."""
     return net.to(memory_format=training_format(pick_device(device)))
-
-
-def run_training(
-    build: Callable[[], DDPMTraining],
-    config: DDPMTrainingConfig,
-    images: TrainingImages,
-    out: Path,
-    init: str | None,
-    device: str,
-    progress: list[Callback] | None,
-) -> None:
-    """`generators.training.loop.run` with the precision and clipping of a diffusion model."""
-    bfloat16 = pick_dtype(config.precision, pick_device(device)) is torch.bfloat16
-    run(
-        build,
-        config,
-        images,
-        out,
-        init,
-        device,
-        progress,
-        precision="bf16-mixed" if bfloat16 else "32-true",
-        gradient_clip_val=1.0,
-    )

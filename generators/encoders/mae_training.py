@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 from torchvision.utils import make_grid
 
-from factory_core.device import pick_device, pick_dtype, send
+from factory_core.device import send
 from factory_core.symmetries import augment
 from generators.base import sample_seed
 from generators.encoders import storage
@@ -23,7 +23,7 @@ from generators.encoders.mae_network import MaskedAutoencoder, statistics
 from generators.encoders.network import load_strictly
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GeneratorTraining, run
+from generators.training.loop import GeneratorTraining, run, scheduled
 
 BETAS = (0.9, 0.95)  # of AdamW
 SHOWN = 8  # images in a row of the sheet
@@ -61,11 +61,7 @@ class MAETraining(GeneratorTraining):
             rest = max(1, config.steps - config.warmup_steps)
             return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / rest))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return scheduled(optimizer, factor)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config = self.config
@@ -160,7 +156,6 @@ def train(
 
     See `generators.training.loop.run` for what else `out` gets, and for resumption.
     """
-    bfloat16 = pick_dtype(config.precision, pick_device(device)) is torch.bfloat16
     run(
         lambda: MAETraining(config, images, start_network(config, init)),
         config,
@@ -169,5 +164,4 @@ def train(
         init,
         device,
         progress,
-        precision="bf16-mixed" if bfloat16 else "32-true",
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
-from factory_core.device import pick_device, pick_dtype, send
+from factory_core.device import send
 from factory_core.symmetries import augment
 from generators.base import sample_seed
 from generators.encoders import storage
@@ -23,7 +23,7 @@ from generators.encoders.vdvae_network import VDVAE, Noise
 from generators.training.averaging import update_average
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GeneratorTraining, run
+from generators.training.loop import GeneratorTraining, run, scheduled
 
 BETAS = (0.9, 0.9)  # of AdamW, as in the paper
 SHOWN = 8  # images in a row of the sheet
@@ -46,13 +46,8 @@ class VDVAETraining(GeneratorTraining):
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )
-        warm_up = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / max(config.warmup_steps, 1))
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": warm_up, "interval": "step"},
-        }
+        warmup = max(config.warmup_steps, 1)
+        return scheduled(optimizer, lambda step: min(1.0, (step + 1) / warmup))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config = self.config
@@ -185,7 +180,6 @@ def train(
 
     See `generators.training.loop.run` for what else `out` gets, and for resumption.
     """
-    bfloat16 = pick_dtype(config.precision, pick_device(device)) is torch.bfloat16
     run(
         lambda: VDVAETraining(config, images, start_network(config, init)),
         config,
@@ -194,5 +188,4 @@ def train(
         init,
         device,
         progress,
-        precision="bf16-mixed" if bfloat16 else "32-true",
     )

@@ -13,13 +13,13 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from factory_core.dataset import default_palette
-from generators.ddpm.training import DDPMTraining, laid_out, run_training, start_network
+from generators.ddpm.training import CLIP, DDPMTraining, laid_out, start_network
 from generators.factorized.config import INFO_FILE, FactorizedTrainingConfig
 from generators.factorized.network import FactorizedUNet, build
 from generators.factorized.storage import load, save
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import LOG_EVERY
+from generators.training.loop import LOG_EVERY, run
 
 COLLAPSED_SHARE = 0.99  # of all pixels, in one region
 WATCHED = 10  # batches of which the mean is watched
@@ -153,7 +153,7 @@ def train(
 ) -> None:
     """Train on `images` and write `out`, as `generators.ddpm.training.train`."""
     classes = len(images.classes) or None
-    run_training(
+    run(
         lambda: FactorizedTraining(config, images, laid_out(start(config, init, classes), device)),
         config,
         images,
@@ -161,4 +161,5 @@ def train(
         init,
         device,
         progress,
+        gradient_clip_val=CLIP,
     )

@@ -257,4 +257,4 @@ def train(
         network = start_network(config, init)
         return StyleGAN2Training(config, images, network, start_discriminator(network, init), dtype)
 
-    run(build, config, images, out, init, device, progress)
+    run(build, config, images, out, init, device, progress, autocast=False)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchvision.utils import save_image
 
-from factory_core.device import pick_device
+from factory_core.device import pick_device, pick_dtype
 from factory_core.storage import atomic_path, sweep_temporaries
 from generators.base import sample_seed
 from generators.colours import save_colours
@@ -162,6 +162,12 @@ class SampleGrids(Callback):
             trainer.logger.experiment.add_image("samples", grid, step)
 
 
+def scheduled(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> Any:
+    """For `configure_optimizers`: step s, counted from 0, has factor(s) times the learning rate."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 def run(
     build: Callable[[], GeneratorTraining],
     config: TrainingConfig,
@@ -170,6 +176,7 @@ def run(
     init: str | None,
     device: str = "auto",
     progress: list[Callback] | None = None,
+    autocast: bool = True,
     **trainer_settings: Any,
 ) -> None:
     """Train the module that `build` returns on `images` and write the generator into `out`.
@@ -178,6 +185,8 @@ def run(
     (settings, `init`, digests of the images, seconds). An interrupted run in `out` is resumed, a
     finished one left unchanged. Raises ValueError if `out` holds a training with other settings or
     images, or a damaged file.
+
+    With `autocast`, the network computes in `config.precision`; otherwise the module sees to that.
     """
     record_file, last = out / RECORD_NAME, out / CHECKPOINTS / LAST_NAME
     classes = {"classes": list(images.classes)} if images.classes else {}
@@ -196,6 +205,7 @@ def run(
     sweep_temporaries(last.parent)
     record.save(record_file)
     module, where = build(), pick_device(device)
+    is_mixed = autocast and pick_dtype(config.precision, where) is torch.bfloat16
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),
         devices=[where.index] if where.index is not None else 1,
@@ -210,6 +220,7 @@ def run(
         log_every_n_steps=LOG_EVERY,
         enable_model_summary=False,
         enable_progress_bar=False,
+        precision="bf16-mixed" if is_mixed else "32-true",
         **trainer_settings,
     )
     try:
