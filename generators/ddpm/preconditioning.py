@@ -52,8 +52,8 @@ def preconditioned(network: Denoise, parametrisation: Parametrisation, clip: boo
 
     def clean(x: Tensor, sigma: float) -> Tensor:
         level = torch.tensor(sigma, dtype=torch.float64)
-        skip, out = scalings(level, parametrisation)
-        output = network(input_scaling(level) * x, float(time_of(level)))
+        skip, out = map(float, scalings(level, parametrisation))
+        output = network(float(input_scaling(level)) * x, float(time_of(level)))
         x_0 = skip * x + out * output[:, : x.shape[1]]  # without a learned variance
         return x_0.clamp(-1, 1) if clip else x_0
 
