@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # exists if the driver is loaded
+DETERMINISTIC = "FACTORY_DETERMINISTIC"  # environment variable: 1 asks GPUs for repeatable results
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,8 +21,29 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_device(device: str = "auto") -> torch.device:
     """`auto` is CUDA, then Apple's MPS, then the CPU.
 
-    Warns, once per process, if `auto` is the CPU because the GPU of this machine cannot be used.
+    Warns, once per process, if `auto` is the CPU because the GPU of this machine cannot be used. On
+    CUDA, the kernels are repeatable ones if the environment says `FACTORY_DETERMINISTIC=1`.
     """
+    picked = _pick(device)
+    if os.environ.get(DETERMINISTIC, "0") != "0":
+        _make_deterministic(picked.type)
+    return picked
+
+
+@cache
+def _make_deterministic(device_type: str) -> None:
+    """Choose repeatable kernels on CUDA; elsewhere, say once what the variable does there."""
+    if device_type != "cuda":
+        what = "not supported on" if device_type == "mps" else "not needed on"
+        logger.warning("%s is %s %s", DETERMINISTIC, what, device_type)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    # Operators without such a kernel, a few of training, are named in a warning.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _pick(device: str) -> torch.device:
     if device != "auto":
         try:
             torch.empty(0, device=device)

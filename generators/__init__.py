@@ -63,6 +63,10 @@ def _load_maker(config: GeneratorConfig, device: str) -> Generator:
 
         return FactorizedGenerator.load(config, device)
     assert config.kind == "ddpm"
+    if config.parametrisation is not None:
+        from generators.ddpm.preconditioned import PreconditionedGenerator
+
+        return PreconditionedGenerator.load(config, device)
     from generators.ddpm.model import DDPMGenerator
 
     return DDPMGenerator.load(config, device)

@@ -165,16 +165,16 @@ class Labeler:
         p = None
         if probabilities:
             p = torch.empty(count, len(self.classes), shape[1])
-        for image, pixels, logits in self._logits(images, features, size):
-            maps[image, pixels] = pixel_uncertainty(logits, uncertainty, weights)
-            if self.networks is None:
-                mask[image, pixels] = elect(logits, vote)
+        for run, pixels, logits in self._logits(images, features, size):
+            place = maps[run, pixels]
+            place.copy_(pixel_uncertainty(logits, uncertainty, weights).view(place.shape))
             if p is not None or self.networks is not None:
                 mean = mean_probability(logits, weights)
                 if p is not None:
-                    p[image, :, pixels] = mean.cpu()
-                if self.networks is not None:
-                    mask[image, pixels] = first_maximum(mean).to(torch.uint8)
+                    part = mean.unflatten(1, place.shape).transpose(0, 1)
+                    p[run, :, pixels] = part.cpu()
+            found = elect(logits, vote) if self.networks is None else first_maximum(mean)
+            mask[run, pixels].copy_(found.view(place.shape))
         maps = maps.view(-1, *size).cpu()
         p = None if p is None else p.view(*p.shape[:2], *size)
         return Prediction(mask.view(-1, *size).cpu(), image_score(maps), maps, p)
@@ -198,8 +198,8 @@ class Labeler:
 
     def _logits(
         self, images: torch.Tensor | None, features: FeatureMaps | None, size: tuple[int, int]
-    ) -> Iterator[tuple[int, slice, torch.Tensor]]:
-        """Image numbers, runs of its pixels, and all members' logits, float32 `[M, K, pixels]`."""
+    ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Runs of images, runs of their pixels, all members' logits, float32 `[M, K, N·pixels]`."""
         if self.networks is None:
             assert features is not None
             yield from self._folded.logits(features, size)
@@ -208,14 +208,14 @@ class Labeler:
         seen = enumerate(self.networks.logits(images, size, self.dtype))
         if self.ensemble is None:
             for image, logits in seen:
-                yield image, slice(None), logits
+                yield slice(image, image + 1), slice(None), logits
             return
         assert features is not None
         number, theirs = -1, torch.empty(0)
-        for image, pixels, ours in self._folded.logits(features, size):
-            if image != number:
+        for run, pixels, ours in self._folded.logits(features, size, at_once=1):
+            if run.start != number:
                 number, theirs = next(seen)
-            yield image, pixels, torch.cat([ours, theirs[:, :, pixels]])
+            yield run, pixels, torch.cat([ours, theirs[:, :, pixels]])
 
     def _check_input(self, images: torch.Tensor | None, features: FeatureMaps | None) -> int:
         """The number of images; raises ValueError as `predict`."""

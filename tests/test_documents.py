@@ -43,6 +43,7 @@ NOT_RUN = {
     ("docs/analysis.md", "factory analyse representations"): "takes minutes, likewise",
     ("docs/blocks-and-timesteps.md", "factory choose-features"): "takes minutes, likewise",
     ("docs/checkpoints.md", "factory sample --generator ema_0"): "needs a published checkpoint",
+    ("docs/checkpoints.md", "factory sample --generator cd_"): "likewise",
     ("docs/checkpoints.md", "factory train-labeler --recipe celeba_19"): "needs the paper's data",
     ("docs/cluster.md", "aws ec2"): "needs a cloud",
     ("docs/factorized.md", "factory train-generator"): "tests of generators/factorized train",

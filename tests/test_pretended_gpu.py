@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from tests.cases.checkpoints import guided_diffusion
+from tests.cases.checkpoints.case import Bench
 from tests.pretended import NAME
 
 SERVERS = {"annotate"}  # serve a page until they are stopped; not run here
@@ -39,6 +42,10 @@ train-labeler --kind clusters --generator regions --labeled annotated --out clus
 evaluate --labeler clusters --labeled annotated
 choose --images photos --generator generator --n 2 --out chosen
 sample --recipe demo --n 3 --out sampled --set generator.steps=2 --set generator.batch_size=2
+sample --generator checkpoint.pt --n 2 --out sampled-edm --set generator.channels_per_head=16
+    --set generator.parametrisation=edm --set generator.steps=2
+sample --generator checkpoint.pt --n 2 --out two-steps --set generator.channels_per_head=16
+    --set generator.parametrisation=consistency
 train-labeler --recipe demo --labeled annotated --out labeler --fast --set labeler.members=2
     --set labeler.training.steps=20
 train-labeler --recipe demo --labeled annotated --out network --kind network
@@ -112,6 +119,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pretended")
     render_folder(folder / "annotated", range(4), size=64)
     (folder / "photos").symlink_to(folder / "annotated" / "images")
+    guided_diffusion.saved(guided_diffusion.wide, Bench(folder, pickle.dumps))
     lines = [[*line, "--device", NAME] for line in command_lines()]
     results = json.loads(run("tests.pretended.program", folder, input=json.dumps(lines)))
     return {" ".join(line): f for line, f in zip(command_lines(), results, strict=True)}

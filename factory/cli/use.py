@@ -207,6 +207,10 @@ def convert(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Folder to write.", callback=writable_folder)
     ],
+    parametrisation: Annotated[
+        Literal["edm", "consistency"] | None,
+        typer.Option(help="Of a network of openai/consistency_models."),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=8, help="In pixels; by default the coarsest level is 8 x 8.")
     ] = None,
@@ -253,6 +257,7 @@ def convert(
     from factory.commands.convert import convert as run
 
     given = {
+        "parametrisation": parametrisation,
         "image_size": image_size,
         "channels_per_head": channels_per_head,
         "heads": heads,

@@ -33,8 +33,8 @@ def convert(source: Path, out: Path, given: dict[str, Any], check: bool, console
     """Write the network in file `source` to the new folder `out`, and print a description.
 
     `given` holds settings that a diffusion model's file lacks (None: not given), see
-    `generators.ddpm.guided_settings.GivenSettings`. With `check`, a diffusion model is tried, and a
-    warning names the settings to doubt if it does not denoise.
+    `generators.ddpm.guided_settings.GivenSettings`. With `check`, a diffusion model that sees
+    timesteps is tried, and a warning names the settings to doubt if it does not denoise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -55,7 +55,9 @@ def convert(source: Path, out: Path, given: dict[str, Any], check: bool, console
         console.print(_convert_stylegan2(source, out, given))
     else:
         _convert_ddpm(source, out, given, check, console)
-    console.print(f"network in {out}; use it as --generator {out}")
+    kind = given.get("parametrisation")
+    more = f" --set generator.parametrisation={kind}" if kind else ""
+    console.print(f"network in {out}; use it as --generator {out}{more}", soft_wrap=True)
 
 
 def _convert_ddpm(
@@ -69,7 +71,7 @@ def _convert_ddpm(
             raise ValueError(f"{source}: {name} holds values that are not finite: it is damaged")
     _write(checkpoint.save, out)
     console.print(summary(checkpoint))
-    if check:
+    if check and checkpoint.settings.parametrisation is None:
         with console.status("trying the network on noisy images; --no-check leaves this out"):
             found = doubt(checkpoint.unet, checkpoint.architecture, checkpoint.settings)
         if found:
@@ -153,6 +155,9 @@ def _unread(settings: Settings) -> Iterator[tuple[str, str, set[str]]]:
     yield "image size", f"{settings.image_size} px", {"image_size"}
     yield "channels per head", str(settings.channels_per_head), {"channels_per_head", "heads"}
     yield "attention order", settings.attention_order, {"attention_order"}
+    if settings.parametrisation:
+        yield "parametrisation", settings.parametrisation, set()
+        return
     yield "noise schedule", settings.schedule, {"schedule"}
     yield "training steps", str(settings.train_steps), {"train_steps"}
     if settings.train_steps != 1000:

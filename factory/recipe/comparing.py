@@ -12,7 +12,9 @@ LABELING_KEYS = ("weights", "vote", "uncertainty", "precision")
 LATER_KEYS = (
     "dataset.probabilities",
     "generator.encoders",
+    "generator.noise_levels",
     "generator.num_heads_upsample",
+    "generator.parametrisation",
     "generator.predicts",
     "generator.rescale_timesteps",
     "generator.schedule",

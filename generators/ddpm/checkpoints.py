@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import CMStochasticIterativeScheduler, DDPMScheduler, UNet2DModel
 
 from generators.ddpm import guided_diffusion
 from generators.ddpm.architecture import Architecture
@@ -14,6 +14,7 @@ from generators.ddpm.guided_settings import (
     SCHEDULE_KEYS,
     GivenSettings,
     Settings,
+    check_parametrised,
     noise_schedule,
     schedule_of,
 )
@@ -37,11 +38,15 @@ class Checkpoint(NamedTuple):
     def save(self, folder: Path) -> None:
         """Write a diffusers folder: the U-Net at its top, the schedule in `scheduler/`.
 
+        That of a consistency model is diffusers' scheduler for these.
+
         Raises ValueError if diffusers has no settings for this network.
         """
         guided_diffusion.check_saveable(self.architecture, self.settings)
         self.unet.save_pretrained(folder)
-        self.schedule.save_pretrained(folder / "scheduler")
+        is_consistency = self.settings.parametrisation == "consistency"
+        schedule = CMStochasticIterativeScheduler() if is_consistency else self.schedule
+        schedule.save_pretrained(folder / "scheduler")
 
 
 def load_unet(
@@ -61,7 +66,11 @@ def load_unet(
         checkpoint = load_checkpoint(path, **given)
         return checkpoint.unet, checkpoint.schedule, NoiseModel()
     path = pipeline_of(path)
-    unet, schedule = load_folder(path)
+    parametrisation = given.pop("parametrisation", None)
+    if parametrisation == "edm":
+        raise ValueError(_needless("parametrisation=edm", weights))
+    check_parametrised({**given, "parametrisation": parametrisation})
+    unet, schedule = load_folder(path, is_consistency=parametrisation == "consistency")
     of_schedule: dict[str, Any] = {
         k: v for k, v in given.items() if k in SCHEDULE_KEYS and v is not None
     }
@@ -75,10 +84,10 @@ def load_unet(
     return unet, schedule, NoiseModel.load(path)
 
 
-def _needless(key: str, weights: str) -> str:
+def _needless(setting: str, weights: str) -> str:
     return (
-        f"found generator.{key} with {weights}, expected it with a guided-diffusion .pt file only: "
-        f"set generator.{key}=null"
+        f"found generator.{setting} with {weights}, expected it with a guided-diffusion .pt file "
+        f"only: set generator.{setting.split('=')[0]}=null"
     )
 
 
@@ -91,7 +100,7 @@ def load_checkpoint(path: Path, **given: Unpack[GivenSettings]) -> Checkpoint:
     Raises ValueError in one line if it cannot be read as such a network.
     """
     try:
-        found = read_state(path)
+        found = read_state(path, given.get("parametrisation"))
         architecture = Architecture.read(found.state)
         settings = Settings.choose(architecture, **given)
         unet = guided_diffusion.convert(found.state, architecture, settings)

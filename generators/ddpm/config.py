@@ -5,7 +5,9 @@ Each default is declared here and nowhere else. Nothing here imports torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +20,15 @@ from pydantic import (
 from generators.encoders.config import PairedWith
 from generators.training.config import TrainingConfig
 
+Parametrisation = Literal["edm", "consistency"]
+# Noise levels sigma of Karras et al. 2022, for images in [-1, 1].
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+TIMESTEP_SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "unipc")
+SIGMA_SAMPLERS: dict[Parametrisation, tuple[str, ...]] = {
+    "edm": ("heun", "euler"),
+    "consistency": ("multistep",),
+}
+PUBLISHED_STEPS: dict[Parametrisation, int] = {"edm": 40, "consistency": 2}
 NORM_GROUPS = 8  # of every group normalisation in the diffusion models that we train
 
 
@@ -64,7 +75,12 @@ class DDPMConfig(BaseModel):
     kind: Literal["ddpm"] = "ddpm"
     weights: str = Field(
         description="diffusers directory (local, or a hub id such as org/name) or guided-diffusion "
-        ".pt file; the next nine settings are for what cannot be read from the latter"
+        ".pt file; the next ten settings are for what cannot be read from the latter"
+    )
+    parametrisation: Parametrisation | None = Field(
+        default=None,
+        description="of a network of openai/consistency_models, which sees noise levels: an EDM or "
+        "a consistency model; none: a network that sees timesteps",
     )
     image_size: int | None = Field(
         default=None, ge=8, description="pixels; none: such that the coarsest level is 8 x 8"
@@ -102,11 +118,21 @@ class DDPMConfig(BaseModel):
         description="class of all samples of a class-conditional network, or random: drawn from "
         "the seed of each sample",
     )
-    sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = Field(
-        default="dpmsolver++", description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC"
+    sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc", "heun", "euler", "multistep"] = Field(
+        default="dpmsolver++",
+        description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC; heun (the default) or euler for "
+        "an EDM; multistep for a consistency model",
     )
     steps: int = Field(
-        default=25, ge=1, description="network passes per sample, at most the schedule's steps"
+        default=25,
+        ge=1,
+        description="network passes per sample, at most the schedule's steps; heun has two passes "
+        "a step but the last. By default 40 for an EDM, 2 for a consistency model",
+    )
+    noise_levels: tuple[float, ...] | None = Field(
+        default=None,
+        description="standard deviations of the noise at which a consistency model is evaluated, "
+        "descending from at most 80; none: as many as steps, from 80, spaced as in Karras et al.",
     )
     spacing: Literal["trailing", "leading", "linspace"] = Field(
         default="trailing",
@@ -133,6 +159,52 @@ class DDPMConfig(BaseModel):
     )
     features: FeatureConfig = FeatureConfig()
     encoders: PairedWith = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_parametrisation(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        kind, levels = values.get("parametrisation"), values.get("noise_levels")
+        if not isinstance(kind, str) or kind not in SIGMA_SAMPLERS:
+            return values
+        steps = len(levels) if isinstance(levels, list | tuple) else PUBLISHED_STEPS[kind]
+        return {"sampler": SIGMA_SAMPLERS[kind][0], "steps": steps, **values}
+
+    @model_validator(mode="after")
+    def _sampler_fits_parametrisation(self) -> DDPMConfig:
+        kind = self.parametrisation
+        allowed = TIMESTEP_SAMPLERS if kind is None else SIGMA_SAMPLERS[kind]
+        if self.sampler not in allowed:
+            raise ValueError(
+                f"parametrisation is {kind or 'none'}, but the sampler is {self.sampler}, not "
+                f"{' or '.join(allowed)}"
+            )
+        if kind is not None and self.features.record == "trajectory":
+            raise ValueError(
+                f"parametrisation is {kind}, but features.record is trajectory: its sampler "
+                "visits no timesteps; set features.record=renoise"
+            )
+        if kind is not None and self.kind != "ddpm":
+            raise ValueError(f"parametrisation is {kind}, but kind is {self.kind}, not ddpm")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_levels_descend(self) -> DDPMConfig:
+        levels = self.noise_levels
+        if levels is None:
+            return self
+        if self.parametrisation != "consistency":
+            raise ValueError("noise_levels are for parametrisation consistency: remove them")
+        ends = (*levels, SIGMA_MIN)
+        if not levels or levels[0] > SIGMA_MAX or any(b >= a for a, b in pairwise(ends)):
+            raise ValueError(
+                f"found noise_levels {list(levels)}, expected descending numbers of at most "
+                f"{SIGMA_MAX:g} and above {SIGMA_MIN}"
+            )
+        if self.steps != len(levels):
+            raise ValueError(f"steps is {self.steps}, but there are {len(levels)} noise_levels")
+        return self
 
     @model_validator(mode="after")
     def _eta_needs_ddim(self) -> DDPMConfig:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import CMStochasticIterativeScheduler, DDPMScheduler, UNet2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -42,7 +42,9 @@ OTHER_KINDS = {
     r"FlowMatch|FlowMap": "a flow-matching model",
     r"EDM|KarrasVe|CosineDPM": "an EDM model, whose network sees noise levels (sigma)",
     r"SdeVe|SdeVp": "a score-SDE model, with continuous noise levels",
-    r"CMStochastic|LCM|TCD|Consistency": "a consistency model",
+    r"CMStochastic|ConsistencyModelPipeline": "a consistency model, which "
+    "generator.parametrisation=consistency reads",
+    r"LCM|TCD|Consistency": "a consistency model of latents",
     r"VQDiffusion": "a VQ diffusion model, of discrete latents",
     r"^VQ|VQModel": "a VQ autoencoder",
     r"Autoencoder|^VAE": "an autoencoder",
@@ -50,6 +52,9 @@ OTHER_KINDS = {
     r"Transformer|DiT": "a transformer",
     r"Latent|LDM|StableDiffusion": "a latent diffusion model",
 }
+# The pipeline and the scheduler of consistency models of pixels.
+CONSISTENCY_PIPELINE = "ConsistencyModelPipeline"
+CONSISTENCY_SCHEDULER = CMStochasticIterativeScheduler.__name__
 # Pipelines of other kinds, whatever parts are listed beside their name.
 OTHER_PIPELINES = re.compile(
     r"LDM|Latent|StableDiffusion|DiTPipeline|VQDiffusion|FlowMatch|EDM|KarrasVe|ScoreSde|Consistency"
@@ -79,14 +84,18 @@ def pipeline_of(folder: Path) -> Path:
     return folder.parent if inside else folder
 
 
-def load_folder(path: Path) -> tuple[UNet2DModel, DDPMScheduler | None]:
+def load_folder(
+    path: Path, is_consistency: bool = False
+) -> tuple[UNet2DModel, DDPMScheduler | None]:
     """The U-Net, in float32, and the schedule of training, None if the folder has none.
+
+    A consistency model has noise levels instead, which must be those of all published ones.
 
     Raises FileNotFoundError if it holds no network, and ValueError, in one line, for other kinds of
     model, missing or unknown tensors, and damaged files.
     """
     index = _read_json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
-    _check_pipeline(path, index)
+    _check_pipeline(path, index, is_consistency)
     # Checkpoints of diffusers' training script hold averaged weights, too.
     places = ("unet", ".") if index else ("unet_ema", "unet", ".")
     at = next((path / p for p in places if (path / p / "config.json").is_file()), None)
@@ -95,6 +104,9 @@ def load_folder(path: Path) -> tuple[UNet2DModel, DDPMScheduler | None]:
     unet = _load_unet(at)
     files = (path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json")
     file = next((file for file in files if file.is_file()), None)
+    if is_consistency:
+        _check_noise_levels(path, file)
+        return unet, None
     return unet, None if file is None else _load_schedule(file)
 
 
@@ -127,7 +139,7 @@ def _refuse_other(file: Path, name: str, expected: str) -> None:
     raise ValueError(f"{file}: found {what}: expected {expected}, of a diffusion model of pixels")
 
 
-def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
+def _check_pipeline(path: Path, index: Mapping[str, Any], is_consistency: bool) -> None:
     """Raise ValueError if the table of contents lists parts of another kind of model."""
     file, pipeline = path / "model_index.json", str(index.get("_class_name", ""))
     classes = {
@@ -135,7 +147,9 @@ def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
         for part, names in index.items()
         if isinstance(names, list) and len(names) == 2 and names[1]
     }
-    if OTHER_PIPELINES.search(pipeline):
+    if OTHER_PIPELINES.search(pipeline) and not (
+        is_consistency and pipeline == CONSISTENCY_PIPELINE
+    ):
         _refuse_other(file, pipeline, "DDPMPipeline or the like")
     decoders = [p for p in DECODERS if p in classes or (path / p / "config.json").is_file()]
     if decoders:
@@ -146,6 +160,8 @@ def _check_pipeline(path: Path, index: Mapping[str, Any]) -> None:
     if (name := classes.get("unet", UNET)) != UNET:
         _refuse_other(file, name, UNET)
     name = classes.get("scheduler", "DDPMScheduler")
+    if is_consistency:  # checked with its settings
+        return
     if not SCHEDULERS.fullmatch(name):
         _refuse_other(file, name, "DDPMScheduler or the like")
 
@@ -244,6 +260,21 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise ValueError(f"{file}: expected tensors by name, and nothing else; download it again")
     return content
+
+
+def _check_noise_levels(folder: Path, file: Path | None) -> None:
+    """Raise ValueError unless a scheduler's file has a consistency model's noise levels."""
+    config = {} if file is None else _read_json(file)
+    name = str(config.get("_class_name", "no scheduler"))
+    if file is None or name != CONSISTENCY_SCHEDULER:
+        raise ValueError(
+            f"{file or folder}: found {name}, but generator.parametrisation is consistency, "
+            f"expected {CONSISTENCY_SCHEDULER}: set generator.parametrisation=null"
+        )
+    known = dict(CMStochasticIterativeScheduler().config)
+    for key in ("sigma_min", "sigma_max", "sigma_data"):
+        if (found := config.get(key, known[key])) != known[key]:
+            raise ValueError(f"{file}: found {key} {found!r:.50}, expected {known[key]}")
 
 
 def _load_schedule(file: Path) -> DDPMScheduler:

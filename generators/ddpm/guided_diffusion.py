@@ -84,7 +84,9 @@ def check_saveable(net: Architecture, settings: Settings) -> None:
 
     They have one number of channels per head, and the finest level's width is the base width.
     """
-    if settings.num_heads_upsample:
+    if settings.parametrisation == "edm":
+        found = "an EDM whose network sees 250 ln(sigma)"
+    elif settings.num_heads_upsample:
         found = f"{settings.heads} heads, and {settings.num_heads_upsample} in the decoder"
     elif settings.heads:
         heads = [width // settings.heads for width in net.attention_channels]

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from diffusers import DDPMScheduler
 
 from generators.ddpm.architecture import Architecture
+from generators.ddpm.config import Parametrisation
 
 AttentionOrder = Literal["legacy", "new"]
 Schedule = Literal["linear", "cosine"]
@@ -32,6 +33,7 @@ TOO_FEW_LINEAR_STEPS = 20
 
 
 SCHEDULE_KEYS = ("schedule", "train_steps", "predicts")
+TIMESTEP_KEYS = (*SCHEDULE_KEYS, "rescale_timesteps")
 
 
 class GivenSettings(TypedDict, total=False):
@@ -40,6 +42,7 @@ class GivenSettings(TypedDict, total=False):
     The keys are those of a recipe's `generator` section.
     """
 
+    parametrisation: Parametrisation | None
     image_size: int | None
     channels_per_head: int | None
     heads: int | None
@@ -64,6 +67,7 @@ class Settings:
     train_steps: int = 1000
     rescale_timesteps: bool = False  # the network is given t * 1000 / train_steps
     predicts: Prediction = "epsilon"
+    parametrisation: Parametrisation | None = None  # of consistency_models' networks
     assumed: frozenset[str] = field(default=frozenset(), compare=False)  # keys that were not given
 
     @classmethod
@@ -73,8 +77,13 @@ class Settings:
         Raises ValueError if they contradict each other or do not fit the network.
         """
         chosen = {key: value for key, value in given.items() if value is not None}
+        check_parametrised(given)
         coarsest = 2 ** (len(net.channels) - 1)
         default = PUBLISHED.get(_family(net)) or cls(COARSEST_PX * coarsest)
+        if "parametrisation" in chosen:  # all networks of that program have the same attention
+            default = cls(
+                COARSEST_PX * coarsest, channels_per_head=64, heads=None, attention_order="new"
+            )
         settings = replace(default, **_with_heads(chosen))
         assumed = {f.name for f in fields(cls)} - {"assumed", *chosen, *_implied(chosen, settings)}
         settings = replace(settings, assumed=frozenset(assumed))
@@ -100,6 +109,16 @@ class Settings:
                 )
 
 
+def check_parametrised(given: Mapping[str, Any]) -> None:
+    """Raise ValueError if settings of timesteps are given for a network that sees noise levels."""
+    kind = given.get("parametrisation")
+    if kind and (needless := [key for key in TIMESTEP_KEYS if given.get(key) is not None]):
+        raise ValueError(
+            f"found {needless[0]} with parametrisation {kind}, which has noise levels of its own: "
+            f"remove {needless[0]}"
+        )
+
+
 def _with_heads(given: Mapping[str, Any]) -> dict[str, Any]:
     """`given`, with None for the way of counting heads that it replaces."""
     if "channels_per_head" not in given:
@@ -115,13 +134,18 @@ def _implied(given: Mapping[str, Any], settings: Settings) -> set[str]:
     implied = {key for key in ("channels_per_head", "heads") if getattr(settings, key) is None}
     if "heads" not in given:
         implied.add("num_heads_upsample")  # an assumed number of heads is one assumption, not two
+    implied.add("parametrisation")  # the tensors differ
+    if settings.parametrisation:
+        implied |= set(TIMESTEP_KEYS)
     if settings.train_steps == 1000:
         implied.add("rescale_timesteps")
     return implied
 
 
 def noise_schedule(net: Architecture, settings: Settings) -> DDPMScheduler:
-    """The schedule of training."""
+    """The schedule of training; for a network that sees noise levels, that of the DDPM paper."""
+    if settings.parametrisation:
+        return schedule_of()
     variance = "learned_range" if net.learns_sigma else "fixed_large"
     return schedule_of(settings.schedule, settings.train_steps, settings.predicts, variance)
 

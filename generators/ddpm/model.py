@@ -33,7 +33,7 @@ from generators.colours import grey_digest, makes_grey, to_grey
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.checks import check_class, check_timesteps
-from generators.ddpm.config import NORM_GROUPS, DDPMConfig
+from generators.ddpm.config import NORM_GROUPS, DDPMConfig, Parametrisation
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
@@ -54,7 +54,12 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel) -> str:
+def weights_digest(
+    unet: UNet2DModel,
+    schedule: DDPMScheduler,
+    noise: NoiseModel,
+    parametrisation: Parametrisation | None = None,
+) -> str:
     """sha256 over the tensors in name order, the attention heads, the noise schedule and the noise.
 
     Networks with equal tensors but different numbers of heads compute different things.
@@ -66,6 +71,8 @@ def weights_digest(unet: UNet2DModel, schedule: DDPMScheduler, noise: NoiseModel
     settings = {k: v for k, v in schedule.config.items() if not k.startswith("_")}
     settings["offset_std"] = noise.offset_std
     settings["heads"] = _heads(unet)
+    if parametrisation is not None:
+        settings["parametrisation"] = parametrisation
     sha.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return sha.hexdigest()
 
@@ -97,8 +104,8 @@ class DDPMGenerator:
         check_timesteps(schedule, config)
         check_class(unet, config)
         self.config, self.schedule, self.noise = config, schedule, noise
-        self.is_grey, digest = is_grey, weights_digest(unet, schedule, noise)
-        self.digest = grey_digest(digest) if is_grey else digest
+        digest = weights_digest(unet, schedule, noise, config.parametrisation)
+        self.is_grey, self.digest = is_grey, grey_digest(digest) if is_grey else digest
         self.device = pick_device(device)
         self.dtype = pick_dtype(config.precision, self.device)
         self.network = self._prepared(unet)
@@ -235,14 +242,14 @@ class DDPMGenerator:
             # Use the layout of the network's output: mixed layouts make the sampler's sums slow.
             return send(noise.to(memory_format=torch.channels_last), self.device)
 
-        def denoise(x: Tensor, t: int) -> Tensor:
+        def denoise(x: Tensor, t: float) -> Tensor:
             blocks = self.blocks if t in record_at else ()
             output, maps = self.network(x, torch.tensor([t]), classes, blocks)
-            recorded.update({map_name(t, block): h for block, h in maps.items()})
+            recorded.update({map_name(int(t), block): h for block, h in maps.items()})
             assert output is not None
             return output
 
-        x_0 = samplers.sample(denoise, self.schedule, self.config, draw)
+        x_0 = self._solve(denoise, draw)
         if not x_0.isfinite().all():
             raise ValueError(
                 f"sampling gave values that are not finite: the weights of {self.config.weights} "
@@ -253,15 +260,19 @@ class DDPMGenerator:
         names = [map_name(t, block) for t in record_at for block in self.blocks]
         return to_uint8(x_0), FeatureMaps({name: recorded[name] for name in names})
 
+    def _solve(self, denoise: samplers.Denoise, draw: samplers.DrawNoise) -> Tensor:
+        """x_0 `[N, 3, H, W]`, see `samplers.sample`."""
+        return samplers.sample(denoise, self.schedule, self.config, draw)
+
     @torch.inference_mode()
     def _encode(self, images: Tensor, indices: Sequence[int]) -> FeatureMaps:
         """Features of one batch; one pass for all timesteps."""
         timesteps = torch.tensor(self.config.features.timesteps)
         x_0 = to_unit_range(send(images, self.device))
         eps = self._feature_noise(indices)
-        abar = send(self.schedule.alphas_cumprod[timesteps], self.device).view(-1, 1, 1, 1, 1)
-        x_t = samplers.q_sample(x_0, eps, abar).flatten(0, 1)  # [T, N, ...] -> [TN, 3, H, W]
-        t = timesteps.repeat_interleave(len(images))
+        x_t, t = self._noised(x_0, eps, timesteps)
+        x_t = x_t.flatten(0, 1)  # [T, N, ...] -> [TN, 3, H, W]
+        t = t.repeat_interleave(len(images))
         classes = self._class_of_features()
         _, maps = self.network(x_t, t, classes, self.blocks, to_output=False)
         per_t = {block: h.unflatten(0, (len(timesteps), -1)) for block, h in maps.items()}
@@ -272,6 +283,14 @@ class DDPMGenerator:
                 for block in self.blocks
             }
         )
+
+    def _noised(self, x_0: Tensor, eps: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees of images `x_0` `[N, 3, H, W]` at timesteps `[T]`.
+
+        Noisy images `[T, N, 3, H, W]`, and what it is given as time, `[T]`, on the CPU.
+        """
+        abar = send(self.schedule.alphas_cumprod[timesteps], self.device).view(-1, 1, 1, 1, 1)
+        return samplers.q_sample(x_0, eps, abar), timesteps
 
     def _feature_noise(self, indices: Sequence[int]) -> Tensor:
         """epsilon broadcastable to `[T, N, 3, H, W]`, by the noise policy."""

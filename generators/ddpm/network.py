@@ -17,6 +17,7 @@ from generators.ddpm.unet import cast_weights, check_walkable, embed, walk
 # their memory grows with their number.
 LARGE_NETWORK = 2**20
 
+MOST_EMBEDDINGS = 1024  # of times that are kept, 4 KB a row: the steps of a sampler are few
 # As `generators.ddpm.unet.walk`.
 Walk = Callable[..., tuple[Tensor | None, dict[int, Tensor]]]
 
@@ -55,6 +56,7 @@ class Network:
         cast_weights(self.unet, dtype)
         self.device, self.dtype = device, dtype
         self._plain = self._walk = walk
+        self._embeddings: dict[tuple[float, ...], Tensor] = {}
         if compile:
             # reduce-overhead: with CUDA graphs where there is CUDA.
             self._walk = torch.compile(walk, mode="reduce-overhead", dynamic=False)
@@ -71,15 +73,27 @@ class Network:
         """Output `[N, 3 or 6, H, W]` and activations of `blocks`, all float32 (see `walk`).
 
         `x` is noisy images `[N, 3, H, W]`, `t` timesteps `[1]` or `[N]`, and `classes` class
-        vectors `[1, E]` or `[N, E]` of a class-conditional network.
+        vectors `[1, E]` or `[N, E]` of a class-conditional network. The weights of the time
+        embedding must not change, because embeddings are kept.
         """
         x = send(x, self.device).to(self.dtype, memory_format=torch.channels_last)
-        emb = embed(self.unet, send(t, self.device), classes)
+        emb = self._time(t)
+        if classes is not None:
+            emb = emb + classes
         output, recorded = self._run(x, emb, tuple(blocks), to_output)
         # Copies, because the next pass of a CUDA graph overwrites the outputs of the last.
         copy = self._walk is not self._plain
         maps = {block: h.to(torch.float32, copy=copy) for block, h in recorded.items()}
         return None if output is None else output.to(torch.float32, copy=copy), maps
+
+    def _time(self, t: Tensor) -> Tensor:
+        """The embedding of times `t`, computed once: on a GPU, that is ten launches of a pass."""
+        key = tuple(t.tolist())
+        if key not in self._embeddings:
+            if sum(map(len, self._embeddings)) + len(key) > MOST_EMBEDDINGS:
+                self._embeddings.clear()
+            self._embeddings[key] = embed(self.unet, send(t, self.device))
+        return self._embeddings[key]
 
     @torch.inference_mode()
     def map_shapes(

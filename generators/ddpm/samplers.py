@@ -20,7 +20,7 @@ from torch import Tensor
 from generators.ddpm.config import DDPMConfig
 
 # (x_t `[N, 3, H, W]`, t) -> output of the network `[N, 3 or 6, H, W]`, float32
-Denoise = Callable[[Tensor, int], Tensor]
+Denoise = Callable[[Tensor, float], Tensor]
 # -> noise for the batch, `[N, 3, H, W]`, float32
 DrawNoise = Callable[[], Tensor]
 

@@ -107,7 +107,7 @@ class SelfCheck:
         error, best = min(tried, key=lambda pair: pair[0], default=(math.inf, settings))
         return (best, error) if error < TRAINED else None
 
-    def _denoise(self, x: Tensor, t: int) -> Tensor:
+    def _denoise(self, x: Tensor, t: float) -> Tensor:
         table = self.network.unet.class_embedding
         classes = None if table is None else table.weight[:1]
         output, _ = self.network(x, torch.tensor([t]), classes)

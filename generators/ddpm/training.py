@@ -141,7 +141,7 @@ class DDPMTraining(GeneratorTraining):
             numbers = torch.arange(GRID_SAMPLES) % len(self.images.classes)
             labels = send(numbers, self.device)
 
-        def denoise(x: Tensor, t: int) -> Tensor:
+        def denoise(x: Tensor, t: float) -> Tensor:
             times = torch.full((len(x),), t, device=x.device)
             return self.pass_through(self.ema.module, x, times, labels)
 

@@ -10,7 +10,8 @@ it: W·concat_l(up(f_l)) = Σ_l up(W_l·f_l). An image takes three steps:
    native size: an embedding bag, 25x faster on a CPU than upsampling each size and adding.
 3. ReLU and the other layers, with the normalisation, which is affine, folded into them.
 
-Steps 2 and 3 run in tiles of pixels that stay in cache.
+On a CPU, steps 2 and 3 run in tiles of pixels that stay in cache. On a GPU, all steps take several
+images at once if these are small: the kernels of one would not keep it busy.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from generators.base import FeatureMaps
+from generators.base import FeatureMaps, batches
 from labelers.ensemble.bilinear import bilinear_taps
 from labelers.ensemble.classifiers import Ensemble
 
 # Size of the widest layer of a tile. On a CPU it stays in cache (from 1 to 10 MiB the speed is the
 # same: smaller tiles spend more on calls, larger ones on memory); on a GPU it keeps it busy.
 TILE_BYTES = {"cpu": 5 * 2**20, "cuda": 2**28}
+# Small, because a part of a batch costs as much as a whole one.
+MOST_AT_ONCE = 8
 
 Size = tuple[int, int]
 
@@ -65,46 +68,66 @@ class FoldedEnsemble:
 
     @torch.no_grad()
     def logits(
-        self, features: FeatureMaps, size: Size
-    ) -> Iterator[tuple[int, slice, torch.Tensor]]:
-        """Image numbers, runs of its pixels, and their logits, float32 `[M, K, pixels]`.
+        self, features: FeatureMaps, size: Size, at_once: int | None = None
+    ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Runs of images, runs of their pixels, and logits of these, float32 `[M, K, N·pixels]`.
 
         `features` may be on any device. Pixel y·W + x of an image of `size` (H, W) is at y, x.
+        `at_once` is the largest number of images in a run; by default one on a CPU, and what keeps
+        a GPU busy. It decides the shapes that are computed with, so rounding depends on it, but
+        not on the number of images.
         """
-        table = self._empty(sum(h * w for h, w in self.groups), len(self.first_bias))
-        taps, weights = _all_taps(tuple(self.groups), size, self.device, self.dtype)
+        count = size[0] * size[1]
         row_bytes = self.members * max(self.widths) * self.dtype.itemsize
         step = max(1, TILE_BYTES.get(self.device.type, TILE_BYTES["cuda"]) // row_bytes)
-        for image in range(features.batch_size):
-            self._project(features, image, table)
-            for start in range(0, size[0] * size[1], step):
+        if at_once is None:
+            fitting = 1 if self.device.type == "cpu" else step // count
+            at_once = min(max(1, fitting), MOST_AT_ONCE)
+        table = self._empty(at_once * sum(h * w for h, w in self.groups), len(self.first_bias))
+        natives = tuple(self.groups)
+        taps, weights = _all_taps(natives, size, at_once, self.device, self.dtype)
+        if at_once > 1:
+            step = at_once * count
+        for images in batches(range(features.batch_size), at_once):
+            run = slice(images.start, images.stop)
+            self._project(features.select(run), at_once, table)
+            for start in range(0, at_once * count, step):
                 tile = slice(start, start + step)
                 pixels = F.embedding_bag(
                     taps[tile], table, mode="sum", per_sample_weights=weights[tile]
                 )
-                yield image, tile, self._finish(pixels)
+                found = self._finish(pixels)
+                if at_once == 1:
+                    yield run, tile, found
+                else:
+                    yield run, slice(None), found[:, :, : len(images) * count]
 
-    def _project(self, features: FeatureMaps, image: int, table: torch.Tensor) -> None:
-        """Write W_l·f_l of one image into `table`, `[Σ h·w of the native sizes, M·hidden]`."""
-        parts = table.split([height * width for height, width in self.groups])
+    def _project(self, features: FeatureMaps, at_once: int, table: torch.Tensor) -> None:
+        """Write W_l·f_l of N images into `table`, `[at_once·Σ h·w, M·hidden]`.
+
+        Native sizes follow each other, and in each of them the images; N is at most `at_once`.
+        """
+        parts = table.split([at_once * height * width for height, width in self.groups])
         for part, maps, weight in zip(parts, self.groups.values(), self.projections, strict=True):
-            torch.mm(self._side_by_side([features[m.name][image] for m in maps]), weight, out=part)
+            side_by_side = self._side_by_side([features[m.name] for m in maps], len(part))
+            torch.mm(side_by_side, weight, out=part)
         # Once is enough: the upsampling weights of a pixel sum to 1.
         parts[0].add_(self.first_bias)
 
-    def _side_by_side(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Maps `[C_l, h, w]` as one matrix `[h·w, ΣC_l]` of our dtype.
+    def _side_by_side(self, maps: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
+        """Maps `[N, C_l, h, w]` as one matrix `[rows, ΣC_l]` of our dtype.
 
-        Its memory layout is that of the maps, channels first or last: reordering would cost as much
-        as the product.
+        Rows beyond the N·h·w of the maps have any values. The memory layout is that of the maps,
+        channels last, or channels first if there is one image: reordering would cost as much as the
+        product.
         """
-        flat = [m.flatten(1).T for m in maps]
+        flat = [m.permute(0, 2, 3, 1).flatten(0, 2) for m in maps]
         channels = [m.shape[1] for m in flat]
-        shape = (len(flat[0]), sum(channels))
         channels_last = flat[0].stride(1) == 1
+        shape = (rows, sum(channels))
         matrix = self._empty(*shape) if channels_last else self._empty(*shape[::-1]).T
         for columns, map_ in zip(matrix.split(channels, 1), flat, strict=True):
-            columns.copy_(map_)
+            columns[: len(map_)].copy_(map_)
         return matrix
 
     def _empty(self, *shape: int) -> torch.Tensor:
@@ -124,13 +147,15 @@ class FoldedEnsemble:
 
 @lru_cache(maxsize=4)
 def _all_taps(
-    natives: tuple[Size, ...], size: Size, device: torch.device, dtype: torch.dtype
+    natives: tuple[Size, ...], size: Size, images: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows int32 and weights `[H·W, taps]` that make a pixel from the table of all sizes."""
+    """Rows int32 and weights `[N·H·W, taps]` that make a pixel from the table of all sizes."""
     positions, weights, start = [], [], 0
     for native in natives:
+        rows = native[0] * native[1]
         taps, parts = bilinear_taps(native, size)
-        positions.append(taps.add_(start).int())
-        weights.append(parts.to(dtype))
-        start += native[0] * native[1]
+        firsts = start + rows * torch.arange(images)
+        positions.append((taps + firsts[:, None, None]).int().flatten(0, 1))
+        weights.append(parts.to(dtype).repeat(images, 1))
+        start += images * rows
     return torch.cat(positions, 1).to(device), torch.cat(weights, 1).to(device)

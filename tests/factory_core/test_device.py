@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,46 @@ def test_torch_without_cuda_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "is built without CUDA: install a build with CUDA" in str(device.gpu_fault())
+
+
+@pytest.fixture
+def _settings_of_torch() -> Iterator[None]:
+    device._make_deterministic.cache_clear()
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
+    device._make_deterministic.cache_clear()
+
+
+@pytest.mark.usefixtures("_settings_of_torch")
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), (None, False)])
+def test_repeatable_kernels_on_a_gpu_if_asked_for(
+    value: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is named here, not used."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.delenv(device.DETERMINISTIC, raising=False)
+    if value is not None:
+        monkeypatch.setenv(device.DETERMINISTIC, value)
+    torch.backends.cudnn.benchmark = True
+    assert device.pick_device("auto").type == "cuda"
+    assert torch.are_deterministic_algorithms_enabled() is expected
+    assert torch.is_deterministic_algorithms_warn_only_enabled() is expected
+    assert torch.backends.cudnn.benchmark is not expected
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if expected else None)
+
+
+@pytest.mark.usefixtures("_settings_of_torch")
+def test_a_cpu_needs_no_repeatable_kernels(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(device.DETERMINISTIC, "1")
+    for _ in range(2):
+        device.pick_device("cpu")
+    assert [r.getMessage() for r in caplog.records] == [
+        "FACTORY_DETERMINISTIC is not needed on cpu"
+    ]
+    assert not torch.are_deterministic_algorithms_enabled()

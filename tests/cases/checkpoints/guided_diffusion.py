@@ -81,7 +81,24 @@ def case(file: str, says: str, wrap: Callable[[State], Any], **settings: Any) ->
     return Case("guided-diffusion, improved-diffusion", file, True, says, write, GIVEN)
 
 
+def wide(state: State) -> State:
+    """As consistency_models saves it: attention over four dimensions."""
+    return {n: t[..., None] if n.endswith("qkv.weight") else t for n, t in state.items()}
+
+
 CASES = (
+    *(
+        Case(
+            "consistency_models",
+            f"{name}, with `parametrisation={kind}`",
+            True,
+            "the whole file",
+            partial(saved, wide),
+            # As the network that the cases hold.
+            {"parametrisation": kind, "attention_order": "legacy", **GIVEN},
+        )
+        for name, kind in (("`edm_*.pt`", "edm"), ("`cd_*.pt`, `ct_*.pt`", "consistency"))
+    ),
     case("state dict", "the whole file", lambda state: state),
     case(
         "state dict, PyTorch before 1.6",

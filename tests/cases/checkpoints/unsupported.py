@@ -68,13 +68,6 @@ def changed(**replaced: torch.Tensor | None) -> Callable[[Bench], Path]:
     return write
 
 
-def consistency(bench: Bench) -> Path:
-    """The same tensors; the program of consistency models has attention over four dimensions."""
-    state = torch.load(FILE, weights_only=True)
-    wide = {n: t[..., None] if n.endswith("qkv.weight") else t for n, t in state.items()}
-    return torch_saved(wide)(bench)
-
-
 def content(name: str, data: bytes) -> Callable[[Bench], Path]:
     return lambda bench: bench.file(name, data)
 
@@ -194,7 +187,6 @@ CASES = (
         "this is a k-diffusion network",
         tensors("inner_model.timestep_embed.weight", "inner_model.mapping.0.weight"),
     ),
-    case("consistency_models", "`.pt`", "this is a consistency model", consistency),
     case(
         "guided-diffusion",
         "classifier",

@@ -70,6 +70,21 @@ def test_large_networks_run_one_by_one_on_a_cpu(tmp_path: Path) -> None:
     assert small.pass_size == small.batch_size == 3
 
 
+def test_times_are_embedded_once(tiny_weights: Path) -> None:
+    generator = load(tiny_weights, steps=4)
+    embedded = []
+    generator.network.unet.time_embedding.register_forward_hook(lambda *_: embedded.append(1))
+    images, maps = generator.sample([0, 1])
+    assert len(embedded) == 4 + 1  # the features are one pass
+    again, other_maps = generator.sample([0, 1])
+    assert len(embedded) == 5
+    assert torch.equal(again, images)
+    assert all(torch.equal(other_maps[name], maps[name]) for name in maps)
+    for t in range(2000):
+        generator.network(torch.zeros(1, 3, 16, 16), torch.tensor([t]))
+    assert len(generator.network._embeddings) <= 1024
+
+
 def test_bfloat16_changes_images_by_a_few_grey_levels(tiny_weights: Path) -> None:
     exact = load(tiny_weights, precision="float32").sample_images([0, 1, 2]).int()
     fast = load(tiny_weights, precision="bfloat16").sample_images([0, 1, 2]).int()

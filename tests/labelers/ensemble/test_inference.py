@@ -163,9 +163,38 @@ def test_tiles_that_do_not_divide_the_image(tile_px, monkeypatch):
     features = random_maps(MAPS["several sizes"], images=2)
     ensemble = trained_like(features)
     monkeypatch.setitem(inference.TILE_BYTES, "cpu", tile_px * 3 * 7 * 4)
-    tiles = [tile for image, tile, _ in FoldedEnsemble(ensemble).logits(features, SIZE) if image]
+    tiles = [tile for run, tile, _ in FoldedEnsemble(ensemble).logits(features, SIZE) if run.start]
     assert len(tiles) == -(-SIZE[0] * SIZE[1] // tile_px)
     assert_same(as_labeler(ensemble).predict(None, features), plain_prediction(features, ensemble))
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_at_once_equal_one_at_a_time(name, layout):
+    """As a GPU takes them; the last run of two has one image."""
+    features = random_maps(MAPS[name], images=5)
+    features = FeatureMaps({k: t.contiguous(memory_format=layout) for k, t in features.items()})
+    folded = FoldedEnsemble(trained_like(features))
+    runs = list(folded.logits(features, SIZE, at_once=2))
+    assert [(run.start, run.stop) for run, _, _ in runs] == [(0, 2), (2, 4), (4, 5)]
+    together = torch.cat([logits for _, _, logits in runs], 2)
+    torch.testing.assert_close(together, all_logits(folded, features), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("vote", ["majority", "soft"])
+def test_predictions_of_images_at_once(vote, monkeypatch):
+    """Where the pixels of several images come together, each is written to its place."""
+    features = random_maps(MAPS["several sizes"], images=5)
+    labeler = as_labeler(trained_like(features))
+    expected = labeler.predict(None, features, vote=vote, probabilities=True)
+    logits = FoldedEnsemble.logits
+    monkeypatch.setattr(FoldedEnsemble, "logits", lambda self, *a: logits(self, *a, at_once=2))
+    found = labeler.predict(None, features, vote=vote, probabilities=True)
+    assert torch.equal(found.mask, expected.mask)
+    torch.testing.assert_close(found.probabilities, expected.probabilities)
+    torch.testing.assert_close(
+        found.pixel_uncertainty, expected.pixel_uncertainty, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_an_image_does_not_depend_on_its_batch():

@@ -116,8 +116,8 @@ def test_the_ensemble_gives_probabilities_when_asked(
     found = ensemble.predict(None, features, probabilities=True)
     assert ensemble.predict(None, features).probabilities is None
     expected = torch.zeros(4, 3, 256)
-    for image, pixels, logits in FoldedEnsemble(ensemble.ensemble).logits(features, (16, 16)):
-        expected[image, :, pixels] = logits.softmax(1).mean(0)
+    for run, pixels, logits in FoldedEnsemble(ensemble.ensemble).logits(features, (16, 16)):
+        expected[run.start, :, pixels] = logits.softmax(1).mean(0)
     torch.testing.assert_close(found.probabilities, expected.view(4, 3, 16, 16))
 
 
