@@ -49,7 +49,7 @@ class ClusterSettings(grid.GridSettings):
 
     choosing = frozenset({*grid.GridSettings.choosing, "images"})
 
-    k: int = Field(default=5, ge=2, description="clusters")
+    k: int = Field(default=5, ge=2, le=64, description="clusters")
     images: int = Field(default=4, ge=1, description="images to show, evenly spaced by name")
 
 
@@ -150,7 +150,7 @@ def summarise(study: Study, results: Results) -> Findings:
         sentence(FINDING, outcome, evidence),
         f"{above(AGREEMENT)} {RULE}",
         figures,
-        [f"the sheets show {', '.join(names)}"],
+        [f"The sheets show {', '.join(names)}."],
     )
 
 

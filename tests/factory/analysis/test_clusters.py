@@ -21,7 +21,7 @@ def test_clusters(analyse: Analyse, photographs: Path, tmp_path: Path) -> None:
     content = json.loads((out / "clusters.json").read_text())
     assert all(0 <= row["t = 0"]["mean"] <= 1 for row in content["rows"])
     assert {p.name for p in out.glob("*.png")} == {"clusters-1.png", "clusters-2.png"}
-    assert content["notes"] == ["the sheets show 000, 103"]
+    assert content["notes"] == ["The sheets show 000, 103."]
 
 
 def test_matching_undoes_a_renumbering() -> None:
