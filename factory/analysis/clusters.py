@@ -69,6 +69,12 @@ def axes(study: Study) -> grid.Axes:
     )
 
 
+def check(study: Study) -> None:
+    """As `grid.check`; also ValueError or OSError for images to show that cannot be read."""
+    grid.check(study)
+    shown(study)
+
+
 def prepare(study: Study) -> None:
     """Compute the features of the annotated and of the shown images."""
     study.pool.compute(axes(study).all_variants, study.console)
@@ -228,7 +234,7 @@ ANALYSIS = Analysis(
     run=run,
     summarise=summarise,
     settings=ClusterSettings,
-    check=grid.check,
+    check=check,
     prepare=prepare,
     uses_default_maps=False,
 )

@@ -24,6 +24,16 @@ def test_clusters(analyse: Analyse, photographs: Path, tmp_path: Path) -> None:
     assert content["notes"] == ["The sheets show 000, 103."]
 
 
+def test_a_folder_without_images_is_refused_before_any_work(
+    analyse: Analyse, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    result = analyse("clusters", "--images", tmp_path / "empty", **GRID)
+    assert result.code == 1
+    assert "no images in" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_matching_undoes_a_renumbering() -> None:
     truth = np.repeat(np.arange(3), 50)
     assert (matched((truth + 1) % 3, truth, 3) == truth).all()
