@@ -112,8 +112,8 @@ def _gain(results: Results, name: str) -> Gain:
 
 
 def _evidence(gains: dict[str, Gain], names: list[str]) -> str:
-    changes = ", ".join(f"{name} {points(gains[name])}" for name in names)
-    return f"over the original, mIoU changes by {changes}"
+    changes = ", ".join(f"{points(gains[name])} ({name})" for name in names)
+    return f"mIoU differs from the original's by {changes}"
 
 
 ANALYSIS = Analysis(

@@ -49,7 +49,7 @@ class ClusterSettings(grid.GridSettings):
 
     choosing = frozenset({*grid.GridSettings.choosing, "images"})
 
-    k: int = Field(default=5, ge=2, description="clusters")
+    k: int = Field(default=5, ge=2, le=64, description="clusters")
     images: int = Field(default=4, ge=1, description="images to show, evenly spaced by name")
 
 
@@ -67,6 +67,12 @@ def axes(study: Study) -> grid.Axes:
         found.blocks if settings.blocks else blocks,
         found.timesteps if settings.timesteps else timesteps,
     )
+
+
+def check(study: Study) -> None:
+    """As `grid.check`; also ValueError or OSError for images to show that cannot be read."""
+    grid.check(study)
+    shown(study)
 
 
 def prepare(study: Study) -> None:
@@ -150,7 +156,7 @@ def summarise(study: Study, results: Results) -> Findings:
         sentence(FINDING, outcome, evidence),
         f"{above(AGREEMENT)} {RULE}",
         figures,
-        [f"the sheets show {', '.join(names)}"],
+        [f"The sheets show {', '.join(names)}."],
     )
 
 
@@ -228,7 +234,7 @@ ANALYSIS = Analysis(
     run=run,
     summarise=summarise,
     settings=ClusterSettings,
-    check=grid.check,
+    check=check,
     prepare=prepare,
     uses_default_maps=False,
 )

@@ -34,10 +34,12 @@ class GridSettings(Settings):
         description="how the classifier of each map is trained",
     )
     blocks: tuple[int, ...] | None = Field(
-        default=None, description="decoder blocks, deep to shallow from 0; none: all"
+        default=None, min_length=1, description="decoder blocks, deep to shallow from 0; none: all"
     )
     timesteps: tuple[int, ...] | None = Field(
-        default=None, description=f"none: {TIMESTEPS} of the schedule, evenly spaced from 0"
+        default=None,
+        min_length=1,
+        description=f"none: {TIMESTEPS} of the schedule, evenly spaced from 0",
     )
 
 

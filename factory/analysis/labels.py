@@ -22,6 +22,7 @@ class LabelsSettings(Settings):
 
     sizes: tuple[int, ...] | None = Field(
         default=None,
+        min_length=1,
         description="numbers of labelled images to train on; none: all, half, and a quarter",
     )
 
@@ -30,14 +31,14 @@ def sizes(study: Study) -> list[int]:
     """Numbers of labelled images, descending."""
     assert isinstance(study.settings, LabelsSettings)
     every = len(study.splits[0].train)
-    asked = study.settings.sizes or (every, every // 2, every // 4)
-    return sorted({max(1, size) for size in asked}, reverse=True)
+    fractions = {max(1, size) for size in (every, every // 2, every // 4)}
+    return sorted(set(study.settings.sizes or fractions), reverse=True)
 
 
 def check(study: Study) -> None:
     """Raise ValueError for sizes that the splits do not have, or fewer than two."""
     every, found = len(study.splits[0].train), sizes(study)
-    if found[0] > every or len(found) < 2:
+    if found[0] > every or found[-1] < 1 or len(found) < 2:
         raise ValueError(
             f"labels: found sizes {found}, expected two or more from 1 to {every}, the training "
             "images of a split: set sizes=[...], or annotate more images"

@@ -69,7 +69,7 @@ def _markdown(grid: Grid, study: Study, findings: Findings, pictures: Sequence[s
     split = study.splits[0]
     how = (
         f"{len(study.annotations.stems)} annotated images, {len(study.splits)} random splits of "
-        f"{len(split.train)} to train on and {len(split.test)} to score; mIoU in points (0-100), "
+        f"{len(split.train)} to train on and {len(split.test)} to score; scores in points (0-100), "
         "mean ± standard deviation over the splits."
     )
     lines = [findings.sentence, "", *(line for p in pictures for line in (f"![]({p})", ""))]

@@ -57,7 +57,7 @@ def train_generator(
     seed: Seed = None,
     device: Device = "auto",
 ) -> None:
-    """Train a diffusion model or a GAN on a folder of unlabelled images. Rerun to resume.
+    """Train a diffusion model, a GAN or an encoder on unlabelled images. Rerun to resume.
 
     `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
     """

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from generators.training.config import TrainingConfig
     from generators.training.images import TrainingImages
 
+ENCODERS = ("mae", "vdvae")  # kinds that make no images
+
 
 @dataclass(frozen=True)
 class GeneratorJob:
@@ -71,7 +73,8 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
             progress=[TrainingProgress("training", console, job.out)],
         )
         remember(job.out, pictures)
-    console.print(f"generator in {job.out}; see {job.out / 'samples'}")
+    what = "encoder" if job.kind in ENCODERS else "generator"
+    console.print(f"{what} in {job.out}; see {job.out / 'samples'}")
 
 
 def _read(

@@ -28,17 +28,18 @@ class RegionFinder:
     def load(cls, weights: str, overrides: Sequence[str], device: str) -> RegionFinder:
         """The generator at `weights`; `overrides` are settings `KEY=VALUE` of a recipe.
 
-        Raises ValueError, in one line, for a generator without regions; else as `generator_recipe`.
+        Raises FileNotFoundError if nothing is there, ValueError for a generator without regions,
+        each in one line; else as `generator_recipe`.
         """
         from factory.annotation.samples import load_generator
         from factory.recipe import find_weights, generator_recipe
         from generators.factorized.model import FactorizedGenerator
 
+        found = find_weights("--generator", weights)
         recipe = generator_recipe(None, weights, overrides)
         check_has_regions("--generator " + weights, recipe.generator)
         generator, _ = load_generator("--generator", recipe.generator, device)
         assert isinstance(generator, FactorizedGenerator)
-        found = find_weights("--generator", weights)
         return cls(generator, recipe.pictures.over(remembered(found)))
 
     @property
@@ -100,6 +101,6 @@ def check_has_regions(flag: str, config: GeneratorConfig) -> None:
     """Raise ValueError, naming `flag`, unless the generator is a factorized one."""
     if config.kind != "factorized":
         raise ValueError(
-            f"{flag}: found a {config.kind} generator, which has no regions; expected one of "
-            "`train-generator --kind factorized`"
+            f"{flag}: found a generator of kind '{config.kind}', which has no regions; "
+            "expected one of `train-generator --kind factorized`"
         )

@@ -99,8 +99,8 @@ def _set_kind(section: dict[str, Any], source: str) -> None:
         return  # its reader says what else a file holds
     if kind != found and kind in typing.get_args(Kind):
         raise ValueError(
-            f"{source}: 'generator.kind' is {kind!r}, but {weights} holds a {found} network: give "
-            "a different recipe, or weights of that kind"
+            f"{source}: 'generator.kind' is {kind!r}, but {weights} holds a network of kind "
+            f"{found!r}: give a different recipe, or weights of that kind"
         )
 
 

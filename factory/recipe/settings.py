@@ -90,12 +90,13 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 def _known_keys(model: type[BaseModel], prefix: str = "", kind: str = "") -> Iterator[str]:
     """Dotted names of all fields, sections included.
 
-    If `kind` is given, sections of other kinds are left out.
+    If `kind` is given, and a section may be of several kinds, the other kinds are left out.
     """
     for name, field in model.model_fields.items():
         yield prefix + name
-        for section in _models_in(field.annotation):
-            if not kind or _kind_of(section) in ("", kind):
+        sections = list(_models_in(field.annotation))
+        for section in sections:
+            if not kind or len(sections) == 1 or _kind_of(section) in ("", kind):
                 yield from _known_keys(section, f"{prefix}{name}.", kind)
 
 
@@ -171,6 +172,8 @@ def _wrong_list(error: ErrorDetails, model: type[BaseModel]) -> str:
     length = None if values[-1] is Ellipsis else len(values)
     what = "a list" if length is None else f"a list of {length} values"
     found = error["input"]
+    if length is None and isinstance(found, list | tuple):
+        return "expected at least one value"
     if isinstance(found, bool) or not isinstance(found, int | float):
         return f"expected {what}"
     return f"expected {what}, such as {[found] * (length or 1)}"

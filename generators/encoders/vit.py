@@ -116,9 +116,15 @@ def count_heads(width: int, config: EncoderConfig) -> int:
     published = HEADS.get(width) or (width // HEAD_WIDTH if width >= SMALLEST_WIDTH else 0)
     heads = config.heads or published
     if not heads or width % heads:
+        found = (
+            f"generator.heads={config.heads}"
+            if config.heads
+            else "not its number of attention heads"
+        )
+        divisor = min((n for n in range(1, 17) if width % n == 0), key=lambda n: abs(n - 6))
         raise ValueError(
-            f"found a transformer of width {width}, but not its number of attention heads: give a "
-            "divisor of the width, such as --set generator.heads=6"
+            f"found a transformer of width {width}, but {found}: give a divisor of the width, such "
+            f"as --set generator.heads={divisor}"
         )
     return heads
 

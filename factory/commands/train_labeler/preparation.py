@@ -264,12 +264,13 @@ class Preparation:
 def with_regions(config: GeneratorConfig) -> GeneratorConfig:
     """The settings of a factorized generator that gives its regions and nothing else.
 
-    Raises ValueError for other kinds.
+    Raises FileNotFoundError if nothing is there, ValueError for other kinds.
     """
+    find_weights("--generator", config.weights)
     if config.kind != "factorized":
         raise ValueError(
-            f"--kind regions: found a {config.kind} generator, expected one of `train-generator "
-            "--kind factorized`"
+            f"--kind regions: found a generator of kind '{config.kind}', expected one of "
+            "`train-generator --kind factorized`"
         )
     features = config.features.model_copy(update={"record": "regions"})
     return config.model_copy(update={"features": features})

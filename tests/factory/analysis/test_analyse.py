@@ -127,6 +127,9 @@ def test_every_analysis_is_found() -> None:
     [
         ("table-9", {}, "unknown analysis 'table-9': expected one of blocks, "),
         ("labels", {"sizes": "[9,2]"}, "found sizes [9, 2], expected two or more from 1 to 4"),
+        ("labels", {"sizes": "[4,0]"}, "found sizes [4, 0], expected two or more from 1 to 4"),
+        ("blocks", {"timesteps": "[]"}, "'timesteps' is []: expected at least one value"),
+        ("clusters", {"k": 65}, "'k' is 65: input should be less than or equal to 64"),
         ("labels", {"sizes": "[4]"}, "found sizes [4], expected two or more"),
         ("labels", {"size": 4}, "unknown key 'size': did you mean 'sizes'?"),
         ("labels", {"labeler.kind": "network"}, "labeler.kind is network, expected ensemble"),

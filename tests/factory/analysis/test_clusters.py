@@ -21,7 +21,17 @@ def test_clusters(analyse: Analyse, photographs: Path, tmp_path: Path) -> None:
     content = json.loads((out / "clusters.json").read_text())
     assert all(0 <= row["t = 0"]["mean"] <= 1 for row in content["rows"])
     assert {p.name for p in out.glob("*.png")} == {"clusters-1.png", "clusters-2.png"}
-    assert content["notes"] == ["the sheets show 000, 103"]
+    assert content["notes"] == ["The sheets show 000, 103."]
+
+
+def test_a_folder_without_images_is_refused_before_any_work(
+    analyse: Analyse, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    result = analyse("clusters", "--images", tmp_path / "empty", **GRID)
+    assert result.code == 1
+    assert "no images in" in result.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_matching_undoes_a_renumbering() -> None:

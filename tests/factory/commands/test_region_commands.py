@@ -103,7 +103,8 @@ def test_each_image_may_have_a_class(factory: Callable, home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--generator", "package:factory.demo/generator"], "a ddpm generator, which has no"),
+        (["--generator", "package:factory.demo/generator"], "of kind 'ddpm', which has no"),
+        (["--generator", "none"], "error: --generator: none does not exist"),
         (["--generator", "generator", "--foreground", "cow"], "--foreground cow: expected one of"),
         (
             ["--generator", "generator", "--splits", "2"],

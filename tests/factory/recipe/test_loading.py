@@ -73,7 +73,8 @@ def test_the_kind_of_a_generator_comes_from_its_weights(mine: str, tmp_path: Pat
         "generator.features.timesteps=[50]": "of kind 'stylegan2': expected one of "
         "generator.features.layers, generator.features.constant",
         "generator.trunc=1": "unknown key 'generator.trunc': did you mean 'generator.truncation'?",
-        "generator.kind=ddpm": f"'generator.kind' is 'ddpm', but {gan} holds a stylegan2 network",
+        "generator.kind=ddpm": f"'generator.kind' is 'ddpm', but {gan} holds a network of "
+        "kind 'stylegan2'",
         "generator.kind=vae": "'generator.kind' is 'vae': expected 'ddpm', 'encoder', "
         "'factorized', 'stylegan2'",
     }.items():

@@ -31,6 +31,7 @@ class Training(BaseModel):
     colours: dict[str, int] = {}
     size: tuple[int, int] | None = None
     levels: tuple[float, ...] = ()
+    blocks: tuple[int, ...] | None = Field(default=None, min_length=1)
     palette: tuple[tuple[int, int, int], ...] | None = None
 
 
@@ -65,6 +66,7 @@ def test_a_mapping_of_values_is_not_a_section() -> None:
         ("size={a: 1}", "'size' is {'a': 1}: expected a list of 2 values"),
         ("size=true", "'size' is True: expected a list of 2 values"),
         ("size=[a, 3]", "'size.0' is 'a': input should be a valid integer"),
+        ("blocks=[]", "training settings: 'blocks' is []: expected at least one value"),
         ("levels=0.5", "'levels' is 0.5: expected a list, such as [0.5]"),
         ("palette=[[1, 2]]", "'palette.0' is [1, 2]: expected a list of 3 values"),
         ("palette=[7]", "'palette.0' is 7: expected a list of 3 values, such as [7, 7, 7]"),
@@ -76,3 +78,19 @@ def test_a_mistake_is_one_line(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         build({"way": {"kind": "slow"}}, override)
     assert "\n" not in str(caught.value)
+
+
+class Job(BaseModel):
+    kind: Literal["short", "long"] = "short"  # a setting, which chooses no section
+    training: Training = Training()
+
+
+class Jobs(BaseModel):
+    job: Job = Job()
+
+
+def test_keys_are_suggested_below_a_section_that_has_a_kind_of_its_own() -> None:
+    with pytest.raises(
+        ValueError, match=r"of kind 'slow': did you mean 'job\.training\.way\.epochs'"
+    ):
+        build_settings(Jobs, {"job": {}}, ["job.training.way={kind: slow, steps: 3}"], "settings")

@@ -74,7 +74,7 @@ def test_what_is_no_encoder(factory: Callable, annotated: Path, tmp_path: Path) 
     for file, message in (
         (tmp_path / "none.pth", f"error: --encoder: {tmp_path / 'none.pth'} does not exist"),
         (tmp_path / "page.pth", "this is a web page: download the file itself"),
-        (MAE[1], "give a divisor of the width, such as --set generator.heads=6"),
+        (MAE[1], "give a divisor of the width, such as --set generator.heads=4"),
     ):
         out = tmp_path / "out"
         result = factory("train-labeler", "--encoder", file, "--labeled", annotated, "--out", out)

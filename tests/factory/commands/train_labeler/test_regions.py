@@ -69,8 +69,9 @@ def test_without_annotated_images(factory: Callable, generator: Path, tmp_path: 
     [
         (
             ["--kind", "regions", "--generator", "package:factory.demo/generator"],
-            "a ddpm generator",
+            "a generator of kind 'ddpm'",
         ),
+        (["--kind", "regions", "--generator", "none"], "error: --generator: none does not exist"),
         (["--generator", "package:factory.demo/generator"], "found no --labeled: give the folder"),
         (["--kind", "regions", "--fast"], "found --fast with --kind regions"),
     ],
