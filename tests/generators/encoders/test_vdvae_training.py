@@ -123,7 +123,7 @@ def test_it_learns(images: TrainingImages) -> None:
         (distortion + rate).backward()
         adam.step()
         losses.append((distortion + rate).item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert rate.item() > 0
 
 
