@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.ddpm.config import Parametrisation
 from generators.ddpm.wrappers import Found, find_state
-from generators.files.modules import plain
-from generators.files.survey import survey
-from generators.files.torch_file import TorchFile
+from generators.files.content import read_content
 from generators.files.unsupported import describe, describe_parts
 
 
@@ -26,7 +22,7 @@ def read_state(path: Path, parametrisation: Parametrisation | None = None) -> Fo
     of a known, unsupported kind, or if its network has another `parametrisation`.
     """
     try:
-        found = find_state(_read(path))
+        found = find_state(read_content(path))
     except ValueError as error:
         raise ValueError(describe(path) or str(error)) from error
     what = describe_parts(path) if found.recognised else describe(path)
@@ -56,15 +52,3 @@ def _different(state: Mapping[str, Tensor], parametrisation: Parametrisation | N
             "model that makes the small ones"
         )
     return None
-
-
-def _read(path: Path) -> object:
-    """The content of the file: nested dictionaries and lists, with tensors."""
-    if survey(path).form != "safetensors":
-        return plain(TorchFile(path))
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"it is a truncated or damaged safetensors file ({error}): download or copy it again"
-        ) from error

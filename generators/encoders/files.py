@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.encoders.network import Checkpoint
-from generators.files.modules import plain, printable
-from generators.files.survey import survey
-from generators.files.torch_file import TorchFile
+from generators.files.content import read_content
+from generators.files.modules import printable
 from generators.files.unsupported import describe, describe_download
 
 # Where programs put the state dict: MAE, SwAV and e4e, ALAE.
@@ -30,7 +27,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises ValueError in one line, without the path, if there are none, or if it is damaged.
     """
     try:
-        content = _content(path)
+        content = read_content(path)
     except ValueError as error:
         raise ValueError(describe_download(path) or str(error)) from error
     state = content
@@ -49,17 +46,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if isinstance(average := content.get(LATENT_AVERAGE), Tensor):
             tensors[LATENT_AVERAGE] = average
     return Checkpoint(tensors, settings)
-
-
-def _content(path: Path) -> Any:
-    if survey(path).form != "safetensors":
-        return plain(TorchFile(path))
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"it is a truncated or damaged safetensors file ({error}): download or copy it again"
-        ) from error
 
 
 def _flat(state: Any) -> dict[str, Tensor]:
