@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 
 import generators
 from factory.demo.render import render_folder
+from factory.recipe.networks import EMBEDDED
 from factory.recipe.settings import build_settings
 from factory.recipe.weights import find_weights
 from factory.reports.fidelity import compare, frechet_distance
@@ -27,11 +28,11 @@ from factory.verdict.settings import compare_config
 from factory.verdict.students import train_once, unet_settings
 from factory_core.annotated.annotations import Annotations, read_annotations
 from factory_core.storage import naming_full_disk
-from generators.base import REGIONS_MAP, batches
-from generators.config import DDPMConfig, FactorizedConfig
+from generators.base import REGIONS_MAP, Encoder, Generator, batches
+from generators.config import DDPMConfig, EncoderConfig, FactorizedConfig
 from generators.ddpm import training as plain
 from generators.ddpm.config import DDPMTrainingConfig
-from generators.ddpm.model import DDPMGenerator, to_uint8, to_unit_range
+from generators.ddpm.model import to_uint8, to_unit_range
 from generators.factorized import training as factorized
 from generators.factorized.config import FactorizedFeatures, FactorizedTrainingConfig
 from generators.factorized.model import FactorizedGenerator
@@ -45,7 +46,18 @@ from train_seg.evaluation.foreground import count_pairs, named_confusion, two_cl
 from train_seg.evaluation.metrics import scores
 from train_seg.network.segmenter import Segmenter
 
-STRUCTURES = ("plain", "factorized", "concat", "masked_middle", "unshared")
+# What differs from the default; `plain` is no factorized model.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "pixels": {},
+    "plain": {},
+    "factorized": {},
+    "published": {"padding": "zeros", "logit_std": 0.0, "balance": 0.0},
+    "concat": {"structure": "concat"},
+    "masked_middle": {"structure": "masked_middle"},
+    "unshared": {"structure": "unshared"},
+}
+# What a plain model shares with the factorized ones, beside its sizes.
+OBJECTIVE = ("prediction", "offset_noise_std", "min_snr_gamma")
 CLUSTERS = 3
 CLUSTERED_IMAGES = 200  # whose pixels the centres are fitted on
 # Of the embedded domain: no generator in the package was trained on these.
@@ -96,10 +108,13 @@ class Settings:
             "batch_size": self.batch_size,
             "seed": seed,
         }
-        kind: type[DDPMTrainingConfig] = DDPMTrainingConfig
-        if structure != "plain":
-            content["structure"], kind = structure, FactorizedTrainingConfig
-        return build_settings(kind, content, self.overrides, "training settings")
+        kind: type[DDPMTrainingConfig] = FactorizedTrainingConfig
+        if structure == "plain":
+            kind, default = DDPMTrainingConfig, FactorizedTrainingConfig()
+            content |= {name: getattr(default, name) for name in OBJECTIVE}
+        return build_settings(
+            kind, content | VARIANTS[structure], self.overrides, "training settings"
+        )
 
 
 @dataclass(frozen=True)
@@ -154,8 +169,13 @@ class Material:
 
 
 def train_cell(material: Material, structure: str, seed: int, console: Console) -> Path:
-    """The folder of the generator of a cell, trained if it is not finished."""
+    """The folder of the generator of a cell, trained if it is not finished.
+
+    `pixels` has none: its folder does not exist.
+    """
     folder = material.out / "generators" / f"{structure}-seed-{seed}"
+    if structure == "pixels":
+        return folder
     config = material.settings.training(structure, seed)
     train = plain.train if structure == "plain" else factorized.train
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +196,7 @@ class Method(Protocol):
     """Finds regions `[N, H, W]` of photographs, and makes images with their regions."""
 
     k: int
+    batch_size: int
 
     def find(self, images: Tensor, first: int) -> Tensor:
         """Of images uint8 `[N, 3, H, W]`, numbered from `first`."""
@@ -196,6 +217,10 @@ class Factorized:
     def k(self) -> int:
         return self.generator.regions
 
+    @property
+    def batch_size(self) -> int:
+        return self.generator.batch_size
+
     def find(self, images: Tensor, first: int) -> Tensor:
         return self.generator.find_regions(images).argmax(1).cpu()
 
@@ -206,42 +231,52 @@ class Factorized:
 
 @dataclass(frozen=True)
 class Clustered:
-    """DatasetDDPM-unsup: clusters of the features of a plain generator."""
+    """DatasetDDPM-unsup: clusters of the features of a plain generator, or of another encoder."""
 
-    generator: DDPMGenerator
+    encoder: Encoder
     clusters: Clusters
     k: int = CLUSTERS
 
+    @property
+    def batch_size(self) -> int:
+        return self.encoder.batch_size
+
     @classmethod
-    def fit(cls, generator: DDPMGenerator, images: Tensor, seed: int) -> Clustered:
+    def fit(cls, encoder: Encoder, images: Tensor, seed: int) -> Clustered:
         """Centres on pixels of images uint8 `[N, 3, H, W]`."""
-        spec, size, vectors = generator.feature_spec, generator.image_size, []
-        for rows in batches(range(len(images)), generator.batch_size):
-            maps = generator.encode(images[rows.start : rows.stop], rows).to("cpu")
+        spec, size, vectors = encoder.feature_spec, encoder.image_size, []
+        for rows in batches(range(len(images)), encoder.batch_size):
+            maps = encoder.encode(images[rows.start : rows.stop], rows).to("cpu")
             tables = channel_last(maps, group_by_size(spec))
             count = PIXELS * len(rows) // len(images)
             about = (size, range(len(rows)), count, seed + rows.start)
             vectors.append(pixel_vectors(tables, *about))
-        return cls(generator, fit_clusters(torch.cat(vectors), spec, CLUSTERS, seed))
+        return cls(encoder, fit_clusters(torch.cat(vectors), spec, CLUSTERS, seed))
 
     def find(self, images: Tensor, first: int) -> Tensor:
-        maps = self.generator.encode(images, range(first, first + len(images)))
-        return self.clusters.regions(maps, self.generator.image_size).argmax(1).cpu()
+        maps = self.encoder.encode(images, range(first, first + len(images)))
+        return self.clusters.regions(maps, self.encoder.image_size).argmax(1).cpu()
 
     def sample(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images, maps = self.generator.sample(indices)
-        return images.cpu(), self.clusters.regions(maps, self.generator.image_size).argmax(1).cpu()
+        assert isinstance(self.encoder, Generator)
+        images, maps = self.encoder.sample(indices)
+        return images.cpu(), self.clusters.regions(maps, self.encoder.image_size).argmax(1).cpu()
 
 
 def load_method(material: Material, folder: Path, structure: str, seed: int) -> Method:
-    device = material.settings.device
-    if structure == "plain":
-        generator = generators.load(DDPMConfig(weights=str(folder)), device)
-        assert isinstance(generator, DDPMGenerator)
-        return Clustered.fit(generator, material.real(CLUSTERED_IMAGES), seed)
+    settings = material.settings
+    if structure in ("plain", "pixels"):
+        encoder: Encoder
+        if structure == "plain":
+            encoder = generators.load(DDPMConfig(weights=str(folder)), settings.device)
+        else:
+            address = str(find_weights("--encoder", EMBEDDED["pixels"]))
+            config = EncoderConfig(weights=address, image_size=settings.size)
+            encoder = generators.load_encoder(config, settings.device)
+        return Clustered.fit(encoder, material.real(CLUSTERED_IMAGES), seed)
     features = FactorizedFeatures(record="regions")
-    config = FactorizedConfig(weights=str(folder), features=features)
-    found = generators.load(config, device)
+    factorized_config = FactorizedConfig(weights=str(folder), features=features)
+    found = generators.load(factorized_config, settings.device)
     assert isinstance(found, FactorizedGenerator)
     return Factorized(found)
 
@@ -260,14 +295,19 @@ def measure(material: Material, folder: Path, structure: str, seed: int) -> dict
     scored = score_regions(counts["test"], classes, foreground, counts["labeled"])
     shares = counts["test"].sum((0, 2)).double()
     largest = float(shares.max() / shares.sum())
-    images, regions = _samples(method, material.settings.samples)
-    record = json.loads((folder / "training.json").read_text())
-    return {
+    found = {
         "structure": structure,
         "seed": seed,
         "regions": scored.to_dict(),
         "largest_region": largest,
-        "collapsed": structure != "plain" and largest > COLLAPSED_SHARE,
+        "collapsed": largest > COLLAPSED_SHARE,
+    }
+    if structure == "pixels":
+        return found  # makes no images
+    images, regions = _samples(method, material.settings.samples)
+    record = json.loads((folder / "training.json").read_text())
+    return {
+        **found,
         **_consistency(material, images, regions, method.k),
         **_likeness(material, images),
         "train_min": record["seconds"] / 60,
@@ -276,14 +316,14 @@ def measure(material: Material, folder: Path, structure: str, seed: int) -> dict
 
 
 def _counted(method: Method, data: Annotations, classes: int) -> Iterator[Tensor]:
-    for rows in batches(range(len(data.images)), 16):
+    for rows in batches(range(len(data.images)), method.batch_size):
         part = slice(rows.start, rows.stop)
         regions = method.find(data.images[part], rows.start)
         yield count_pairs(regions, data.masks[part], method.k, classes)
 
 
 def _samples(method: Method, count: int) -> tuple[Tensor, Tensor]:
-    parts = [method.sample(rows) for rows in batches(range(count), 16)]
+    parts = [method.sample(rows) for rows in batches(range(count), method.batch_size)]
     images, regions = zip(*parts, strict=True)
     return torch.cat(images), torch.cat(regions)
 

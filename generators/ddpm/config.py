@@ -250,7 +250,11 @@ class DDPMTrainingConfig(TrainingConfig):
         ge=0,
         description="of the random shift of each channel, see generators.ddpm.noise",
     )
-    min_snr_gamma: float = Field(default=5.0, gt=0, description="gamma of min-SNR weighting")
+    min_snr_gamma: float | None = Field(
+        default=5.0,
+        gt=0,
+        description="gamma of min-SNR weighting; null: all timesteps weigh the same",
+    )
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     labels: str | None = Field(
         default=None,

@@ -55,14 +55,16 @@ def noise_schedule(prediction: str) -> DDPMScheduler:
     )
 
 
-def loss_weight(abar: Tensor, prediction: str, gamma: float) -> Tensor:
+def loss_weight(abar: Tensor, prediction: str, gamma: float | None) -> Tensor:
     """Weight of the squared error at cumulative signal level `abar` (ᾱ_t).
 
     In terms of x_0 the weight is min(SNR, γ) for epsilon (Hang et al. 2023, Eq. 8) and
     min(SNR + 1, γ) for v: the "SNR + 1" of Salimans & Ho 2022, truncated in the same way.
     Plain min-SNR would vanish at the noisiest steps, which is where the colours of the whole image
-    are decided.
+    are decided. Without γ, the error itself weighs the same at all of them.
     """
+    if gamma is None:
+        return torch.ones_like(abar)
     snr = abar / (1 - abar)
     if prediction == "epsilon":
         return snr.clamp(max=gamma) / snr

@@ -197,7 +197,7 @@ def _shifted_conv(conv: nn.Conv2d, h: Tensor, shift: Tensor) -> Tensor:
     """`conv(h) + shift`, `shift` float32 `[1, C]` or `[N, C]`."""
     if len(shift) == 1 and conv.bias is not None:
         bias = (conv.bias + shift[0]).to(h.dtype)
-        return F.conv2d(h, conv.weight, bias, conv.stride, conv.padding)
+        return conv._conv_forward(h, conv.weight, bias)  # with the padding that it has
     return conv(h).add_(shift[:, :, None, None].to(h.dtype))
 
 

@@ -86,6 +86,20 @@ class FactorizedUNet(nn.Module):
         m = _second_half(self.masker, h, skips, emb).float().softmax(dim=1)
         return self._factorized(h, skips, emb, m), m
 
+    @torch.no_grad()
+    def spread_logits(self, x: Tensor, t: Tensor, classes: Tensor | None, std: float) -> None:
+        """Give the logits of each region mean 0 and standard deviation `std` over the pixels of x.
+
+        For an untrained mask generator: every region then starts with about as many pixels. As the
+        data-dependent start of Salimans & Kingma 2016, on one layer. Arguments as of `forward`.
+        """
+        emb = embed(self.unet, t, classes)
+        logits = _second_half(self.masker, *self._first_half(x, emb), emb).float()
+        last = self.masker.conv_out
+        scale = std / logits.std(dim=(0, 2, 3), correction=0).clamp(min=1e-6)
+        last.bias.sub_(logits.mean((0, 2, 3))).mul_(scale)
+        last.weight.mul_(scale.view(-1, 1, 1, 1))
+
     def _first_half(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """h_mid and h_enc."""
         unet = self.unet
@@ -192,4 +206,8 @@ def build(config: NetworkConfig, unet: UNet2DModel | None = None) -> FactorizedU
             *(config.image_size, config.channels, config.resnets_per_level),
             *(config.attention_levels, config.num_classes),
         )
-    return FactorizedUNet(unet, config.regions, config.structure)
+    net = FactorizedUNet(unet, config.regions, config.structure)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and any(layer._reversed_padding_repeated_twice):
+            layer.padding_mode = config.padding
+    return net

@@ -13,7 +13,16 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from factory_core.dataset import default_palette
-from generators.ddpm.training import CLIP, DDPMTraining, laid_out, start_network
+from generators.ddpm.model import to_unit_range
+from generators.ddpm.noise import NoiseModel
+from generators.ddpm.training import (
+    CLIP,
+    NUM_TIMESTEPS,
+    DDPMTraining,
+    laid_out,
+    noise_schedule,
+    start_network,
+)
 from generators.factorized.config import INFO_FILE, FactorizedTrainingConfig
 from generators.factorized.network import FactorizedUNet, build
 from generators.factorized.storage import load, save
@@ -23,11 +32,12 @@ from generators.training.loop import LOG_EVERY, run
 
 COLLAPSED_SHARE = 0.99  # of all pixels, in one region
 WATCHED = 10  # batches of which the mean is watched
+START_IMAGES = 64  # on which an untrained mask generator is fitted
 PATIENCE_STEPS = 500  # before that, masks may still form
 
 
 class FactorizedTraining(DDPMTraining):
-    """Eq. 8: nothing but the error of denoising. Logs what the masks look like."""
+    """Eq. 8, the error of denoising, and the balance of the regions. Logs what masks look like."""
 
     config: FactorizedTrainingConfig
 
@@ -45,6 +55,8 @@ class FactorizedTraining(DDPMTraining):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
+        if self.config.balance:
+            loss = loss + self.config.balance * imbalance(self.masks)
         if (self.global_step + 1) % LOG_EVERY == 0:
             watched = {k: v.item() for k, v in mask_statistics(self.masks.detach()).items()}
             self.log_dict({f"regions/{name}": torch.tensor(v) for name, v in watched.items()})
@@ -74,6 +86,15 @@ class FactorizedTraining(DDPMTraining):
         net: Any = self.ema.module
         network = self.config.network(len(self.images.classes) or None)
         save(net, network, self.noise_schedule, self.noise, out)
+
+
+def imbalance(m: Tensor) -> Tensor:
+    """KL(m̄ ‖ 1/K) in nats, 0 to ln K, of the mean m̄ of masks `[N, K, H, W]` over images and pixels.
+
+    It is 0 if all regions are equally large, however soft or hard the masks are.
+    """
+    mean = m.float().mean((0, 2, 3))
+    return (mean * (mean * m.shape[1]).clamp(min=1e-8).log()).sum()
 
 
 def mask_statistics(m: Tensor) -> dict[str, Tensor]:
@@ -136,6 +157,26 @@ def start(
     return net
 
 
+def start_on(
+    images: TrainingImages, config: FactorizedTrainingConfig, init: str | None
+) -> FactorizedUNet:
+    """`start`; an untrained mask generator is fitted to noisy images (`logit_std`)."""
+    net = start(config, init, len(images.classes) or None)
+    if config.logit_std == 0 or (init is not None and _is_factorized(Path(init))):
+        return net
+    rng = torch.Generator().manual_seed(config.seed)
+    rows = torch.randperm(len(images), generator=rng)[:START_IMAGES].tolist()
+    x_0 = to_unit_range(torch.stack([images.image(row) for row in rows]))
+    t = torch.randint(0, NUM_TIMESTEPS, (len(rows),), generator=rng)
+    eps = NoiseModel(config.offset_noise_std).draw([rng] * len(rows), x_0.shape[1:])
+    x_t = noise_schedule(config.prediction).add_noise(x_0, eps, t)
+    classes = None
+    if images.labels is not None:
+        classes = net.unet.class_embedding(torch.tensor([images.labels[row] for row in rows]))
+    net.spread_logits(x_t, t, classes, config.logit_std)
+    return net
+
+
 def _is_factorized(folder: Path) -> bool:
     if (folder / INFO_FILE).is_file():
         return True
@@ -152,9 +193,10 @@ def train(
     progress: list[Callback] | None = None,
 ) -> None:
     """Train on `images` and write `out`, as `generators.ddpm.training.train`."""
-    classes = len(images.classes) or None
     run(
-        lambda: FactorizedTraining(config, images, laid_out(start(config, init, classes), device)),
+        lambda: FactorizedTraining(
+            config, images, laid_out(start_on(images, config, init), device)
+        ),
         config,
         images,
         out,

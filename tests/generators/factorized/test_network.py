@@ -8,8 +8,14 @@ from diffusers import UNet2DModel
 
 from generators.ddpm.model import build_unet
 from generators.ddpm.unet import embed
-from generators.factorized.config import Structure
-from generators.factorized.network import FactorizedUNet, branch_inputs, combine, masks_at
+from generators.factorized.config import NetworkConfig, Structure
+from generators.factorized.network import (
+    FactorizedUNet,
+    branch_inputs,
+    build,
+    combine,
+    masks_at,
+)
 from generators.factorized.walking import REGIONS, FactorizedNetwork
 
 SIZE, K = 32, 3
@@ -121,12 +127,41 @@ def test_combining_equal_branches_gives_one_of_them() -> None:
     assert (combine(h.repeat_interleave(K, 0), m) - h).abs().max() < 1e-6
 
 
+def built(structure: Structure, padding: str) -> FactorizedUNet:
+    about = {"image_size": SIZE, "channels": (16, 32), "resnets_per_level": 1}
+    more = {"attention_levels": 1, "regions": K, "structure": structure, "padding": padding}
+    return build(NetworkConfig(**about, **more), plain()).eval()  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def test_padding_with_the_border_shows_no_convolution_where_it_is(
+    x: torch.Tensor, t: torch.Tensor
+) -> None:
+    """One colour everywhere: the masks of the paper's network still differ along the border."""
+    flat = torch.full_like(x, 0.3)
+    _, m = built("factorized", "replicate")(flat, t)
+    assert (m - m[:, :, :1, :1]).abs().max() < 1e-5
+    _, m = built("factorized", "zeros")(flat, t)
+    assert (m - m[:, :, :1, :1]).abs().max() > 1e-3
+
+
+def test_spread_logits_give_every_region_a_share(x: torch.Tensor, t: torch.Tensor) -> None:
+    net = network()
+    logits = []
+    net.masker.conv_out.register_forward_hook(lambda *found: logits.append(found[2]))
+    net.spread_logits(x, t, None, std=1.5)
+    net(x, t)
+    assert logits[-1].mean((0, 2, 3)).abs().max() < 1e-4
+    assert (logits[-1].std((0, 2, 3), correction=0) - 1.5).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_fast_pass_computes_the_same(
-    x: torch.Tensor, t: torch.Tensor, structure: Structure
+    x: torch.Tensor, t: torch.Tensor, structure: Structure, padding: str
 ) -> None:
     """Output, masks and activations; for timesteps of each image and one for all."""
-    net = network(structure)
+    net = built(structure, padding)
     with torch.inference_mode():
         expected = [net(x, t), net(x, t[:1].expand(2))]
     fast = FactorizedNetwork(net, torch.device("cpu"))

@@ -21,7 +21,13 @@ from generators.factorized import training
 from generators.factorized.config import FactorizedFeatures, FactorizedTrainingConfig
 from generators.factorized.model import FactorizedGenerator
 from generators.factorized.storage import WEIGHTS_FILE
-from generators.factorized.training import FactorizedTraining, mask_statistics, start
+from generators.factorized.training import (
+    FactorizedTraining,
+    imbalance,
+    mask_statistics,
+    start,
+    start_on,
+)
 from generators.kind import kind_of
 from generators.training.images import TrainingImages
 
@@ -126,7 +132,7 @@ def test_an_interrupted_run_resumes_exactly(
 
 
 def test_it_starts_from_a_plain_model(images: TrainingImages, tmp_path: Path) -> None:
-    plain.train(images, tmp_path, DDPMTrainingConfig(**TINY), device="cpu")
+    plain.train(images, tmp_path, DDPMTrainingConfig(**TINY, prediction="epsilon"), device="cpu")
     net = start(config(), str(tmp_path))
     theirs = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
     ours = net.unet.state_dict()
@@ -145,6 +151,44 @@ def test_it_starts_from_another_factorized_model(folder: Path) -> None:
     assert all(torch.equal(t, expected[name]) for name, t in net.state_dict().items())
     with pytest.raises(ValueError, match="has regions 3, expected 4: set regions=3"):
         start(config(regions=4), str(folder))
+
+
+def test_every_region_starts_with_a_share_of_the_pixels(images: TrainingImages) -> None:
+    """Otherwise some seeds start with one region that has all of them."""
+    x = torch.stack([images.image(row) for row in range(10)]) / 127.5 - 1
+    largest = {}
+    for logit_std in (0.0, 1.5):
+        shares = []
+        for seed in range(4):
+            net = start_on(images, config(logit_std=logit_std, seed=seed), None)
+            with torch.inference_mode():
+                _, m = net(x, torch.full((10,), 100))
+            shares.append(mask_statistics(m)["largest"].item())
+        largest[logit_std] = max(shares)
+    assert largest[1.5] < 0.6 < largest[0.0]
+
+
+def test_imbalance_is_the_divergence_from_equal_shares() -> None:
+    uniform, hard = torch.full((2, 3, 4, 4), 1 / 3), torch.zeros(2, 3, 4, 4)
+    hard[:, 0] = 1
+    assert imbalance(uniform).item() == pytest.approx(0, abs=1e-6)
+    assert imbalance(hard).item() == pytest.approx(math.log(3), abs=1e-6)
+    halves = hard.clone()
+    halves[0] = halves[0].roll(1, 0)
+    assert imbalance(halves).item() == pytest.approx(math.log(3 / 2), abs=1e-6)
+
+
+def test_balance_pushes_apart_what_one_region_has(images: TrainingImages, tmp_path: Path) -> None:
+    """From the same start, the mean masks are closer to each other after a training with it."""
+    found = {}
+    for balance in (0.0, 10.0):
+        out = tmp_path / str(balance)
+        settings = config(balance=balance, logit_std=0.0, ema_decay=0.0, lr=0.01, steps=12)
+        training.train(images, out, settings, device="cpu")
+        batch = torch.stack([images.image(row) for row in range(3)])
+        m = load(out, record="regions").find_regions(batch)
+        found[balance] = imbalance(m).item()
+    assert found[10.0] < found[0.0]
 
 
 def test_a_collapse_is_reported_once(images: TrainingImages) -> None:
