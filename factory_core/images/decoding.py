@@ -19,6 +19,9 @@ from factory_core.pictures import DEFAULT_PICTURES, Pictures
 if TYPE_CHECKING:
     import torch
 
+# A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time. As long as what
+# remains is this many times larger than the result, Pillow calls the two indistinguishable.
+REDUCING_GAP = 3
 
 def read_image(
     path: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
@@ -26,20 +29,31 @@ def read_image(
     """An image as uint8 `[3, H, W]` RGB, upright by its EXIF tag, resized to `size` (H, W).
 
     Transparent pixels are put on white. Resizing is antialiased bicubic, ignoring the aspect
-    ratio. Raises ValueError naming the file if it cannot be read, or holds several pages and
+    ratio; a JPEG of more than six times `size` is decoded at a smaller scale. Raises ValueError naming the file if it cannot be read, or holds several pages and
     `pictures` names none, or has more than 8 bits per channel and values other than whole numbers
     of 0 to 255, and `pictures` was not `measured`; FileNotFoundError if it does not exist.
     """
-    return image_tensor(load_image(Path(path), pictures), size)
+    return image_tensor(load_image(Path(path), pictures, size), size)
 
 
-def load_image(path: Path, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:
-    """The image at its own size, RGB and upright; the errors of `read_image`."""
+def load_image(
+    path: Path, pictures: Pictures = DEFAULT_PICTURES, size: Size | None = None
+) -> Image.Image:
+    """The image at its own size, RGB and upright; the errors of `read_image`.
+
+    A JPEG that will be resized to `size` (H, W) may be smaller, see REDUCING_GAP.
+    """
+
+    def decode(image: Image.Image) -> Image.Image:
+        if size is not None:
+            smallest = REDUCING_GAP * max(size)  # of both sides: it may have to be turned
+            image.draft(None, (smallest, smallest))
+        return to_rgb(image, pictures)
 
     def rare_tiff(file: BinaryIO) -> Image.Image:
         return _on_white(eight_bit_picture(tiff_channels(file, pictures.page), pictures))
 
-    return decode_file(path, partial(to_rgb, pictures=pictures), pictures.page, rare_tiff)
+    return decode_file(path, decode, pictures.page, rare_tiff)
 
 
 def to_rgb(image: Image.Image, pictures: Pictures = DEFAULT_PICTURES) -> Image.Image:

@@ -297,3 +297,24 @@ def test_cropping_keeps_the_aspect_ratio(tmp_path):
     assert np.abs(inside.numpy().astype(int) - [40, 80, 120, 160]).max() < 12
     squeezed = mask_tensor(ids, (16, 16))
     assert set(squeezed.unique().tolist()) == set(range(6))
+
+
+def photograph(height: int, width: int) -> Image.Image:
+    """Smooth colours and a little noise."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((smooth + rng.normal(0, 3, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def test_a_large_jpeg_is_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    """To the same pixels, but for rounding; also one that lies on its side."""
+    exif = turned(6)
+    photograph(400, 600).save(path := tmp_path / "photo.jpg", quality=92, exif=exif)
+    reduced = load_image(path, size=(32, 32))
+    assert reduced.size == (100, 150)  # a quarter, turned; an eighth would be below 96
+    assert load_image(path).size == (400, 600)
+    whole = image_tensor(load_image(path), (32, 32)).int()
+    difference = (read_image(path, (32, 32)).int() - whole).abs()
+    assert difference.max() <= 3
+    assert load_image(path, size=(128, 128)).size == (400, 600)
