@@ -13,7 +13,7 @@ from train_seg.evaluation.plots import figure_type
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_CURVES = 7
+MOST_CURVES = 8
 MOST_NUMBERED = 120  # places of a heat map that are labelled with their number
 Scores = list[list[Spread]]  # by row and column
 

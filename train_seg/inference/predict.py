@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ MASKS_DIR = "masks"
 OVERLAYS_DIR = "overlays"
 MARKER_NAME = "predictions.json"
 MAX_BATCH_PIXELS = 2**22  # logits of the image size take 4 bytes per pixel and class
+READ_AHEAD = 2  # images, which may be of 100 megapixels
 WRITERS = min(8, os.cpu_count() or 1)  # threads
 Readers = Mapping[str, Callable[[], torch.Tensor]]  # images uint8 [3, H, W] by name
 BAND_ROWS = 512  # large overlays are drawn in bands, since they pass through float64
@@ -86,14 +89,20 @@ def predict(
 
 
 def _read(images: Readers, failed: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and images; why one cannot be read goes into `failed`."""
-    for name, read in images.items():
+    """Names and images, decoded beside the network; why one cannot be read goes into `failed`."""
+    readers = iter(images.items())
+    with ThreadPoolExecutor(1) as pool:
+        ahead = deque((name, pool.submit(read)) for name, read in islice(readers, READ_AHEAD))
         try:
-            image = read()
-        except (ValueError, OSError) as error:
-            failed[name] = str(error)
-            continue
-        yield name, image
+            while ahead:
+                name, image = ahead.popleft()
+                ahead.extend((name, pool.submit(read)) for name, read in islice(readers, 1))
+                try:
+                    yield name, image.result()
+                except (ValueError, OSError) as error:
+                    failed[name] = str(error)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, no more are decoded
 
 
 def _write(
