@@ -62,6 +62,7 @@ MEASURES = {
     "FID": ("fid", 2),
     "mask consistency": ("consistency", 3),
     "mask consistency of the classes": ("consistency_of_classes", 3),
+    "entropy of the masks, of ln K": ("entropy", 2),
     "minutes of training": ("train_min", 0),
 }
 

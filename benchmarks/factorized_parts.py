@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -36,7 +37,7 @@ from generators.ddpm.model import to_uint8, to_unit_range
 from generators.factorized import training as factorized
 from generators.factorized.config import FactorizedFeatures, FactorizedTrainingConfig
 from generators.factorized.model import FactorizedGenerator
-from generators.factorized.training import COLLAPSED_SHARE
+from generators.factorized.training import COLLAPSED_SHARE, mask_statistics
 from generators.training.images import TrainingImages, read_training_images
 from labelers.ensemble.classifiers import channel_last, group_by_size
 from labelers.regions.clusters import PIXELS, Clusters, fit_clusters, pixel_vectors
@@ -302,6 +303,9 @@ def measure(material: Material, folder: Path, structure: str, seed: int) -> dict
         "largest_region": largest,
         "collapsed": largest > COLLAPSED_SHARE,
     }
+    if isinstance(method, Factorized):
+        m = method.generator.find_regions(material.test.images[: method.batch_size])
+        found["entropy"] = float(mask_statistics(m)["entropy"] / math.log(method.k))
     if structure == "pixels":
         return found  # makes no images
     images, regions = _samples(method, material.settings.samples)
