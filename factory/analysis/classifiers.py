@@ -98,7 +98,7 @@ def summarise(study: Study, results: Results) -> Findings:
     ).replace("The paper's", "The later paper's", 1)
     original = points(found["original"])
     return Findings(
-        Table(["classifiers", "mIoU", "over the original"], rows),
+        Table(["classifiers", "mIoU", "minus the original"], rows),
         f"{first} {second}",
         f"{ABOVE} The original, at {original}, is a majority of classifiers with hidden widths "
         f"{study.settings.labeler.hidden_for(len(study.classes))}.",

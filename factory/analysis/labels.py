@@ -71,7 +71,7 @@ def summarise(study: Study, results: Results) -> Findings:
         f"{points(results.spread(least))} with {least}, a difference of {points(loss)}"
     )
     return Findings(
-        Table(["labelled images", "mIoU", "over all"], rows),
+        Table(["labelled images", "mIoU", "minus all images"], rows),
         sentence("fewer labels lower the mIoU", is_above(loss), evidence),
         f"{ABOVE} Compared are the most and the fewest labelled images.",
         {"labels": lambda: _draw(results, found)},

@@ -111,7 +111,7 @@ def summarise(study: Study, results: Results) -> Findings:
     others = [PER_TIMESTEP, FRESH]
     changes = " and ".join(f"{points(gains[policy])} with {policy} noise" for policy in others)
     evidence = f"mIoU is {points(scores[SHARED])} with shared noise, and changes by {changes}"
-    columns = ["noise", "shared by training and test", "shared by timesteps", "mIoU", "over shared"]
+    columns = ["noise", "shared by training and test", "shared by timesteps", "mIoU", "minus shared"]
     return Findings(
         Table(columns, rows),
         sentence(

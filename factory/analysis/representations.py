@@ -79,7 +79,7 @@ def summarise(study: Study, results: Results) -> Findings:
     )
     names = [str(row[0]) for row in rows]
     return Findings(
-        Table(["representation", "channels", "mIoU", f"over {ours.name}"], rows),
+        Table(["representation", "channels", "mIoU", f"minus {ours.name}"], rows),
         sentence(
             "the features of a diffusion model are better than others",
             all_of(is_above(gain) for gain in gains.values()),

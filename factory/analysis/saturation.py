@@ -248,7 +248,7 @@ def summarise(study: Study, results: Results) -> Findings:
         f"mIoU is {points(scores[0])} with {counts[0]} synthetic images and {points(scores[-1])} "
         f"with {counts[-1]}; the last step, from {counts[-2]}, changes it by {points(step)}"
     )
-    columns = ["synthetic images", "after dropping", "mIoU", "over the fewest"]
+    columns = ["synthetic images", "after dropping", "mIoU", "minus the fewest"]
     return Findings(
         Table(columns, rows),
         sentence("mIoU saturates as synthetic images are added", does_not_help(step), evidence),

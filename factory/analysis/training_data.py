@@ -114,7 +114,7 @@ def summarise(study: Study, results: Results) -> Findings:
         f", {points(scores[v])} on {names[v]}" for v in losses
     )
     return Findings(
-        Table(["training data", "mIoU on real images", "over real"], rows),
+        Table(["training data", "mIoU on real images", "minus real"], rows),
         sentence(
             "labelers trained on real images are better than on synthetic ones",
             all_of(is_above(loss) for loss in losses.values()),

@@ -30,7 +30,7 @@ def test_labels(analyse: Analyse, tmp_path: Path) -> None:
     assert [row["labelled images"] for row in content["rows"]] == [4, 2]
     score = content["rows"][0]["mIoU"]
     assert score["mean"] == pytest.approx(sum(score["values"]) / 2)
-    assert content["rows"][0]["over all"]["mean"] == 0
+    assert content["rows"][0]["minus all images"]["mean"] == 0
     with (out / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[0]["mIoU"]) == score["mean"]
