@@ -111,9 +111,9 @@ def summarise(study: Study, results: Results) -> Findings:
     others = [PER_TIMESTEP, FRESH]
     changes = " and ".join(f"{points(gains[policy])} with {policy} noise" for policy in others)
     evidence = f"mIoU is {points(scores[SHARED])} with shared noise, and changes by {changes}"
-    columns = ["noise", "shared by training and test", "shared by timesteps", "mIoU", "minus shared"]
+    shared_by = ["shared by training and test", "shared by timesteps"]
     return Findings(
-        Table(columns, rows),
+        Table(["noise", *shared_by, "mIoU", "minus shared"], rows),
         sentence(
             "the noise policy hardly matters",
             all_of(is_equal(gains[policy]) for policy in others),
