@@ -8,6 +8,7 @@ from rich.console import Console
 
 from benchmarks.factorized import spread, table_of, value_at
 from benchmarks.factorized_figures import coloured, interpolate, sampling_passes
+from benchmarks.factorized_parts import OBJECTIVE, VARIANTS, Settings
 from benchmarks.sampling_factorized import counted
 from generators.base import REGIONS_MAP
 from generators.config import FactorizedConfig
@@ -60,6 +61,16 @@ def test_the_table_has_means_over_seeds_and_counts_collapses() -> None:
     assert value_at(cells[0], "regions.dataset.iou") == 0.25
     assert value_at(cells[0], "regions.oracle.iou") is None
     assert spread([], 2) == "-"
+
+
+def test_variants_share_sizes_and_objective() -> None:
+    about = (None, 10, 16, (8, 16), 2, (), 4, 5, "package:x")
+    settings = Settings(*about, overrides=("lr=0.01",), device="cpu", fid=None)
+    trained = [settings.training(name, 1).model_dump() for name in VARIANTS if name != "pixels"]
+    for key in (*OBJECTIVE, "lr", "channels", "steps", "batch_size", "seed"):
+        assert len({str(config[key]) for config in trained}) == 1
+    published = settings.training("published", 1)
+    assert (published.padding, published.balance) == ("zeros", 0)  # type: ignore[attr-defined]
 
 
 def test_the_last_pass_of_a_sample_has_its_regions(generator: FactorizedGenerator) -> None:
