@@ -154,7 +154,7 @@ def _said(
         wins, scored = best_in(iou)
         parts.append(
             sentence(
-                "the labeler finds most classes better than segmenters trained on its labels do",
+                "the labeler of a diffusion model finds most classes better than other methods do",
                 "holds" if 2 * wins > scored else "does not hold",
                 f"{first} has the highest IoU in {wins} of {scored} classes",
             )

@@ -75,7 +75,8 @@ def class_bars(
     middle = (len(names) - 1) * width / 2
     all_axes[0].set_yticks([place + middle for place in range(len(classes))], classes)
     all_axes[0].invert_yaxis()
-    all_axes[-1].legend(fontsize=8, loc="best")
+    if len(names) > 1:
+        all_axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
