@@ -52,7 +52,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "pixels": {},
     "plain": {},
     "factorized": {},
-    "published": {"padding": "zeros", "logit_std": 0.0, "balance": 0.0},
+    "published": {
+        "padding": "zeros",
+        "logit_std": 0.0,
+        "masks_follow_signal": False,
+        "balance": 0.0,
+    },
     "concat": {"structure": "concat"},
     "masked_middle": {"structure": "masked_middle"},
     "unshared": {"structure": "unshared"},

@@ -59,13 +59,16 @@ class FactorizedTrainingConfig(DDPMTrainingConfig):
     """How a factorized diffusion model is trained.
 
     The objective is the paper's (Eq. 8), also where plain models have another default: with v, one
-    region took everything in every run that we tried. Three settings are not the paper's:
-    `padding`, `logit_std` and `balance`. At its scale (batches of 128, 50 000 steps) masks find
-    objects without them. In short trainings of small networks they do not. Zeros beyond the border
-    tell a convolution where it is, and masks become frames along the border. Untrained logits
-    differ more between regions than between pixels, so one region starts with every pixel. And
-    while the network still learns to pass noise through, a single region that sees everything
-    serves best.
+    region took everything in every run that we tried. Four settings are not the paper's. At its
+    scale (batches of 128, 50 000 steps) masks find objects without them; in short trainings of
+    small networks they do not:
+
+    - `padding`: zeros beyond the border tell a convolution where it is, and masks become frames.
+    - `logit_std`: untrained logits differ more between regions than between pixels, so one region
+      starts with every pixel.
+    - `balance`: while the network still learns to pass noise through, one region that sees
+      everything serves best, and takes everything.
+    - `masks_follow_signal`: noisy images also reward masks that divide the noise, such as stripes.
     """
 
     prediction: Literal["v_prediction", "epsilon"] = "epsilon"
@@ -85,8 +88,13 @@ class FactorizedTrainingConfig(DDPMTrainingConfig):
         description="standard deviation over pixels that the logits of a region start with, around "
         "0; 0: as the layer happens to start",
     )
+    masks_follow_signal: bool = Field(
+        default=True,
+        description="the gradient of the masks is weighted by the share of signal in the image, "
+        "abar_t; otherwise they may divide the noise",
+    )
     balance: float = Field(
-        default=0.1,
+        default=0.05,
         ge=0,
         allow_inf_nan=False,
         description="weight of KL(mean mask, uniform) in the loss: 0 lets regions vanish",

@@ -76,15 +76,26 @@ class FactorizedUNet(nn.Module):
         """The decoder that the regions share, whose activations are features."""
         return self.unet.up_blocks
 
-    def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        classes: Tensor | None = None,
+        mask_gradient: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Output `[N, 3, H, W]` and masks m `[N, K, H, W]` of noisy images, for training.
 
-        `t` are timesteps `[N]`, `classes` class vectors `[N, E]`.
+        `t` are timesteps `[N]`, `classes` class vectors `[N, E]`. `mask_gradient` `[N]`, 0 to 1, is
+        the share of the output's gradient that reaches the masks of each image; by default, all.
         """
         emb = embed(self.unet, t, classes)
         h, skips = self._first_half(x, emb)
         m = _second_half(self.masker, h, skips, emb).float().softmax(dim=1)
-        return self._factorized(h, skips, emb, m), m
+        used = m
+        if mask_gradient is not None:
+            share = mask_gradient.view(-1, 1, 1, 1)
+            used = share * m + (1 - share) * m.detach()
+        return self._factorized(h, skips, emb, used), m
 
     @torch.no_grad()
     def spread_logits(self, x: Tensor, t: Tensor, classes: Tensor | None, std: float) -> None:

@@ -50,7 +50,10 @@ class FactorizedTraining(DDPMTraining):
 
     def pass_through(self, net: Any, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         classes = None if labels is None else net.unet.class_embedding(labels)
-        output, self.masks = net(x_t, t, classes)
+        share = None
+        if self.config.masks_follow_signal and torch.is_grad_enabled():
+            share = self.noise_schedule.alphas_cumprod.to(t.device)[t]
+        output, self.masks = net(x_t, t, classes, share)
         return output.float()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -145,6 +145,28 @@ def test_padding_with_the_border_shows_no_convolution_where_it_is(
     assert (m - m[:, :, :1, :1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_only_the_given_share_of_the_gradient_reaches_the_masks(
+    x: torch.Tensor, t: torch.Tensor, structure: Structure
+) -> None:
+    """The output is the same; where the share is 0, the mask generator learns nothing."""
+    net, outputs, gradients = network(structure), [], []
+    with torch.no_grad():
+        net.unet.conv_out.weight.normal_()  # it starts at zero, and would pass nothing back
+    for share in (None, torch.ones(2), torch.full((2,), 0.5), torch.zeros(2)):
+        net.zero_grad()
+        output, _ = net(x, t, None, share)
+        output.square().mean().backward()
+        outputs.append(output.detach())
+        gradient = net.masker.conv_out.weight.grad
+        gradients.append(0.0 if gradient is None else gradient.norm().item())
+    assert all(difference(output, outputs[0]) < 1e-5 for output in outputs)
+    whole, same, half, none = gradients
+    assert whole == pytest.approx(same, rel=1e-4)
+    assert half == pytest.approx(whole / 2, rel=1e-2)
+    assert none == 0 < whole
+
+
 def test_spread_logits_give_every_region_a_share(x: torch.Tensor, t: torch.Tensor) -> None:
     net = network()
     logits = []
