@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # remains is this many times larger than the result, Pillow calls the two indistinguishable.
 REDUCING_GAP = 3
 
+
 def read_image(
     path: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
 ) -> torch.Tensor:
