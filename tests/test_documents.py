@@ -68,6 +68,8 @@ NOT_RUN = {
     ("docs/verdict.md", "factory compare"): "takes an hour: tests of factory/verdict run it small",
     ("docs/verdict.md", "factory rounds"): "takes an hour: tests of factory/verdict run it small",
     ("docs/which-recipe.md", "factory compare"): "takes up to an hour, as in docs/verdict.md",
+    ("docs/results/analysis.md", "for name in"): "takes an hour, needs the images",
+    ("docs/results/representations.md", "factory train-generator"): "takes hours, likewise",
     ("docs/results/demo.md", "for recipe in"): "takes an hour: its figures are in the document",
     ("docs/results/samplers.md", "factory train-generator"): "takes hours, needs the images",
     ("docs/results/wbc.md", "factory train-generator"): "takes hours, needs the images",

@@ -47,7 +47,7 @@ def test_the_table(analyse, tiny_segmenter, tmp_path) -> None:
     square = found["rows"][1]
     assert (square["images: real"], square["components: gan"]) == (6, 3)
     assert len(square["IoU: model"]["values"]) == 2
-    assert "the labeler finds most classes better" in found["sentence"]
+    assert "finds most classes better than other methods do" in found["sentence"]
     assert "real training images show more instances" in found["sentence"]
     assert "Sets: real 6 images, gan 3 images." in found["notes"]
     assert (out / "classes-iou.png").exists()
