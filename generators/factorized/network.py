@@ -219,6 +219,6 @@ def build(config: NetworkConfig, unet: UNet2DModel | None = None) -> FactorizedU
         )
     net = FactorizedUNet(unet, config.regions, config.structure)
     for layer in net.modules():
-        if isinstance(layer, nn.Conv2d) and any(layer._reversed_padding_repeated_twice):
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
             layer.padding_mode = config.padding
     return net
