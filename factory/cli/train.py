@@ -32,10 +32,14 @@ def train_generator(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
     kind: Annotated[
-        str, typer.Option(help="`ddpm`, `factorized`, `stylegan2`; encoders: `mae`, `vdvae`.")
+        str,
+        typer.Option(help="`ddpm`, `factorized`, `stylegan2`; encoders: `mae`, `vdvae`, `e4e`."),
     ] = "ddpm",
     init: Annotated[
-        str | None, typer.Option(help="Generator to start from: needs fewer steps and images.")
+        str | None,
+        typer.Option(
+            help="Generator to start from: needs fewer steps and images. For `e4e`, the StyleGAN2."
+        ),
     ] = None,
     image_size: Annotated[
         int | None,

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from generators.training.config import TrainingConfig
     from generators.training.images import TrainingImages
 
-ENCODERS = ("mae", "vdvae")  # kinds that make no images
+ENCODERS = ("mae", "vdvae", "e4e")  # kinds that make no images
 
 
 @dataclass(frozen=True)
 class GeneratorJob:
     """The options of `train-generator`.
 
-    `kind` is `ddpm`, `factorized`, `stylegan2`, `mae` or `vdvae`. `given` holds settings with an
-    option of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is a
-    generator to start from.
+    `kind` is `ddpm`, `factorized`, `stylegan2`, `mae`, `vdvae` or `e4e`. `given` holds settings
+    with an option of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is
+    a generator to start from; for `e4e`, the StyleGAN2 whose encoder it is.
     """
 
     kind: str
@@ -153,4 +153,9 @@ def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
         from generators.encoders.vdvae_training import train as train_vdvae
 
         return VDVAETrainingConfig, train_vdvae
-    raise ValueError(f"--kind {kind}: expected ddpm, factorized, stylegan2, mae or vdvae")
+    if kind == "e4e":
+        from generators.encoders.e4e_config import E4ETrainingConfig
+        from generators.encoders.e4e_training import train as train_e4e
+
+        return E4ETrainingConfig, train_e4e
+    raise ValueError(f"--kind {kind}: expected ddpm, factorized, stylegan2, mae, vdvae or e4e")

@@ -12,12 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from factory_core.models import first_fault
 from generators.encoders.config import EncoderConfig
 from generators.encoders.network import Checkpoint, choose_layers, load_strictly, take
+from generators.files.own import COPY_AGAIN
+from generators.stylegan2.config import NetworkConfig
 from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.rosinality import as_stylegan2
+from generators.stylegan2.storage import assemble
 
 GROUPS = (3, 4, 14, 3)  # units of IR-SE50; the first of each group halves the resolution
 UNITS = sum(GROUPS)
@@ -25,6 +30,7 @@ LEVELS = (6, 20, 23)  # units whose outputs c1, c2, c3 the pyramid is built from
 COARSE, MIDDLE = 3, 7  # styles up to these numbers see c3, p2; the others p1
 SQUEEZE = 16  # channels per channel of the excitation
 AVERAGE = "latent_avg"  # in the checkpoint
+OURS = "stylegan2"  # setting of our own files: the shape of the StyleGAN2, which has our names
 SLOPE = 0.01  # of the leaky ReLU in the styles
 MAX_PX = 256  # beyond that, a style would not end in one pixel
 # Whether codes are relative to the first one, by the `encoder_type` of the checkpoint.
@@ -77,8 +83,8 @@ class Linear(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, width))
-        self.bias = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.randn(width, width))
+        self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, width]` -> the same."""
@@ -151,8 +157,8 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
 class E4E(nn.Module):
     """Features of images; see `generators.encoders.network.EncoderNetwork`."""
 
-    native_size = None
     latent_avg: Tensor
+    native_size: int | None = None
     multiple = 16
 
     def __init__(
@@ -215,10 +221,7 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> E4E:
     for name in tensors:
         if not name.startswith(("encoder.", "decoder.")) and name != AVERAGE:
             raise ValueError(f"{name[:60]!r} belongs to no e4e or pSp network: {GIVE}")
-    decoder = {
-        n.removeprefix("decoder."): t for n, t in tensors.items() if n.startswith("decoder.")
-    }
-    stylegan2 = as_stylegan2(decoder, "its decoder")
+    stylegan2 = _stylegan2(checkpoint)
     ws = stylegan2.config.num_ws
     styles = {name.split(".")[2] for name in tensors if name.startswith("encoder.styles.")}
     if len(styles) != ws:
@@ -236,7 +239,25 @@ def build(checkpoint: Checkpoint, config: EncoderConfig) -> E4E:
     average = _average(checkpoint, ws, stylegan2.config.w_dim)
     inverts = config.activations == "generator"
     network = E4E(encoder, stylegan2, average, _is_progressive(checkpoint), inverts, config.layers)
+    if OURS in checkpoint.settings:
+        network.native_size = stylegan2.config.resolution
     return network.requires_grad_(False).eval()
+
+
+def _stylegan2(checkpoint: Checkpoint) -> StyleGAN2:
+    """The StyleGAN2 beside the encoder, published or ours."""
+    tensors, source = checkpoint.tensors, "its decoder"
+    decoder = {
+        n.removeprefix("decoder."): t for n, t in tensors.items() if n.startswith("decoder.")
+    }
+    if (shape := checkpoint.settings.get(OURS)) is None:
+        return as_stylegan2(decoder, source)
+    try:
+        config = NetworkConfig.model_validate(shape)
+    except ValidationError as error:
+        fault = first_fault(error)
+        raise ValueError(f"the shape of its StyleGAN2: {fault}: {COPY_AGAIN}") from None
+    return assemble(config, decoder, source)
 
 
 def _width(tensors: Mapping[str, Tensor], name: str) -> int:

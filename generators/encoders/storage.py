@@ -18,7 +18,7 @@ from generators.encoders.network import Checkpoint
 from generators.files.own import COPY_AGAIN, read_own
 
 WEIGHTS_FILE = "encoder.safetensors"
-WRITER = "train-generator --kind mae or vdvae writes it"
+WRITER = "train-generator --kind mae, vdvae or e4e writes it"
 
 
 class EncoderFile(BaseModel):

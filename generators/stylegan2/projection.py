@@ -8,7 +8,7 @@ maps stay fixed: detail that they explained would be missing from the activation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -119,16 +119,22 @@ class Projector:
         features = None if perceptual is None else perceptual.features(targets)
 
         def distance(images: Tensor) -> Tensor:
-            pixels = [
-                (a - b).abs().mean(dim=(1, 2, 3))
-                for a, b in zip(_pyramid(images), levels, strict=True)
-            ]
-            total = torch.stack(pixels).sum(dim=0)
+            total = _difference(_pyramid(images), levels)
             if perceptual is None or features is None:
                 return total
             return total + weight * perceptual(images, features)
 
         return distance
+
+
+def pyramid_distance(images: Tensor, others: Tensor) -> Tensor:
+    """`[N]`: mean absolute differences of two sets of images, summed over the levels."""
+    return _difference(_pyramid(images), _pyramid(others))
+
+
+def _difference(levels: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    means = [(a - b).abs().mean(dim=(1, 2, 3)) for a, b in zip(levels, others, strict=True)]
+    return torch.stack(means).sum(dim=0)
 
 
 def _pyramid(images: Tensor) -> list[Tensor]:

@@ -146,12 +146,7 @@ class StyleGAN2Training(GeneratorTraining):
         z = torch.randn(2, n, mapping.config.z_dim, device=self.device)
         w, other = mapping(z.flatten(0, 1)).unflatten(0, (2, n))
         mapping.w_avg.lerp_(w.detach().mean(dim=0), W_AVG_RATE)
-        ws = mapping.broadcast(w)
-        # Style mixing: from a random layer on, the w of another z (Karras et al. 2019, Sec. 3.1).
-        cut = torch.randint(1, ws.shape[1], (n,))
-        cut[torch.rand(n) >= self.config.style_mixing] = ws.shape[1]
-        mixed = send(torch.arange(ws.shape[1]) >= cut[:, None], self.device)
-        ws = torch.where(mixed[:, :, None], other[:, None], ws)
+        ws = mix_styles(mapping.broadcast(w), other, self.config.style_mixing)
         images, _ = self.generator.synthesis(ws, noise="random", dtype=self.compute_dtype)
         return images, ws
 
@@ -178,6 +173,20 @@ class StyleGAN2Training(GeneratorTraining):
     def write(self, out: Path) -> None:
         """Save the EMA network in our own format."""
         storage.save(self.ema, out)
+
+
+def mix_styles(
+    ws: Tensor, other: Tensor, share: float, rng: torch.Generator | None = None
+) -> Tensor:
+    """ws `[N, num_ws, w_dim]`; from a random layer on, `share` of them have the w of `other`.
+
+    `other` is `[N, w_dim]`. Style mixing of Karras et al. 2019, Sec. 3.1.
+    """
+    n, layers, _ = ws.shape
+    cut = torch.randint(1, layers, (n,), generator=rng)
+    cut[torch.rand(n, generator=rng) >= share] = layers
+    mixed = send(torch.arange(layers) >= cut[:, None], ws.device)
+    return torch.where(mixed[:, :, None], other[:, None], ws)
 
 
 def start_network(config: StyleGAN2TrainingConfig, init: str | None) -> StyleGAN2:

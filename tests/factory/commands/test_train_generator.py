@@ -60,7 +60,7 @@ def test_a_gan_from_photographs_to_a_dataset(factory: Callable) -> None:
 def test_an_unknown_kind(factory: Callable) -> None:
     refused = factory("train-generator", "--kind", "vae", "--images", "photos", "--out", "out")
     assert refused.code == 1
-    kinds = "ddpm, factorized, stylegan2, mae or vdvae"
+    kinds = "ddpm, factorized, stylegan2, mae, vdvae or e4e"
     assert refused.err == f"error: --kind vae: expected {kinds}\n"
 
 
