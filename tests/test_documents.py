@@ -61,6 +61,7 @@ NOT_RUN = {
     ("docs/encoders.md", "factory sample"): "tests of train_labeler's encoders run it",
     ("docs/encoders.md", "factory train-generator --kind mae"): "trains an hour",
     ("docs/encoders.md", "factory train-generator --kind vdvae"): "likewise",
+    ("docs/encoders.md", "factory train-generator --kind e4e"): "likewise",
     ("docs/gpu.md", "python -m benchmarks.on_gpu"): "tests of benchmarks run its parts",
     ("docs/cluster.md", "pip install 'ray[default]'"): "needs a cloud",
     ("docs/cluster.md", "#!/bin/bash"): "needs Slurm",
