@@ -41,6 +41,10 @@ def train_generator(
             help="Generator to start from: needs fewer steps and images. For `e4e`, the StyleGAN2."
         ),
     ] = None,
+    distill: Annotated[
+        str | None,
+        typer.Option(help="Diffusion model that shall make do with 2 to 4 steps."),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=8, help=f"Resolution in pixels; by default {{{GENERATOR}.image_size}}."),
@@ -76,7 +80,7 @@ def train_generator(
         "quarter_turns": quarter_turns,
         "seed": seed,
     }
-    run(GeneratorJob(kind, images, out, given, settings or [], init, device), console)
+    run(GeneratorJob(kind, images, out, given, settings or [], init, device, distill), console)
 
 
 @app.command(rich_help_panel=TRAINING)

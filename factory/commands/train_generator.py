@@ -30,7 +30,8 @@ class GeneratorJob:
 
     `kind` is `ddpm`, `factorized`, `stylegan2`, `mae`, `vdvae` or `e4e`. `given` holds settings
     with an option of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is
-    a generator to start from; for `e4e`, the StyleGAN2 whose encoder it is.
+    a generator to start from; for `e4e`, the StyleGAN2 whose encoder it is. `distill` is a
+    diffusion model to distil, instead of `init`.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class GeneratorJob:
     overrides: Sequence[str]
     init: str | None
     device: str
+    distill: str | None = None
 
 
 def train_generator(job: GeneratorJob, console: Console) -> None:
@@ -55,12 +57,13 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     from factory_core.storage import naming_full_disk
     from generators.training.labels import find_labelled
 
-    settings, train = training_of(job.kind)
+    settings, train = training_of(job.kind) if job.distill is None else _distillation(job)
     quiet_libraries()
     content = {key: value for key, value in job.given.items() if value is not None}
     given, overrides = picture_settings(job.overrides)
     config = build_settings(settings, content, overrides, "training settings")
-    init = None if job.init is None else str(find_weights("--init", job.init))
+    flag, source = ("--init", job.init) if job.distill is None else ("--distill", job.distill)
+    init = None if source is None else str(find_weights(flag, source))
     files = find_labelled(job.images, labels_of(config)).paths
     pictures = measured(given.over(remembered(init)), files)
     with naming_full_disk(job.out), naming_memory("--batch-size ", config.batch_size):
@@ -124,6 +127,17 @@ def labels_of(config: TrainingConfig) -> str | None:
     from generators.ddpm.config import DDPMTrainingConfig
 
     return config.labels if isinstance(config, DDPMTrainingConfig) else None
+
+
+def _distillation(job: GeneratorJob) -> tuple[type[TrainingConfig], Callable[..., None]]:
+    """As `training_of`; raises ValueError for options that do not go with `--distill`."""
+    from generators.ddpm.config import DistillationConfig
+    from generators.ddpm.distillation import train as distil
+
+    if job.init is not None or job.kind != "ddpm":
+        other = "--init" if job.init is not None else f"--kind {job.kind}"
+        raise ValueError(f"found --distill and {other}: a diffusion model is distilled as it is")
+    return DistillationConfig, distil
 
 
 def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:

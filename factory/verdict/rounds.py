@@ -49,10 +49,7 @@ def learn(bench: Bench, number: int) -> Segmenter:
 
 
 def _settings(bench: Bench, steps: int, is_strong: bool) -> SegmenterConfig:
-    config = bench.config
-    settings = unet_settings(config, bench.size, bench.seed, steps, is_strong)
-    lr = config.lr if bench.materials.start is None else config.finish_lr
-    return settings.model_copy(update={"lr": lr})
+    return unet_settings(bench.config, bench.size, bench.seed, steps, is_strong)
 
 
 def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:

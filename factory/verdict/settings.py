@@ -52,8 +52,8 @@ class CompareConfig(BaseModel):
     finish_steps: int = Field(
         default=100, ge=1, description="steps on the annotated images after those"
     )
-    lr: float = Field(default=1e-3, gt=0, description="learning rate from a random start")
-    finish_lr: float = Field(default=3e-4, gt=0, description="learning rate from trained weights")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate, also from a generator")
+    finish_lr: float = Field(default=3e-4, gt=0, description="learning rate of the last steps")
     curve: bool = Field(default=True, description="train on a quarter and half of the labels too")
 
 

@@ -90,7 +90,7 @@ class _Commands:
         if name.startswith("labeler-"):
             return [self._labeler(name.removeprefix("labeler-"))]
         if name.startswith("generator-unet"):
-            how = " ".join([self._unet(c.label_steps, c.finish_lr), *self._more(name)])
+            how = " ".join([self._unet(c.label_steps), *self._more(name)])
             start = f"--init {self.inputs.generator}"
             return [f"factory train-deeplab --data {labels} {start} --out model {how}"]
         if name == "mixture":

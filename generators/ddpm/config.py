@@ -23,7 +23,7 @@ from generators.training.config import TrainingConfig
 Parametrisation = Literal["edm", "consistency"]
 # Noise levels sigma of Karras et al. 2022, for images in [-1, 1].
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
-TIMESTEP_SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "unipc")
+TIMESTEP_SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "unipc", "multistep")
 SIGMA_SAMPLERS: dict[Parametrisation, tuple[str, ...]] = {
     "edm": ("heun", "euler"),
     "consistency": ("multistep",),
@@ -121,7 +121,7 @@ class DDPMConfig(BaseModel):
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc", "heun", "euler", "multistep"] = Field(
         default="dpmsolver++",
         description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC; heun (the default) or euler for "
-        "an EDM; multistep for a consistency model",
+        "an EDM; multistep for a consistency model, or one of `train-generator --distill`",
     )
     steps: int = Field(
         default=25,
@@ -230,13 +230,32 @@ class DDPMConfig(BaseModel):
         return self
 
 
-class DDPMTrainingConfig(TrainingConfig):
-    """How a diffusion model is trained: network, objective, optimisation."""
+class DiffusionTrainingConfig(TrainingConfig):
+    """How the weights of a diffusion model are optimised, whatever its loss."""
 
     lr: float = Field(
         default=5e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
     )
     warmup_steps: int = Field(default=100, ge=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+
+
+class DistillationConfig(DiffusionTrainingConfig):
+    """How a diffusion model is distilled into one of few steps."""
+
+    steps: int = Field(default=2000, ge=1, description="optimiser steps")
+    lr: float = Field(
+        default=2e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
+    )
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    intervals: int = Field(
+        default=50, ge=2, le=1000, description="of the teacher's trajectory, from noise to image"
+    )
+
+
+class DDPMTrainingConfig(DiffusionTrainingConfig):
+    """How a diffusion model is trained: network, objective, optimisation."""
+
     channels: tuple[int, ...] = Field(
         default=(48, 96, 128, 192), description="U-Net channels per level, fine to coarse"
     )
@@ -255,7 +274,6 @@ class DDPMTrainingConfig(TrainingConfig):
         gt=0,
         description="gamma of min-SNR weighting; null: all timesteps weigh the same",
     )
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
     labels: str | None = Field(
         default=None,
         description="class-conditional: `folders`, if the class of an image is the name of its "

@@ -23,7 +23,7 @@ from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
 from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
-from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig
+from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig, DiffusionTrainingConfig
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
 from generators.training.averaging import update_average
@@ -71,19 +71,29 @@ def loss_weight(abar: Tensor, prediction: str, gamma: float | None) -> Tensor:
     return (snr + 1).clamp(max=gamma) / (snr + 1)
 
 
-class DDPMTraining(GeneratorTraining):
-    """Minimises the weighted squared error of v or epsilon and keeps an EMA of the weights."""
+class DiffusionTraining(GeneratorTraining):
+    """Trains a network of timesteps by some loss, and keeps an EMA of its weights.
 
-    config: DDPMTrainingConfig
+    `preview` says how the sheets are sampled.
+    """
+
+    config: DiffusionTrainingConfig
     ema: AveragedModel
+    preview = DDPMConfig(weights="")
 
-    def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: nn.Module):
+    def __init__(
+        self,
+        config: DiffusionTrainingConfig,
+        images: TrainingImages,
+        unet: nn.Module,
+        schedule: DDPMScheduler,
+        noise: NoiseModel,
+    ):
         super().__init__(config, images)
         self.unet = unet
         self.ema = AveragedModel(unet)
         self.ema.requires_grad_(False)
-        self.noise_schedule = noise_schedule(config.prediction)
-        self.noise = NoiseModel(config.offset_noise_std)
+        self.noise_schedule, self.noise = schedule, noise
 
     def configure_optimizers(self) -> Any:
         config = self.config
@@ -94,6 +104,66 @@ class DDPMTraining(GeneratorTraining):
             return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
         return scheduled(optimizer, factor)
+
+    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`.
+
+        `labels` are class numbers `[N]`, of a class-conditional network.
+        """
+        return net(x_t, t, class_labels=labels, return_dict=False)[0].float()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        update_average(self.ema, self.unet, self.global_step, self.config.ema_decay)
+
+    @torch.inference_mode()
+    def sample_grid(self) -> Tensor:
+        """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
+        shape = (3, self.config.image_size, self.config.image_size)
+        streams = sample_generators(0, range(GRID_SAMPLES))
+
+        def draw() -> Tensor:
+            noise = self.noise.draw(streams, shape)
+            return noise.to(self.device, memory_format=torch.channels_last)
+
+        labels = None
+        if self.images.classes:  # in turn
+            numbers = torch.arange(GRID_SAMPLES) % len(self.images.classes)
+            labels = send(numbers, self.device)
+
+        def denoise(x: Tensor, t: float) -> Tensor:
+            times = torch.full((len(x),), t, device=x.device)
+            return self.pass_through(self.ema.module, x, times, labels)
+
+        x_0 = samplers.sample(denoise, self.noise_schedule, self.preview, draw)
+        if self.images.is_grey:
+            x_0 = to_grey(x_0)
+        return make_grid(to_uint8(x_0).float() / 255, nrow=4)
+
+    def write(self, out: Path) -> None:
+        """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads.
+
+        Files move into place once all are written: weights, then their descriptions, and
+        `model_index.json`, the table of contents, last.
+        """
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
+            DDPMPipeline(self.ema.module, self.noise_schedule).save_pretrained(folder)
+            self.noise.save(Path(folder))
+            files = [file for file in Path(folder).rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda f: (f.name == INDEX_NAME, f.suffix == ".json")):
+                target = out / file.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                with atomic_path(target) as temporary:
+                    os.replace(file, temporary)
+
+
+class DDPMTraining(DiffusionTraining):
+    """Minimises the weighted squared error of v or epsilon."""
+
+    config: DDPMTrainingConfig
+
+    def __init__(self, config: DDPMTrainingConfig, images: TrainingImages, unet: nn.Module):
+        schedule, noise = noise_schedule(config.prediction), NoiseModel(config.offset_noise_std)
+        super().__init__(config, images, unet, schedule, noise)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         config = self.config
@@ -116,57 +186,6 @@ class DDPMTraining(GeneratorTraining):
         loss = (send(weight, self.device) * error).mean()
         self.show(self.global_step, loss=loss.detach())
         return loss
-
-    def pass_through(self, net: nn.Module, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """Output float32 `[N, 3, H, W]` of the network or its average, at timesteps `[N]`.
-
-        `labels` are class numbers `[N]`, of a class-conditional network.
-        """
-        return net(x_t, t, class_labels=labels, return_dict=False)[0].float()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        update_average(self.ema, self.unet, self.global_step, self.config.ema_decay)
-
-    @torch.inference_mode()
-    def sample_grid(self) -> Tensor:
-        """Samples of the EMA network, float `[3, H, W]` in [0, 1]."""
-        sampling = DDPMConfig(weights="")
-        shape = (3, self.config.image_size, self.config.image_size)
-        streams = sample_generators(0, range(GRID_SAMPLES))
-
-        def draw() -> Tensor:
-            noise = self.noise.draw(streams, shape)
-            return noise.to(self.device, memory_format=torch.channels_last)
-
-        labels = None
-        if self.images.classes:  # in turn
-            numbers = torch.arange(GRID_SAMPLES) % len(self.images.classes)
-            labels = send(numbers, self.device)
-
-        def denoise(x: Tensor, t: float) -> Tensor:
-            times = torch.full((len(x),), t, device=x.device)
-            return self.pass_through(self.ema.module, x, times, labels)
-
-        x_0 = samplers.sample(denoise, self.noise_schedule, sampling, draw)
-        if self.images.is_grey:
-            x_0 = to_grey(x_0)
-        return make_grid(to_uint8(x_0).float() / 255, nrow=4)
-
-    def write(self, out: Path) -> None:
-        """Save the EMA network as a diffusers pipeline folder, which `generators.load` reads.
-
-        Files move into place once all are written: weights, then their descriptions, and
-        `model_index.json`, the table of contents, last.
-        """
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
-            DDPMPipeline(self.ema.module, self.noise_schedule).save_pretrained(folder)
-            self.noise.save(Path(folder))
-            files = [file for file in Path(folder).rglob("*") if file.is_file()]
-            for file in sorted(files, key=lambda f: (f.name == INDEX_NAME, f.suffix == ".json")):
-                target = out / file.relative_to(folder)
-                target.parent.mkdir(exist_ok=True)
-                with atomic_path(target) as temporary:
-                    os.replace(file, temporary)
 
 
 def start_network(
