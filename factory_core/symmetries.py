@@ -1,9 +1,13 @@
-"""Random flips and quarter turns of images."""
+"""Flips and quarter turns of images: random ones, and all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
+
+Change = Callable[[Tensor], Tensor]
 
 
 def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -> Tensor:
@@ -19,3 +23,19 @@ def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -
             image = image.flip(-2)
         images.append(image.rot90(turns, (-2, -1)) if quarter_turns else image)
     return torch.stack(images)
+
+
+def symmetries(is_mirrored: bool, turns: Sequence[int]) -> list[tuple[Change, Change]]:
+    """Changes of `[..., H, W]` and their inverses: quarter turns, each also after a mirroring."""
+    return [_change(turn, flip) for turn in turns for flip in (False, True)[: 1 + is_mirrored]]
+
+
+def _change(turns: int, flip: bool) -> tuple[Change, Change]:
+    def there(x: Tensor) -> Tensor:
+        return torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))
+
+    def back(x: Tensor) -> Tensor:
+        x = torch.rot90(x, -turns, (-2, -1))
+        return x.flip(-1) if flip else x
+
+    return there, back

@@ -87,6 +87,10 @@ class NetworkTraining(BaseModel):
     )
     flips: bool = Field(default=True, description="random left-right and top-bottom flips")
     quarter_turns: bool = Field(default=True, description="random turns, of square images")
+    averaged: bool = Field(
+        default=True,
+        description="predict the mean over the flips and turns of training: up to eight passes",
+    )
     dice: float = Field(
         default=1.0, ge=0, description="weight of the Dice loss added to the cross-entropy"
     )
@@ -94,6 +98,14 @@ class NetworkTraining(BaseModel):
         default=0.98, ge=0, lt=1, description="decay of the averaged weights, which are kept"
     )
     precision: Precision = Field(default="auto", description="auto as in prediction")
+
+    def views(self, is_square: bool) -> tuple[bool, tuple[int, ...]]:
+        """Whether predictions also see the mirrored image, and its quarter turns."""
+        if not self.averaged:
+            return False, (0,)
+        if self.quarter_turns and is_square:
+            return self.flips, (0, 1, 2, 3)
+        return self.flips, (0, 2) if self.flips else (0,)
 
 
 class LabelerConfig(BaseModel):

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load, save
 
 from factory_core.storage import write_bytes
+from factory_core.symmetries import symmetries
 from generators.base import REGIONS_MAP, Encoder, FeatureMaps
 from labelers.config import Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
@@ -205,7 +206,9 @@ class Labeler:
             yield from self._folded.logits(features, size)
             return
         assert images is not None
-        seen = enumerate(self.networks.logits(images, size, self.dtype))
+        is_square = images.shape[-1] == images.shape[-2]
+        views = symmetries(*self.info.config.network.views(is_square))
+        seen = enumerate(self.networks.logits(images, size, self.dtype, views))
         if self.ensemble is None:
             for image, logits in seen:
                 yield slice(image, image + 1), slice(None), logits

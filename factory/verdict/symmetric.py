@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from factory.verdict.labels import levels_of
 from factory_core.device import pick_dtype
+from factory_core.symmetries import Change, symmetries
 from train_seg.config import INFERENCE_BATCH_SIZE
 from train_seg.network.segmenter import Segmenter
 
-Change = Callable[[Tensor], Tensor]
 
-
-def symmetries(is_square: bool, upright: bool) -> list[tuple[Change, Change]]:
-    """Changes of `[..., H, W]` and their inverses: 8 for squares, 4 for others, 2 if `upright`."""
-    turns = (0,) if upright else (0, 1, 2, 3) if is_square else (0, 2)
-    return [_change(turn, flip) for turn in turns for flip in (False, True)]
-
-
-def _change(turns: int, flip: bool) -> tuple[Change, Change]:
-    def there(x: Tensor) -> Tensor:
-        return torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))
-
-    def back(x: Tensor) -> Tensor:
-        x = torch.rot90(x, -turns, (-2, -1))
-        return x.flip(-1) if flip else x
-
-    return there, back
+def _symmetries(is_square: bool, upright: bool) -> list[tuple[Change, Change]]:
+    """8 for squares, 4 for others, 2 if `upright`."""
+    return symmetries(True, (0,) if upright else (0, 1, 2, 3) if is_square else (0, 2))
 
 
 @torch.inference_mode()
@@ -41,7 +26,7 @@ def mean_levels(segmenter: Segmenter, images: Tensor, upright: bool) -> Tensor:
     network = segmenter.network.eval()
     device = next(network.parameters()).device
     dtype = pick_dtype("auto", device)
-    changes = symmetries(images.shape[-1] == images.shape[-2], upright)
+    changes = _symmetries(images.shape[-1] == images.shape[-2], upright)
     parts = []
     for batch in images.split(INFERENCE_BATCH_SIZE):
         there = batch.to(device)

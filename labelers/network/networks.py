@@ -5,6 +5,7 @@ Unlike the ensemble, they read the image and need no features of the generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from factory_core.device import send
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
+from factory_core.symmetries import Change
 from generators.base import batches
 
 BATCH = 4  # images at a time
@@ -24,6 +26,13 @@ Size = tuple[int, int]
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 [-1, 1]."""
     return images.float() / 127.5 - 1
+
+
+def _log_mean(logits: Sequence[Tensor]) -> Tensor:
+    """Logits `[N, K, H, W]` of the mean probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([y.log_softmax(1) for y in logits]).logsumexp(0) - math.log(len(logits))
 
 
 class Networks(nn.Module):
@@ -48,12 +57,15 @@ class Networks(nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
-    def logits(self, images: Tensor, size: Size, dtype: torch.dtype) -> Iterator[Tensor]:
+    def logits(
+        self, images: Tensor, size: Size, dtype: torch.dtype, views: Sequence[tuple[Change, Change]]
+    ) -> Iterator[Tensor]:
         """The members' logits, float32 `[M, K, H·W]`, of each of the images uint8 `[N, 3, h, w]`.
 
-        Networks compute in `dtype`. Their outputs are resized to `size` (H, W) if it differs from
-        that of the images. Batches are padded: kernels are chosen by shape, and the labels of an
-        image must not depend on how many there are.
+        A member's probabilities are the mean over `views`, changes of the image with their
+        inverses. Networks compute in `dtype`. Their outputs are resized to `size` (H, W) if it
+        differs from that of the images. Batches are padded: kernels are chosen by shape, and the
+        labels of an image must not depend on how many there are.
         """
         device = self.device
         for rows in batches(range(len(images)), BATCH):
@@ -61,7 +73,8 @@ class Networks(nn.Module):
             padded = torch.cat([batch, batch[-1:].expand(BATCH - len(batch), -1, -1, -1)])
             x = to_unit_range(send(padded, device)).to(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                found = [net(x).float() for net in self.nets]
+                seen = [[back(net(there(x)).float()) for there, back in views] for net in self.nets]
+            found = [_log_mean(outputs) for outputs in seen]
             if size != tuple(images.shape[-2:]):
                 found = [F.interpolate(y, size, mode="bilinear") for y in found]
             members = torch.stack([y.flatten(2) for y in found], 1)  # [N, M, K, H·W]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from factory_core.symmetries import augment
+from factory_core.symmetries import augment, symmetries
 
 
 def test_augmentation_only_moves_pixels() -> None:
@@ -14,3 +15,19 @@ def test_augmentation_only_moves_pixels() -> None:
     assert not torch.equal(moved, x)
     torch.testing.assert_close(moved.flatten(2).sort().values, x.flatten(2).sort().values)
     assert augment(x, False, False, rng) is x
+
+
+@pytest.mark.parametrize(
+    ("square", "mirrored", "turns"),
+    [(True, True, (0, 1, 2, 3)), (False, True, (0, 2)), (True, True, (0,)), (True, False, (0, 1))],
+)
+def test_all_changes_differ_and_are_undone(
+    square: bool, mirrored: bool, turns: tuple[int, ...]
+) -> None:
+    x = torch.arange(16.0).view(1, 1, 4, 4) if square else torch.arange(12.0).view(1, 1, 3, 4)
+    found = symmetries(mirrored, turns)
+    seen = {tuple(change(x).flatten().tolist()) for change, _ in found}
+    assert len(seen) == len(found) == len(turns) * (1 + mirrored)
+    for change, back in found:
+        assert change(x).shape == x.shape
+        assert torch.equal(back(change(x)), x)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from factory_core.symmetries import symmetries
 from generators.base import FeatureMaps
-from labelers.config import LabelerConfig
+from labelers.config import LabelerConfig, NetworkTraining
 from labelers.ensemble.classifiers import Ensemble
 from labelers.ensemble.inference import FoldedEnsemble
 from labelers.labeler import GeneratorInfo, Labeler, LabelerInfo
@@ -50,10 +51,18 @@ def entropy(p: torch.Tensor) -> torch.Tensor:
 
 
 def member_probabilities(labeler: Labeler, images: torch.Tensor) -> torch.Tensor:
-    """`[M, N, K, H, W]`, one network at a time on the whole batch."""
+    """`[M, N, K, H, W]`, one network at a time on the whole batch: means over the eight views."""
     x = images.float() / 127.5 - 1
+    members = []
     with torch.no_grad():
-        return torch.stack([net(x).softmax(1) for net in labeler.networks.nets])
+        for net in labeler.networks.nets:
+            seen = [
+                net(x.rot90(k, (2, 3)).flip(flipped)).softmax(1).flip(flipped).rot90(-k, (2, 3))
+                for k in range(4)
+                for flipped in ((), (3,))
+            ]
+            members.append(torch.stack(seen).mean(0))
+    return torch.stack(members)
 
 
 def test_the_mean_of_the_members(trained: Labeler) -> None:
@@ -69,6 +78,36 @@ def test_the_mean_of_the_members(trained: Labeler) -> None:
     asked = trained.predict(images, uncertainty="entropy")
     torch.testing.assert_close(asked.pixel_uncertainty, entropy(p.mean(0)), rtol=1e-3, atol=1e-5)
     assert asked.probabilities is None
+
+
+def test_a_turned_image_has_the_turned_probabilities(trained: Labeler) -> None:
+    images, _ = toy(seed=1)
+    found = trained.predict(images, probabilities=True).probabilities
+    turned = trained.predict(images.rot90(1, (2, 3)).flip(3), probabilities=True).probabilities
+    torch.testing.assert_close(turned.flip(3).rot90(-1, (2, 3)), found, rtol=1e-4, atol=1e-5)
+    network = trained.info.config.network.model_copy(update={"averaged": False})
+    config = trained.info.config.model_copy(update={"network": network})
+    single = replace(trained, info=trained.info.model_copy(update={"config": config}))
+    x = images.float() / 127.5 - 1
+    with torch.no_grad():
+        plain = torch.stack([net(x).softmax(1) for net in trained.networks.nets]).mean(0)
+    torch.testing.assert_close(single.predict(images, probabilities=True).probabilities, plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_square", "count"),
+    [
+        ({}, True, 8),
+        ({}, False, 4),
+        ({"quarter_turns": False}, True, 4),
+        ({"flips": False}, True, 4),
+        ({"flips": False}, False, 1),
+        ({"averaged": False}, True, 1),
+    ],
+)
+def test_as_many_views_as_training_has(settings: dict, is_square: bool, count: int) -> None:
+    views = symmetries(*NetworkTraining(**settings).views(is_square))
+    assert len(views) == count
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -87,7 +126,8 @@ def test_masks_of_a_different_size(trained: Labeler) -> None:
     images, _ = toy(seed=1)
     found = trained.predict(images, size=(32, 24), probabilities=True)
     assert found.mask.shape == (4, 32, 24)
-    logits = torch.stack(list(trained.networks.logits(images, (16, 16), torch.float32)))
+    views = symmetries(*trained.info.config.network.views(is_square=True))
+    logits = torch.stack(list(trained.networks.logits(images, (16, 16), torch.float32, views)))
     maps = logits.unflatten(3, (16, 16)).transpose(0, 1)  # [M, N, K, h, w]
     large = [F.interpolate(member, (32, 24), mode="bilinear").softmax(1) for member in maps]
     torch.testing.assert_close(found.probabilities, torch.stack(large).mean(0))
