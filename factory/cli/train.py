@@ -43,7 +43,7 @@ def train_generator(
     ] = None,
     distill: Annotated[
         str | None,
-        typer.Option(help="Diffusion model that shall make do with 2 to 4 steps."),
+        typer.Option(help="Diffusion model that shall make do with few steps."),
     ] = None,
     image_size: Annotated[
         int | None,

@@ -23,7 +23,7 @@ from generators.training.config import TrainingConfig
 Parametrisation = Literal["edm", "consistency"]
 # Noise levels sigma of Karras et al. 2022, for images in [-1, 1].
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
-TIMESTEP_SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "unipc", "multistep")
+TIMESTEP_SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "unipc")
 SIGMA_SAMPLERS: dict[Parametrisation, tuple[str, ...]] = {
     "edm": ("heun", "euler"),
     "consistency": ("multistep",),
@@ -121,7 +121,7 @@ class DDPMConfig(BaseModel):
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "unipc", "heun", "euler", "multistep"] = Field(
         default="dpmsolver++",
         description="ancestral, DDIM, DPM-Solver++ 2M, or UniPC; heun (the default) or euler for "
-        "an EDM; multistep for a consistency model, or one of `train-generator --distill`",
+        "an EDM; multistep for a consistency model. ddim after `train-generator --distill`",
     )
     steps: int = Field(
         default=25,
@@ -248,9 +248,29 @@ class DistillationConfig(DiffusionTrainingConfig):
         default=2e-4, gt=0, allow_inf_nan=False, description="peak learning rate of AdamW"
     )
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    intervals: int = Field(
-        default=50, ge=2, le=1000, description="of the teacher's trajectory, from noise to image"
-    )
+    teacher_steps: int = Field(default=16, ge=2, description="of DDIM, which are halved")
+    sampling_steps: int = Field(default=4, ge=1, description="of DDIM, which are left at the end")
+
+    @model_validator(mode="after")
+    def _halves(self) -> DistillationConfig:
+        if 2**self.stages * self.sampling_steps != self.teacher_steps or not self.stages:
+            raise ValueError(
+                f"teacher_steps is {self.teacher_steps}, expected sampling_steps "
+                f"{self.sampling_steps} times 2, 4, 8, ..."
+            )
+        if self.steps < self.stages:
+            raise ValueError(f"steps is {self.steps}, expected one or more for each halving")
+        return self
+
+    @property
+    def stages(self) -> int:
+        """How often the number of steps is halved."""
+        return (self.teacher_steps // self.sampling_steps).bit_length() - 1
+
+    @property
+    def stage_steps(self) -> int:
+        """Optimiser steps per stage, but the last, which may have fewer."""
+        return -(-self.steps // self.stages)
 
 
 class DDPMTrainingConfig(DiffusionTrainingConfig):

@@ -1,21 +1,19 @@
-"""Distilling a diffusion model into one that needs 2 to 4 steps (consistency distillation).
+"""Distilling a diffusion model into one that needs few steps (Salimans & Ho 2022, Algorithm 2).
 
-The student starts as a copy of the teacher and learns to name the end of the teacher's trajectory
-from any point of it (Song et al. 2023, Algorithm 2). With x̂_0(x_t, t) for the clean image that the
-output of a network implies, and s the timestep after t on the trajectory of DDIM:
+In each stage a student learns to do in one step of DDIM what its teacher does in two, and then
+becomes the teacher: 16 -> 8 -> 4 steps. With t -> t' -> t'' the two steps of the teacher, which end
+at x_t'', the student's x̂_0 has to be
 
-    x_s = √ᾱ_s x̂_0^teacher(x_t, t) + √(1-ᾱ_s) ε̂^teacher(x_t, t)
-    L   = ρ(x̂_0^student(x_t, t) - x̂_0^student⁻(x_s, s)),  at the last t: - x̂_0^teacher(x_t, t)
+    x̃_0 = (x_t'' - √((1-ᾱ_t'')/(1-ᾱ_t)) x_t) / (√ᾱ_t'' - √((1-ᾱ_t'')/(1-ᾱ_t)) √ᾱ_t)
+    L   = max(SNR_t, 1) ‖x̂_0 - x̃_0‖²
 
-student⁻ takes no gradient, and is not averaged; ρ is pseudo-Huber (Song & Dhariwal 2024, Secs. 3.2
-and 3.3). The student stays a network of timesteps that predicts what the teacher predicts, so its
-folder is that of any diffusion model, and its activations at a timestep are features as before.
+The student stays a network of timesteps that predicts what the teacher predicts, so its folder is
+that of any diffusion model.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 
 import torch
@@ -37,15 +35,11 @@ from generators.ddpm.training import CLIP, DiffusionTraining, laid_out
 from generators.training.images import TrainingImages
 from generators.training.loop import run
 
-HUBER = 0.00054  # of ρ, times the root of the number of values in an image (ibid., Sec. 3.3)
-STEPS = 4  # of the sheets
-
 
 class Distillation(DiffusionTraining):
-    """Minimises L of this module."""
+    """Minimises L of this module, stage after stage."""
 
     config: DistillationConfig
-    preview = DDPMConfig(weights="", sampler="multistep", steps=STEPS)
 
     def __init__(
         self,
@@ -58,37 +52,47 @@ class Distillation(DiffusionTraining):
         """Takes over `teacher`; `schedule` and `noise` are those it was trained with."""
         super().__init__(config, images, copy.deepcopy(teacher), schedule, noise)
         self.teacher = teacher.requires_grad_(False).eval()
-        trajectory = DDPMConfig(weights="", steps=config.intervals)
-        visited = samplers.timesteps(schedule, trajectory)
-        self.visited = torch.tensor(visited)
-        # ᾱ of these, and of the image at the end.
-        self.abar = torch.cat([schedule.alphas_cumprod[visited], torch.ones(1)])
+        self.period = config.stage_steps
+        self.preview = DDPMConfig(weights="", sampler="ddim", steps=config.sampling_steps)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config = self.config
+        stage, step = divmod(self.global_step, self.period)
+        if stage and not step:
+            self._promote()
         rng = torch.Generator().manual_seed(sample_seed(config.seed, self.global_step, stream=1))
         x_0 = to_unit_range(augment(batch, config.flips, config.quarter_turns, rng))
-        loss = self.loss(x_0, rng)
-        self.show(self.global_step, loss=loss.detach())
+        loss = self.loss(x_0, config.teacher_steps >> stage, rng)
+        self.show(self.global_step, loss=loss.detach(), steps=config.teacher_steps >> stage + 1)
         return loss
 
-    def loss(self, x_0: Tensor, rng: torch.Generator) -> Tensor:
+    def _promote(self) -> None:
+        """The averaged student becomes the teacher, and the start of the next student."""
+        state = self.ema.module.state_dict()
+        self.teacher.load_state_dict(state)
+        self.unet.load_state_dict(state)
+
+    def loss(self, x_0: Tensor, teacher_steps: int, rng: torch.Generator) -> Tensor:
         """L of images `[N, 3, H, W]` in [-1, 1], on the CPU; noise and timesteps are random."""
-        eps = self.noise.draw([rng] * len(x_0), x_0.shape[1:])
-        i = torch.randint(0, len(self.visited), (len(x_0),), generator=rng)
-        a_t, a_s = (
-            send(a.view(-1, 1, 1, 1), self.device) for a in (self.abar[i], self.abar[i + 1])
+        schedule = self.noise_schedule
+        steps = samplers.timesteps(schedule, DDPMConfig(weights="", steps=teacher_steps))
+        visited, abar = (
+            torch.tensor(steps),
+            torch.cat([schedule.alphas_cumprod[steps], torch.ones(1)]),
         )
-        t = send(self.visited[i], self.device)
-        s = send(self.visited[(i + 1).clamp(max=len(self.visited) - 1)], self.device)
-        x_t = q_sample(send(x_0, self.device), send(eps, self.device), a_t)
-        x_t = x_t.contiguous(memory_format=training_format(self.device))
+        eps = self.noise.draw([rng] * len(x_0), x_0.shape[1:])
+        i = 2 * torch.randint(0, teacher_steps // 2, (len(x_0),), generator=rng)
+        a, a_1, a_2 = (send(abar[i + k].view(-1, 1, 1, 1), self.device) for k in range(3))
+        t, t_1 = (send(visited[i + k], self.device) for k in range(2))
+        x = q_sample(send(x_0, self.device), send(eps, self.device), a)
+        x = x.contiguous(memory_format=training_format(self.device))
         with torch.no_grad():
-            end = self._clean(self.teacher, x_t, t, a_t, clip=True)
-            slope = (x_t - a_t.sqrt() * end) / (1 - a_t).sqrt()
-            x_s = q_sample(end, slope, a_s)
-            target = torch.where(a_s == 1, end, self._clean(self.unet, x_s, s, a_s, clip=True))
-        return pseudo_huber(self._clean(self.unet, x_t, t, a_t, clip=False) - target)
+            x_1 = _ddim(x, self._clean(self.teacher, x, t, a, clip=True), a, a_1)
+            x_2 = _ddim(x_1, self._clean(self.teacher, x_1, t_1, a_1, clip=True), a_1, a_2)
+            ratio = ((1 - a_2) / (1 - a)).sqrt()
+            target = (x_2 - ratio * x) / (a_2.sqrt() - ratio * a.sqrt())
+        error = (self._clean(self.unet, x, t, a, clip=False) - target).square()
+        return ((a / (1 - a)).clamp(min=1) * error).mean()
 
     def _clean(self, net: nn.Module, x: Tensor, t: Tensor, abar: Tensor, clip: bool) -> Tensor:
         """x̂_0 `[N, 3, H, W]` of noisy images at timesteps `[N]`."""
@@ -96,10 +100,9 @@ class Distillation(DiffusionTraining):
         return predict_x_0(output, x, abar, self.noise_schedule, clip)
 
 
-def pseudo_huber(difference: Tensor) -> Tensor:
-    """Mean over images `[N, C, H, W]` of √(‖d‖² + c²) - c: the norm, but smooth at zero."""
-    c = HUBER * math.sqrt(difference[0].numel())
-    return ((difference.square().sum((1, 2, 3)) + c**2).sqrt() - c).mean()
+def _ddim(x: Tensor, x_0: Tensor, abar: Tensor, following: Tensor) -> Tensor:
+    """x at ᾱ = `following`, by a step of DDIM (η = 0) from `x` at `abar`."""
+    return q_sample(x_0, (x - abar.sqrt() * x_0) / (1 - abar).sqrt(), following)
 
 
 def load_teacher(
@@ -121,8 +124,8 @@ def load_teacher(
             f"{source} predicts {predicts}, which says too little about the image where noise is "
             "strongest: expected v_prediction"
         )
-    if config.intervals > T:
-        raise ValueError(f"intervals is {config.intervals}, but {source} has {T} timesteps")
+    if config.teacher_steps > T:
+        raise ValueError(f"teacher_steps is {config.teacher_steps}, but {source} has {T} timesteps")
     return unet, schedule, noise
 
 

@@ -2,8 +2,7 @@
 
 `ddpm` is Ho et al. 2020, Algorithm 2, with the learned variance of Nichol & Dhariwal 2021 if there
 is one; `ddim` is Song et al. 2021, Eq. 12; `dpmsolver++` is DPM-Solver++(2M) of Lu et al. 2022 and
-`unipc` is UniPC of Zhao et al. 2023, both by diffusers. `multistep` is that of consistency models
-(Song et al. 2023, Algorithm 1), for networks that were distilled.
+`unipc` is UniPC of Zhao et al. 2023, both by diffusers.
 
 A sampler sees the network as a function of (x_t, t), so the caller can watch the trajectory.
 ᾱ_t is the schedule's `alphas_cumprod`.
@@ -42,8 +41,6 @@ def sample(
         return _multistep(denoise, schedule, config, draw())
     if config.sampler == "ddim":
         return _ddim(denoise, schedule, config, draw)
-    if config.sampler == "multistep":
-        return _consistency(denoise, schedule, config, draw)
     return _ancestral(denoise, schedule, config, draw)
 
 
@@ -104,19 +101,6 @@ def _ddim(denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, draw: D
         if variance > 0:
             x = x + variance.sqrt() * draw()
     return x
-
-
-def _consistency(
-    denoise: Denoise, schedule: DDPMScheduler, config: DDPMConfig, draw: DrawNoise
-) -> Tensor:
-    """Song et al. 2023, Algorithm 1: an image at once, noised again for the next timestep."""
-    first, *others = timesteps(schedule, config)
-    abar, x = schedule.alphas_cumprod, draw()
-    x_0 = predict_x_0(denoise(x, first), x, abar[first], schedule, config.clip_x0)
-    for t in others:
-        x = q_sample(x_0, draw(), abar[t])
-        x_0 = predict_x_0(denoise(x, t), x, abar[t], schedule, config.clip_x0)
-    return x_0
 
 
 def _ancestral(

@@ -72,14 +72,10 @@ def loss_weight(abar: Tensor, prediction: str, gamma: float | None) -> Tensor:
 
 
 class DiffusionTraining(GeneratorTraining):
-    """Trains a network of timesteps by some loss, and keeps an EMA of its weights.
-
-    `preview` says how the sheets are sampled.
-    """
+    """Trains a network of timesteps by some loss, and keeps an EMA of its weights."""
 
     config: DiffusionTrainingConfig
     ema: AveragedModel
-    preview = DDPMConfig(weights="")
 
     def __init__(
         self,
@@ -94,14 +90,17 @@ class DiffusionTraining(GeneratorTraining):
         self.ema = AveragedModel(unet)
         self.ema.requires_grad_(False)
         self.noise_schedule, self.noise = schedule, noise
+        self.period = config.steps  # of the learning rate
+        self.preview = DDPMConfig(weights="")  # how the sheets are sampled
 
     def configure_optimizers(self) -> Any:
         config = self.config
         optimizer = torch.optim.AdamW(self.unet.parameters(), lr=config.lr, weight_decay=0.0)
 
         def factor(step: int) -> float:  # linear warm-up, then cosine to a fiftieth
+            step %= self.period
             warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-            return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
+            return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.period)))
 
         return scheduled(optimizer, factor)
 
