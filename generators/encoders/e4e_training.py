@@ -125,13 +125,11 @@ class E4ETraining(GeneratorTraining):
         storage.save(out, info, tensors | {"latent_avg": net.latent_avg})
 
 
-def start_network(config: E4ETrainingConfig, init: str | None) -> E4E:
+def start_network(config: E4ETrainingConfig, init: str) -> E4E:
     """An untrained encoder of the StyleGAN2 `init`, or the trained one in the folder `init`.
 
     Raises ValueError if `init` is neither, or makes images of another size.
     """
-    if init is None:
-        raise ValueError(f"found no --init: {NEEDED}")
     if Path(init).is_dir() and kind_of(Path(init)) == "encoder":
         network = cast(E4E, load_network(EncoderConfig(weights=init, network="e4e"))[1])
     else:
@@ -170,9 +168,11 @@ def train(
 ) -> None:
     """Train on `images`, of `config.image_size`, and write the encoder into `out`.
 
-    `init` is the StyleGAN2. See `generators.training.loop.run` for what else `out` gets, and for
-    resumption.
+    `init` is the StyleGAN2; without it, ValueError. See `generators.training.loop.run` for what
+    else `out` gets, and for resumption.
     """
+    if init is None:
+        raise ValueError(f"found no --init: {NEEDED}")
     run(
         lambda: E4ETraining(config, images, start_network(config, init)),
         *(config, images, out, init, device, progress),

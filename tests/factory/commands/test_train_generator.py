@@ -14,12 +14,14 @@ from factory.demo.render import render_folder
 from factory.recipe import load_recipe
 from factory_core.dataset import open_dataset
 from generators.base import Generator
+from generators.config import DDPMConfig
 from labelers.config import LabelerConfig
 from labelers.labeler import GeneratorInfo
 from labelers.training.fit import fit
 
 TINY = ("--image-size", 16, "--steps", 2, "--batch-size", 4)
 NETWORK = ("--set", "channel_base=128", "--set", "channel_max=8", "--set", "latent_dim=8")
+TRAIN = ("train-generator", "--images", "photos/images", *TINY, "--set", "channels=[8,16]")
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +74,31 @@ def test_settings_of_another_kind_are_unknown(factory: Callable) -> None:
     assert "'image_size' is 48: expected a power of two" in refused.err
 
 
-# --- the images ------------------------------------------------------------------------------
+def test_an_encoder_needs_its_stylegan2(factory: Callable) -> None:
+    command = ("train-generator", "--kind", "e4e", "--images", "photos/images", "--out", "out")
+    refused = factory(*command, "--image-size", 16)
+    assert refused.err == (
+        "error: found no --init: --kind e4e trains the encoder of a StyleGAN2: give that with "
+        "--init\n"
+    )
+    assert not Path("out").exists()
 
-TRAIN = ("train-generator", "--images", "photos/images", *TINY, "--set", "channels=[8,16]")
+
+def test_a_diffusion_model_is_distilled(factory: Callable) -> None:
+    trained = factory(*TRAIN, "--out", "teacher")
+    assert trained.code == 0, trained.err
+    command = ("train-generator", "--images", "photos/images", *TINY, "--distill", "teacher")
+    made = factory(*command, "--out", "student")
+    assert made.code == 0, made.err
+    config = DDPMConfig(weights="student", sampler="ddim", steps=4, features={"blocks": [1]})
+    assert generators.load(config, "cpu").sample_images([0]).shape == (1, 3, 16, 16)
+    for options, found in ((("--init", "teacher"), "--init"), (("--kind", "mae"), "--kind mae")):
+        refused = factory(*command, "--out", "out", *options)
+        assert refused.err.startswith(f"error: found --distill and {found}: ")
+        assert not Path("out").exists()
+
+
+# --- the images ------------------------------------------------------------------------------
 
 
 def cut_short(number: int) -> Path:

@@ -116,12 +116,12 @@ def test_the_student_learns_to_do_in_one_step_what_its_teacher_does_in_two(
     before, rng = distance(), torch.Generator().manual_seed(3)
     x_0 = to_unit_range(torch.stack([images.image(i) for i in range(8)]))
     optimizer = torch.optim.Adam(module.unet.parameters(), lr=1e-3)
-    for _ in range(160):
+    for _ in range(120):
         loss = module.loss(x_0, 2 * sampling_steps, rng)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert distance() < 0.5 * before
+    assert distance() < 0.7 * before
 
 
 def test_a_perfect_student_has_no_loss(images: TrainingImages, teacher: str) -> None:
