@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,3 +40,10 @@ def _change(turns: int, flip: bool) -> tuple[Change, Change]:
         return x.flip(-1) if flip else x
 
     return there, back
+
+
+def mean_logits(logits: Sequence[Tensor]) -> Tensor:
+    """Logits `[N, K, H, W]` of the mean of the class probabilities of several predictions."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([y.log_softmax(1) for y in logits]).logsumexp(0) - math.log(len(logits))

@@ -68,6 +68,16 @@ class AugmentConfig(BaseModel):
         description="standard deviation of Gaussian noise; 1 is the range from black to white",
     )
 
+    def views(self, is_square: bool) -> tuple[bool, tuple[int, ...]]:
+        """The flips and turns that leave a domain unchanged: whether mirrored, and quarter turns.
+
+        Arguments of `factory_core.symmetries.symmetries`.
+        """
+        if self.quarter_turns and is_square:
+            return self.horizontal_flip, (0, 1, 2, 3)
+        both = self.horizontal_flip and self.vertical_flip
+        return self.horizontal_flip, (0, 2) if both else (0,)
+
     @field_validator("scale")
     @classmethod
     def _area(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -158,6 +168,10 @@ class SegmenterConfig(BaseModel):
         default=1.0,
         description="the network sees images enlarged by this factor; auto: small images by up to "
         "4, such that the encoder's last map has 16x16 cells",
+    )
+    averaged: bool = Field(
+        default=False,
+        description="predict the mean over the flips and turns of augment: up to eight passes",
     )
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field(
@@ -290,6 +304,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "unet": {  # the strongest on labels alone, if they are few
         "architecture": UNET_GN,
+        "averaged": True,
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "schedule": "cosine",

@@ -1,12 +1,12 @@
 """Rounds: what was learned labels the photographs again, together with the pixel classifiers.
 
 Round 0 is the generator's U-Net, fine-tuned on the labels. In round r, the photographs get the mean
-of the probabilities of the pixel classifiers and of the segmenter of round r - 1 (averaged over
-flips and turns). The network labeler is not asked: it is the U-Net of round 0 once more. A new
-segmenter, which again starts from the generator, learns from these, then from the labels. It never
-starts from its predecessor, whose mistakes it would keep. All of them learn with strong
-augmentation, which helps a network that starts from the generator and not one that starts at random
-(neural tissue, 12 labels: 0.51 against 0.45, and 0.45 against 0.44).
+of the probabilities of the pixel classifiers and of the segmenter of round r - 1. The network
+labeler is not asked: it is the U-Net of round 0 once more. A new segmenter, which again starts from
+the generator, learns from these, then from the labels. It never starts from its predecessor, whose
+mistakes it would keep. All of them learn with strong augmentation, which helps a network that
+starts from the generator and not one that starts at random (neural tissue, 12 labels: 0.51 against
+0.45, and 0.45 against 0.44).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 
 from factory.verdict.bench import Bench
 from factory.verdict.labels import levels_of, save_tensors
-from factory.verdict.students import finishing, unet_settings
-from factory.verdict.symmetric import mean_levels
+from factory.verdict.students import finishing, levels_by, unet_settings
 from train_seg.config import SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.segmenter import Segmenter
@@ -57,7 +56,7 @@ def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
     images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL, "ensemble").levels
     if not path.is_file():
-        ours = mean_levels(segmenter, images, bench.config.upright)
+        ours = levels_by(segmenter, images)
         # The sum of two levels may be 510; `levels_of` scales it.
         save_tensors(path, {"levels": levels_of(ours.short() + theirs)})
     kept = bench.may_learn_from(images)

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from factory.verdict.labels import levels_of
 from factory.verdict.settings import CompareConfig
+from factory_core.device import pick_dtype
 from factory_core.segmentation_unet import UNetDescription
-from train_seg.config import PRESETS, SegmenterConfig
+from train_seg.config import INFERENCE_BATCH_SIZE, PRESETS, SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.segmenter import INFO_NAME, WEIGHTS_NAME, Segmenter
 from train_seg.training.train import train
 
 STRONG = {"scale": [0.5, 1.0], "brightness": 0.2, "contrast": 0.2, "saturation": 0.1}
-DEEPLAB = {"encoder": "resnet18", "encoder_weights": None}
+DEEPLAB = {"encoder": "resnet18", "encoder_weights": None, "averaged": True}
 
 
 def augmentation(config: CompareConfig, size: tuple[int, int], is_strong: bool) -> dict[str, Any]:
@@ -95,3 +99,20 @@ def train_once(
         elif path.name not in (INFO_NAME, WEIGHTS_NAME):
             path.unlink()
     return Segmenter.load(folder, device)
+
+
+@torch.inference_mode()
+def levels_by(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
+    """Levels uint8 `[N, K, H, W]` of the class probabilities of images uint8 `[N, 3, H, W]`.
+
+    In bfloat16 where the device multiplies it: probabilities are rounded to 1/255 anyway.
+    """
+    network = segmenter.network.eval()
+    device = next(network.parameters()).device
+    dtype = pick_dtype("auto", device)
+    parts = []
+    for batch in images.split(INFERENCE_BATCH_SIZE):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = network(batch.to(device)).float()
+        parts.append(levels_of(logits.softmax(1).cpu()))
+    return torch.cat(parts)

@@ -144,7 +144,7 @@ class _Commands:
         return " ".join(["--preset unet", *self._turning(in_preset=True), *self._common(steps, lr)])
 
     def _deeplab(self, steps: int, lr: float | None = None) -> str:
-        how = "--preset modern --encoder resnet18 --set encoder_weights=null"
+        how = "--preset modern --encoder resnet18 --set encoder_weights=null --set averaged=true"
         noise = f"--set augment.noise={PRESETS['unet']['augment']['noise']}"
         turning = self._turning(in_preset=False)
         return " ".join([how, noise, *turning, *self._common(steps, lr)])

@@ -5,7 +5,6 @@ Unlike the ensemble, they read the image and need no features of the generator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from factory_core.device import send
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription
-from factory_core.symmetries import Change
+from factory_core.symmetries import Change, mean_logits
 from generators.base import batches
 
 BATCH = 4  # images at a time
@@ -26,13 +25,6 @@ Size = tuple[int, int]
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def _log_mean(logits: Sequence[Tensor]) -> Tensor:
-    """Logits `[N, K, H, W]` of the mean probabilities."""
-    if len(logits) == 1:
-        return logits[0]
-    return torch.stack([y.log_softmax(1) for y in logits]).logsumexp(0) - math.log(len(logits))
 
 
 class Networks(nn.Module):
@@ -74,7 +66,7 @@ class Networks(nn.Module):
             x = to_unit_range(send(padded, device)).to(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 seen = [[back(net(there(x)).float()) for there, back in views] for net in self.nets]
-            found = [_log_mean(outputs) for outputs in seen]
+            found = [mean_logits(outputs) for outputs in seen]
             if size != tuple(images.shape[-2:]):
                 found = [F.interpolate(y, size, mode="bilinear") for y in found]
             members = torch.stack([y.flatten(2) for y in found], 1)  # [N, M, K, H·W]

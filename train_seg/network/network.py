@@ -19,6 +19,7 @@ from factory_core.segmentation_unet import (
     small_unet,
     training_format,
 )
+from factory_core.symmetries import mean_logits, symmetries
 from train_seg.config import UNET_GN, SegmenterConfig
 from train_seg.network.pretrained import load_encoder, weights_file
 from train_seg.network.sizes import Sizes, sizes_of
@@ -61,18 +62,28 @@ class Network(torch.nn.Module):
         self.input_size = tuple(
             math.ceil(side * sizes.input_scale / stride) * stride for side in image_size
         )
+        is_square = self.input_size[0] == self.input_size[1]
+        views = config.augment.views(is_square) if config.averaged else (False, (0,))
+        self.views = symmetries(*views)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         if not config.is_unet_gn:  # whose format depends on its use: see `_memory_format`
             self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits float `[N, K, h, w]` of images uint8 `[N, 3, h, w]`."""
+        """Logits float `[N, K, h, w]` of images uint8 `[N, 3, h, w]`.
+
+        Outside training, those of the mean probabilities if `config.averaged`.
+        """
         size = images.shape[-2:]
         x = (images.float() / 255 - self.mean) / self.std
         if tuple(size) != self.input_size:
             x = F.interpolate(x, self.input_size, mode="bilinear", antialias=True)
-        logits = self.net(x.contiguous(memory_format=self._memory_format(x.device)))
+        x = x.contiguous(memory_format=self._memory_format(x.device))
+        if self.training:
+            logits = self.net(x)
+        else:
+            logits = mean_logits([back(self.net(there(x))) for there, back in self.views])
         if tuple(size) != self.input_size:
             logits = F.interpolate(logits, size, mode="bilinear")
         return logits

@@ -47,6 +47,43 @@ def test_predicts_at_the_size_of_the_image(segmenter, size):
     assert segmenter.predict(torch.zeros(0, 3, *size, dtype=torch.uint8)).shape == (0, *size)
 
 
+FLIPS = {"horizontal_flip": True, "vertical_flip": True}
+
+
+@pytest.mark.parametrize(
+    ("augment", "size", "count"),
+    [
+        (FLIPS | {"quarter_turns": True}, (32, 32), 8),
+        (FLIPS, (32, 48), 4),
+        ({"horizontal_flip": True}, (32, 32), 2),
+        ({}, (32, 32), 1),
+    ],
+)
+def test_predicts_the_mean_over_flips_and_turns(tiny_segmenter, augment, size, count):
+    segmenter = tiny_segmenter(CLASSES, size, augment=augment, averaged=True)
+    network, rng = segmenter.network, torch.Generator().manual_seed(0)
+    assert len(network.views) == count
+    images = torch.randint(0, 256, (2, 3, *size), generator=rng, dtype=torch.uint8)
+    with torch.no_grad():
+        found = network(images).softmax(1)
+        for there, back in network.views:
+            moved = back(network(there(images)).softmax(1))
+            torch.testing.assert_close(moved, found, rtol=1e-3, atol=1e-4)
+        single = tiny_segmenter(CLASSES, size, augment=augment).network(images).softmax(1)
+    assert torch.equal(single, found) == (count == 1)
+
+
+def test_training_sees_one_view(tiny_segmenter):
+    network = tiny_segmenter(CLASSES, augment=FLIPS, averaged=True).network
+    passes = []
+    network.net.register_forward_hook(lambda *_: passes.append(1))
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    for is_training, count in ((True, 1), (False, 4)):
+        passes.clear()
+        network.train(is_training)(images)
+        assert len(passes) == count
+
+
 def test_images_of_a_wrong_type_or_shape_are_refused(segmenter):
     with pytest.raises(ValueError, match=r"float32 of shape \[1, 3, 32, 32\], expected .*uint8"):
         segmenter.predict(torch.rand(1, 3, 32, 32))
