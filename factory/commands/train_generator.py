@@ -55,6 +55,7 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
     from factory_core.device import naming_memory
     from factory_core.images import measured, remember, remembered
     from factory_core.storage import naming_full_disk
+    from generators.ddpm.config import DistillationConfig
     from generators.training.labels import find_labelled
 
     settings, train = training_of(job.kind) if job.distill is None else _distillation(job)
@@ -78,6 +79,9 @@ def train_generator(job: GeneratorJob, console: Console) -> None:
         remember(job.out, pictures)
     what = "encoder" if job.kind in ENCODERS else "generator"
     console.print(f"{what} in {job.out}; see {job.out / 'samples'}")
+    if isinstance(config, DistillationConfig):
+        few = f"--set generator.sampler=ddim --set generator.steps={config.sampling_steps}"
+        console.print(f"sample it with {few}")
 
 
 def _read(

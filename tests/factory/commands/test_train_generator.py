@@ -90,6 +90,7 @@ def test_a_diffusion_model_is_distilled(factory: Callable) -> None:
     command = ("train-generator", "--images", "photos/images", *TINY, "--distill", "teacher")
     made = factory(*command, "--out", "student")
     assert made.code == 0, made.err
+    assert made.out.endswith("--set generator.sampler=ddim --set generator.steps=4\n")
     config = DDPMConfig(weights="student", sampler="ddim", steps=4, features={"blocks": [1]})
     assert generators.load(config, "cpu").sample_images([0]).shape == (1, 3, 16, 16)
     for options, found in ((("--init", "teacher"), "--init"), (("--kind", "mae"), "--kind mae")):
