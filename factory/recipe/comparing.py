@@ -26,6 +26,7 @@ LATER_KEYS = (
     "pictures.percentiles",
     "pictures.range",
     "segmenter.augment.noise",
+    "segmenter.averaged",
     "segmenter.soft_labels",
     "segmenter.then",
     "segmenter.unet",
