@@ -26,9 +26,20 @@ def augment(x: Tensor, flips: bool, quarter_turns: bool, rng: torch.Generator) -
     return torch.stack(images)
 
 
-def symmetries(is_mirrored: bool, turns: Sequence[int]) -> list[tuple[Change, Change]]:
-    """Changes of `[..., H, W]` and their inverses: quarter turns, each also after a mirroring."""
-    return [_change(turn, flip) for turn in turns for flip in (False, True)[: 1 + is_mirrored]]
+def symmetries(
+    left_right: bool = False, top_bottom: bool = False, quarter_turns: bool = False
+) -> list[tuple[Change, Change]]:
+    """What flips and turns make of `[..., H, W]`, and the inverses; the first changes nothing.
+
+    8 changes with all three, 4 with both flips, 2 with left-right flips; top-bottom flips alone do
+    not count. Quarter turns need squares.
+    """
+    turns: Sequence[int] = (0,)
+    if quarter_turns:
+        turns = (0, 1, 2, 3)
+    elif left_right and top_bottom:
+        turns = (0, 2)
+    return [_change(turn, flip) for turn in turns for flip in (False, True)[: 1 + left_right]]
 
 
 def _change(turns: int, flip: bool) -> tuple[Change, Change]:

@@ -99,14 +99,6 @@ class NetworkTraining(BaseModel):
     )
     precision: Precision = Field(default="auto", description="auto as in prediction")
 
-    def views(self, is_square: bool) -> tuple[bool, tuple[int, ...]]:
-        """Whether predictions also see the mirrored image, and its quarter turns."""
-        if not self.averaged:
-            return False, (0,)
-        if self.quarter_turns and is_square:
-            return self.flips, (0, 1, 2, 3)
-        return self.flips, (0, 2) if self.flips else (0,)
-
 
 class LabelerConfig(BaseModel):
     """What labels pixels: where it is, how it votes, how it is trained.

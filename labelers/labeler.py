@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load, save
 
 from factory_core.storage import write_bytes
-from factory_core.symmetries import symmetries
+from factory_core.symmetries import Change, symmetries
 from generators.base import REGIONS_MAP, Encoder, FeatureMaps
 from labelers.config import Uncertainty, Vote
 from labelers.ensemble.classifiers import Ensemble
@@ -206,9 +206,7 @@ class Labeler:
             yield from self._folded.logits(features, size)
             return
         assert images is not None
-        is_square = images.shape[-1] == images.shape[-2]
-        views = symmetries(*self.info.config.network.views(is_square))
-        seen = enumerate(self.networks.logits(images, size, self.dtype, views))
+        seen = enumerate(self.networks.logits(images, size, self.dtype, self._views(images)))
         if self.ensemble is None:
             for image, logits in seen:
                 yield slice(image, image + 1), slice(None), logits
@@ -219,6 +217,14 @@ class Labeler:
             if run.start != number:
                 number, theirs = next(seen)
             yield run, pixels, torch.cat([ours, theirs[:, :, pixels]])
+
+    def _views(self, images: torch.Tensor) -> list[tuple[Change, Change]]:
+        """The changes of an image over which the networks' predictions are averaged."""
+        training = self.info.config.network
+        if not training.averaged:
+            return symmetries()
+        is_square = images.shape[-1] == images.shape[-2]
+        return symmetries(training.flips, training.flips, training.quarter_turns and is_square)
 
     def _check_input(self, images: torch.Tensor | None, features: FeatureMaps | None) -> int:
         """The number of images; raises ValueError as `predict`."""

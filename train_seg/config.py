@@ -68,16 +68,6 @@ class AugmentConfig(BaseModel):
         description="standard deviation of Gaussian noise; 1 is the range from black to white",
     )
 
-    def views(self, is_square: bool) -> tuple[bool, tuple[int, ...]]:
-        """The flips and turns that leave a domain unchanged: whether mirrored, and quarter turns.
-
-        Arguments of `factory_core.symmetries.symmetries`.
-        """
-        if self.quarter_turns and is_square:
-            return self.horizontal_flip, (0, 1, 2, 3)
-        both = self.horizontal_flip and self.vertical_flip
-        return self.horizontal_flip, (0, 2) if both else (0,)
-
     @field_validator("scale")
     @classmethod
     def _area(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -13,7 +13,6 @@ codes and no network of identities.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +37,7 @@ from generators.stylegan2.network import StyleGAN2
 from generators.stylegan2.projection import pyramid_distance
 from generators.stylegan2.training import mix_styles
 from generators.training.images import TrainingImages
-from generators.training.loop import GeneratorTraining, run, scheduled
+from generators.training.loop import GeneratorTraining, run, scheduled, warm_cosine
 
 SHOWN = 8  # images in a row of the sheet
 SPREAD_SAMPLES = 1024  # of w, for its standard deviation
@@ -67,13 +66,8 @@ class E4ETraining(GeneratorTraining):
     def configure_optimizers(self) -> Any:
         config = self.config
 
-        def factor(step: int) -> float:  # linear warm-up, then half a cosine to zero
-            if step < config.warmup_steps:
-                return (step + 1) / config.warmup_steps
-            rest = max(1, config.steps - config.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / rest))
-
-        return scheduled(torch.optim.Adam(self.network.encoder.parameters(), config.lr), factor)
+        optimizer = torch.optim.Adam(self.network.encoder.parameters(), config.lr)
+        return scheduled(optimizer, warm_cosine(config.warmup_steps, config.steps))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config, net, n = self.config, self.network, len(batch)

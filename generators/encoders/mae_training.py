@@ -23,7 +23,7 @@ from generators.encoders.mae_network import MaskedAutoencoder, statistics
 from generators.encoders.network import load_strictly
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
-from generators.training.loop import GeneratorTraining, run, scheduled
+from generators.training.loop import GeneratorTraining, run, scheduled, warm_cosine
 
 BETAS = (0.9, 0.95)  # of AdamW
 SHOWN = 8  # images in a row of the sheet
@@ -55,13 +55,7 @@ class MAETraining(GeneratorTraining):
         ]
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=BETAS)
 
-        def factor(step: int) -> float:  # linear warm-up, then half a cosine to zero
-            if step < config.warmup_steps:
-                return (step + 1) / config.warmup_steps
-            rest = max(1, config.steps - config.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / rest))
-
-        return scheduled(optimizer, factor)
+        return scheduled(optimizer, warm_cosine(config.warmup_steps, config.steps))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         config = self.config

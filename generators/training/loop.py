@@ -6,6 +6,7 @@ the interrupted one exactly.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -166,6 +167,18 @@ def scheduled(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) 
     """For `configure_optimizers`: step s, counted from 0, has factor(s) times the learning rate."""
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def warm_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step: a linear rise, then half a cosine to zero."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        rest = max(1, steps - warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / rest))
+
+    return factor
 
 
 def run(

@@ -18,16 +18,23 @@ def test_augmentation_only_moves_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("square", "mirrored", "turns"),
-    [(True, True, (0, 1, 2, 3)), (False, True, (0, 2)), (True, True, (0,)), (True, False, (0, 1))],
+    ("flips", "turns", "square", "count"),
+    [
+        ((True, True), True, True, 8),
+        ((True, True), False, False, 4),
+        ((True, False), False, True, 2),
+        ((False, False), True, True, 4),
+        ((False, True), False, True, 1),
+    ],
 )
 def test_all_changes_differ_and_are_undone(
-    square: bool, mirrored: bool, turns: tuple[int, ...]
+    flips: tuple[bool, bool], turns: bool, square: bool, count: int
 ) -> None:
     x = torch.arange(16.0).view(1, 1, 4, 4) if square else torch.arange(12.0).view(1, 1, 3, 4)
-    found = symmetries(mirrored, turns)
+    found = symmetries(*flips, turns)
     seen = {tuple(change(x).flatten().tolist()) for change, _ in found}
-    assert len(seen) == len(found) == len(turns) * (1 + mirrored)
+    assert len(seen) == len(found) == count
+    assert torch.equal(found[0][0](x), x)
     for change, back in found:
         assert change(x).shape == x.shape
         assert torch.equal(back(change(x)), x)

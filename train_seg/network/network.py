@@ -62,9 +62,11 @@ class Network(torch.nn.Module):
         self.input_size = tuple(
             math.ceil(side * sizes.input_scale / stride) * stride for side in image_size
         )
-        is_square = self.input_size[0] == self.input_size[1]
-        views = config.augment.views(is_square) if config.averaged else (False, (0,))
-        self.views = symmetries(*views)
+        self.views = symmetries()
+        if config.averaged:
+            moved, is_square = config.augment, self.input_size[0] == self.input_size[1]
+            turns = moved.quarter_turns and is_square
+            self.views = symmetries(moved.horizontal_flip, moved.vertical_flip, turns)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         if not config.is_unet_gn:  # whose format depends on its use: see `_memory_format`

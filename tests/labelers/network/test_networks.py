@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from factory_core.symmetries import symmetries
 from generators.base import FeatureMaps
 from labelers.config import LabelerConfig, NetworkTraining
 from labelers.ensemble.classifiers import Ensemble
@@ -105,9 +104,12 @@ def test_a_turned_image_has_the_turned_probabilities(trained: Labeler) -> None:
         ({"averaged": False}, True, 1),
     ],
 )
-def test_as_many_views_as_training_has(settings: dict, is_square: bool, count: int) -> None:
-    views = symmetries(*NetworkTraining(**settings).views(is_square))
-    assert len(views) == count
+def test_as_many_views_as_training_has(
+    trained: Labeler, settings: dict, is_square: bool, count: int
+) -> None:
+    config = trained.info.config.model_copy(update={"network": NetworkTraining(**settings)})
+    labeler = replace(trained, info=trained.info.model_copy(update={"config": config}))
+    assert len(labeler._views(torch.zeros(1, 3, 16, 16 if is_square else 8))) == count
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -126,7 +128,7 @@ def test_masks_of_a_different_size(trained: Labeler) -> None:
     images, _ = toy(seed=1)
     found = trained.predict(images, size=(32, 24), probabilities=True)
     assert found.mask.shape == (4, 32, 24)
-    views = symmetries(*trained.info.config.network.views(is_square=True))
+    views = trained._views(images)
     logits = torch.stack(list(trained.networks.logits(images, (16, 16), torch.float32, views)))
     maps = logits.unflatten(3, (16, 16)).transpose(0, 1)  # [M, N, K, h, w]
     large = [F.interpolate(member, (32, 24), mode="bilinear").softmax(1) for member in maps]
