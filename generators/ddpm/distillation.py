@@ -32,6 +32,7 @@ from generators.ddpm.model import to_unit_range
 from generators.ddpm.noise import NoiseModel
 from generators.ddpm.samplers import predict_x_0, q_sample
 from generators.ddpm.training import CLIP, DiffusionTraining, laid_out
+from generators.kind import kind_of
 from generators.training.images import TrainingImages
 from generators.training.loop import run
 
@@ -109,6 +110,8 @@ def load_teacher(
     config: DistillationConfig, source: str
 ) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
     """The diffusion model `source`; raises ValueError if it does not fit `config`."""
+    if (kind := kind_of(Path(source))) not in ("ddpm", None):
+        raise ValueError(f"{source} is of kind {kind}: only diffusion models (ddpm) are distilled")
     unet, schedule, noise = load_unet(source)
     size, T = unet.config.sample_size, schedule.config.num_train_timesteps
     if size != config.image_size:

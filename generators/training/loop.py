@@ -214,10 +214,10 @@ def run(
         if found.steps >= config.steps:
             return
         check_readable(last)
+    module, where = build(), pick_device(device)  # nothing is written if that fails
     last.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(last.parent)
     record.save(record_file)
-    module, where = build(), pick_device(device)
     is_mixed = autocast and pick_dtype(config.precision, where) is torch.bfloat16
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(where.type, where.type),

@@ -84,6 +84,17 @@ def test_an_encoder_needs_its_stylegan2(factory: Callable) -> None:
     assert not Path("out").exists()
 
 
+def test_a_wrong_start_leaves_nothing_behind(factory: Callable) -> None:
+    assert factory(*TRAIN, "--out", "small").code == 0
+    wider = factory(*TRAIN, "--out", "out", "--init", "small", "--set", "channels=[8,24]")
+    distilled = ("--image-size", 32, "--distill", "small")
+    sized = factory("train-generator", "--images", "photos/images", "--out", "out", *distilled)
+    assert (wider.code, sized.code) == (1, 1)
+    assert "has channels [8, 16]" in wider.err
+    assert "makes images of 16 pixels, not 32: set image_size=16" in sized.err
+    assert not Path("out").exists()
+
+
 def test_a_diffusion_model_is_distilled(factory: Callable) -> None:
     trained = factory(*TRAIN, "--out", "teacher")
     assert trained.code == 0, trained.err

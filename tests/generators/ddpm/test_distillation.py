@@ -152,6 +152,10 @@ def test_stages() -> None:
 def test_teachers_that_do_not_fit(teacher: str, images: TrainingImages, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"of 16 pixels, not 32: set image_size=16"):
         load_teacher(config(image_size=32), teacher)
+    (tmp_path / "gan").mkdir()
+    (tmp_path / "gan" / "generator.json").write_text("{}")
+    with pytest.raises(ValueError, match="is of kind stylegan2: only diffusion models"):
+        load_teacher(config(), str(tmp_path / "gan"))
     with pytest.raises(ValueError, match="predicts epsilon"):
         load_teacher(config(), teacher_in(tmp_path, images, prediction="epsilon"))
 
