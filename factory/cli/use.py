@@ -200,6 +200,25 @@ def export(
 
 
 @app.command(rich_help_panel=USING)
+def average(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Outputs of `train-deeplab`.")
+    ],
+    out: Out,
+) -> None:
+    """Join segmenters into one that averages their class probabilities.
+
+    Other seeds, or other architectures, make different mistakes: the mean is nearly always better
+    than its members, and takes their time together. It is used like any segmenter.
+
+    `factory average model_0 model_1 --out mean`
+    """
+    from factory.commands.average import average as run
+
+    run(models, out, console)
+
+
+@app.command(rich_help_panel=USING)
 def convert(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="A guided-diffusion `.pt`, a StyleGAN2 `.pkl`.")

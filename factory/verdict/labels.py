@@ -13,9 +13,11 @@ from factory.pipeline.select import select
 from factory.recipe.schema import SelectionPolicy
 from factory.verdict.models import predictions
 from factory.verdict.pools import Pool
-from factory_core.dataset import probability_levels
+from factory_core.dataset import IGNORE, probability_levels
 from factory_core.storage import atomic_path
 from labelers.labeler import Labeler
+
+ALIGN_ITERATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,27 @@ def label_pool(path: Path, pool: Pool, teacher: Labeler) -> Labels:
         }
         save_tensors(path, tensors)
     return Labels(**load_file(path))
+
+
+def class_shares(masks: torch.Tensor, classes: int) -> torch.Tensor:
+    """Shares of the classes among the labelled pixels of masks uint8 `[N, H, W]`, float `[K]`."""
+    counts = torch.bincount(masks.flatten().long(), minlength=IGNORE + 1)[:classes].double()
+    return (counts / counts.sum()).float()
+
+
+def align_shares(levels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Levels uint8 `[N, K, H, W]` whose mean probabilities over all pixels approach `shares`.
+
+    A network with few labels finds too little of the rare classes, and what learns from it finds
+    less. Probabilities are multiplied by a factor per class and normalised, a few times:
+    distribution alignment (Berthelot et al. 2020, ReMixMatch), over the whole pool.
+    """
+    p = levels.float()
+    p /= p.sum(1, keepdim=True)
+    for _ in range(ALIGN_ITERATIONS):
+        p *= (shares / p.mean((0, 2, 3)).clamp(min=1e-6)).view(1, -1, 1, 1)
+        p /= p.sum(1, keepdim=True)
+    return levels_of(p)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

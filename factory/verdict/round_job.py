@@ -63,8 +63,8 @@ def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
 
 
 def _rounds(m: Materials) -> list[Contender]:
-    """Round 0, which is the fine-tuned generator (or the U-Net, if it has none), and all others."""
-    first = "unet-strong" if m.start is None else "generator-unet-strong"
+    """Round 0, which is fine-tuned generators (or the U-Net, if it has none), and all others."""
+    first = "unet-strong" if m.start is None else "generator-mean"
     every = contenders(m.config)
     return [
         *(c for c in every if c.name == first),

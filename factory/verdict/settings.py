@@ -35,6 +35,9 @@ class CompareConfig(BaseModel):
         default=0.1, ge=0, lt=1, description="of labelled photographs and samples: most uncertain"
     )
     rounds: int = Field(default=2, ge=1, description="rounds of labelling and learning, at most")
+    label_share: float = Field(
+        default=0.25, gt=0, lt=1, description="of annotated images in what rounds learn from"
+    )
     soft_labels: bool = Field(
         default=True, description="rounds learn from class probabilities, weighted by certainty"
     )

@@ -11,6 +11,11 @@ from train_seg.config import PRESETS
 
 SYNTHETIC = ("synthetic", "synthetic-labels")
 POLICIES = ("photographs-per_class", "photographs-none")
+# Contender -> what it is the mean of, with the seed of each.
+MEANS = {
+    "labels-mean": (("unet-strong", 0), ("deeplab-strong", 0)),
+    "generator-mean": (("generator-unet-strong", 0), ("generator-unet-strong", 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class _Commands:
             return [f"factory rounds {self._given()} --rounds {number} --out model"]
         if name.startswith("labeler-"):
             return [self._labeler(name.removeprefix("labeler-"))]
+        if name in MEANS:
+            return self._mean(name)
         if name.startswith("generator-unet"):
             how = " ".join([self._unet(c.label_steps), *self._more(name)])
             start = f"--init {self.inputs.generator}"
@@ -115,6 +122,16 @@ class _Commands:
             how = how_of(c.finish_steps, c.finish_lr)
             lines.append(f"factory train-deeplab --data {labels} --init taught --out model {how}")
         return lines
+
+    def _mean(self, name: str) -> list[str]:
+        lines, models = [], []
+        for number, (member, seed) in enumerate(MEANS[name]):
+            models.append(f"model_{number}")
+            (line,) = self.of(member)
+            lines.append(line.replace("--out model ", f"--out {models[-1]} "))
+            if seed:
+                lines[-1] += f" --set seed={seed}"
+        return [*lines, f"factory average {' '.join(models)} --out model"]
 
     def _given(self) -> str:
         flags = {"labeled": self.inputs.labeled, "images": self.inputs.images}

@@ -118,8 +118,8 @@ def metadata(segmenter: Segmenter) -> dict[str, Any]:
         "normalisation": {**segmenter.network.normalisation, "inside": True},
         "image_size": list(segmenter.image_size),
         "network_size": list(segmenter.network.input_size),
-        "architecture": segmenter.config.architecture,
-        "encoder": segmenter.config.encoder_name,
+        "architecture": segmenter.architecture,
+        "encoder": segmenter.encoder,
         "training_digest": segmenter.training_digest,
         "scores": segmenter.scores,
     }

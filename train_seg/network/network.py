@@ -207,7 +207,7 @@ def check_sizes(network: Network, image_size: tuple[int, int]) -> None:
         )
 
 
-def weights_bytes(network: Network) -> bytes:
+def weights_bytes(network: torch.nn.Module) -> bytes:
     """The weights as a safetensors file."""
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     return safetensors.torch.save(state)

@@ -22,7 +22,8 @@ from factory_core.device import pick_device
 from factory_core.models import read_model
 from factory_core.storage import write_bytes, write_json
 from train_seg.config import INFERENCE_BATCH_SIZE, SegmenterConfig
-from train_seg.network.network import Network, build, weights_bytes
+from train_seg.network.mean import MeanNetwork, build_trained
+from train_seg.network.network import Network, weights_bytes
 
 WEIGHTS_NAME = "model.safetensors"
 INFO_NAME = "model.json"
@@ -59,6 +60,9 @@ class SegmenterInfo(BaseModel):
     encoder_start: str | None = None  # absent from models of earlier versions
     """what the encoder started from, see `describe_weights`; None: unknown, or no encoder"""
     config: SegmenterConfig
+    """of the first member if there are several"""
+    members: list[SegmenterConfig] = []
+    """of a mean of several segmenters: those of all members; absent from earlier versions"""
 
     @field_validator("format_version")
     @classmethod
@@ -78,8 +82,9 @@ class Segmenter:
     torch.Size([2, 64, 64])
     """
 
-    network: Network
+    network: Network | MeanNetwork
     config: SegmenterConfig
+    """of the first member if there are several"""
     classes: list[str]
     palette: list[list[int]]
     image_size: tuple[int, int]
@@ -90,6 +95,8 @@ class Segmenter:
     """number of damaged training samples that were left out, by reason"""
     encoder_start: str | None = None
     """what the encoder started from, see `describe_weights`; None: unknown, or no encoder"""
+    members: list[SegmenterConfig] = field(default_factory=list)
+    """settings of each member of a mean; empty if it is a single network"""
 
     @classmethod
     def create(
@@ -118,6 +125,49 @@ class Segmenter:
             encoder_start,
         )
 
+    @classmethod
+    def mean(cls, segmenters: Sequence[Segmenter]) -> Segmenter:
+        """One segmenter that averages the class probabilities of several, of any kinds.
+
+        A mean among them counts as its members. Raises ValueError if their classes or the sizes of
+        their images differ, or there are fewer than two.
+        """
+        if len(segmenters) < 2:
+            raise ValueError(f"found {len(segmenters)} segmenter, expected at least 2 to average")
+        first = segmenters[0]
+        for other in segmenters[1:]:
+            for name in ("classes", "image_size"):
+                ours, theirs = getattr(first, name), getattr(other, name)
+                if ours != theirs:
+                    raise ValueError(
+                        f"found {name} {_listed(theirs)} beside {_listed(ours)}: segmenters to "
+                        "average must agree"
+                    )
+        networks = [n for s in segmenters for n in getattr(s.network, "members", [s.network])]
+        digests = "".join(s.training_digest for s in segmenters)
+        return cls(
+            MeanNetwork(networks).eval(),
+            first.config,
+            first.classes,
+            first.palette,
+            first.image_size,
+            hashlib.sha256(digests.encode()).hexdigest(),
+            members=[config for s in segmenters for config in s.members or [s.config]],
+        )
+
+    @property
+    def architecture(self) -> str:
+        """For people; those of all members of a mean."""
+        if not self.members:
+            return self.config.architecture
+        return f"mean of {', '.join(config.architecture for config in self.members)}"
+
+    @property
+    def encoder(self) -> str:
+        """For people; `none` if the architecture has none, or differing ones."""
+        names = {config.encoder_name for config in self.members or [self.config]}
+        return names.pop() if len(names) == 1 else "none"
+
     def predict(self, images: torch.Tensor, batch_size: int = INFERENCE_BATCH_SIZE) -> torch.Tensor:
         """Class ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
 
@@ -144,8 +194,8 @@ class Segmenter:
         weights = weights_bytes(self.network)
         write_bytes(path / WEIGHTS_NAME, weights)
         info = SegmenterInfo(
-            architecture=self.config.architecture,
-            encoder=self.config.encoder_name,
+            architecture=self.architecture,
+            encoder=self.encoder,
             classes=self.classes,
             palette=self.palette,
             image_size=self.image_size,
@@ -156,6 +206,7 @@ class Segmenter:
             skipped=self.skipped,
             encoder_start=self.encoder_start,
             config=self.config,
+            members=self.members,
         )
         write_json(path / INFO_NAME, info.model_dump(mode="json"))
 
@@ -175,7 +226,8 @@ class Segmenter:
                 f"{path / WEIGHTS_NAME} is damaged or does not belong to {INFO_NAME} (sha256 "
                 "differs): copy both again, or retrain"
             )
-        network = build(info.config, len(info.classes), info.image_size, pretrained=False)
+        configs = info.members or [info.config]
+        network = build_trained(configs, len(info.classes), info.image_size)
         try:
             network.load_state_dict(safetensors.torch.load(weights))
         except (RuntimeError, SafetensorError) as error:
@@ -191,6 +243,7 @@ class Segmenter:
             info.scores,
             info.skipped,
             info.encoder_start,
+            info.members,
         )
 
 
@@ -198,6 +251,10 @@ def read_info(folder: Path) -> SegmenterInfo:
     """The content of `folder`/model.json; raises as `Segmenter.load`."""
     info = _existing(folder, INFO_NAME)
     return read_model(info, SegmenterInfo, "copy the folder again, or retrain")
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -40,6 +40,11 @@ def settle_start(config: SegmenterConfig, init: Start | None) -> SegmenterConfig
     if init is None:
         return config
     if isinstance(init, Segmenter):
+        if init.members:
+            raise ValueError(
+                f"the segmenter to start from is a mean of {len(init.members)}: start from one of "
+                "them"
+            )
         return _settle_segmenter(config, init.config)
     if not config.is_unet_gn:
         raise ValueError(

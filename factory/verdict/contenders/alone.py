@@ -16,6 +16,7 @@ from factory.verdict.models import (
 )
 from factory.verdict.students import deeplab_settings, unet_settings
 from train_seg.network.pretrained import settle_encoder_weights
+from train_seg.network.segmenter import Segmenter
 
 
 def blind() -> list[Contender]:
@@ -55,6 +56,12 @@ def labels_only() -> list[Contender]:
             partial(_deeplab, name="deeplab-strong", is_strong=True),
         ),
         Contender(
+            "labels-mean",
+            "mean of U-Net and DeepLabV3, labels alone, strong augmentation",
+            "labels",
+            _mean,
+        ),
+        Contender(
             "deeplab-imagenet",
             "DeepLabV3 from ImageNet, labels alone",
             "labels",
@@ -64,17 +71,22 @@ def labels_only() -> list[Contender]:
     ]
 
 
-def _unet(bench: Bench, is_strong: bool) -> Model:
+def _unet(bench: Bench, is_strong: bool) -> SegmenterModel:
     steps = bench.config.label_steps
     settings = unet_settings(bench.config, bench.size, bench.seed, steps, is_strong)
     name = "unet-strong" if is_strong else "unet"
     return SegmenterModel(bench.student(name, [bench.labels()], settings))
 
 
-def _deeplab(bench: Bench, name: str = "deeplab", **changes: object) -> Model:
+def _deeplab(bench: Bench, name: str = "deeplab", **changes: object) -> SegmenterModel:
     steps = bench.config.label_steps
     settings = deeplab_settings(bench.config, bench.size, bench.seed, steps, **changes)
     return SegmenterModel(bench.student(name, [bench.labels()], settings))
+
+
+def _mean(bench: Bench) -> SegmenterModel:
+    members = [_unet(bench, is_strong=True), _deeplab(bench, "deeplab-strong", is_strong=True)]
+    return SegmenterModel(Segmenter.mean([member.segmenter for member in members]))
 
 
 def _shuffled(bench: Bench) -> Model:

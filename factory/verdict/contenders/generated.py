@@ -40,7 +40,14 @@ def labelers() -> list[Contender]:
             ("generator-unet-strong", ", strong augmentation", True),
         )
     ]
-    return [*direct, *tuned]
+    mean = Contender(
+        "generator-mean",
+        "mean of two such U-Nets of the generator, strong augmentation",
+        "factory",
+        lambda bench: SegmenterModel(rounds.mean_fine_tuned(bench)),
+        frozenset({"generator", "unet"}),
+    )
+    return [*direct, *tuned, mean]
 
 
 def _fine_tuned(bench: Bench, is_strong: bool) -> Model:
@@ -134,7 +141,7 @@ def later_rounds(config: CompareConfig) -> list[Contender]:
     return [
         Contender(
             f"round-{number}",
-            f"from the generator: photographs, then the labels, round {number}",
+            f"from the generator: photographs with the labels, round {number}",
             "factory",
             partial(play, number=number),
             frozenset({"generator", "photographs"}),

@@ -109,6 +109,14 @@ INPUTS = Inputs("labels", "photos", "gen")
         ("mixture", ["train-labeler", "generate", "label", "--mix 0.4,0.4,0.2"]),
         ("generator-unet", ["--init gen --out model"]),
         ("generator-unet-strong", ["--set augment.scale=[0.5,1]"]),
+        (
+            "labels-mean",
+            ["--out model_0 --preset unet", "--out model_1 --preset modern", "average model_0"],
+        ),
+        (
+            "generator-mean",
+            ["--init gen --out model_0", "--out model_1", "average model_0 model_1 --out model"],
+        ),
         ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
     ],
 )
