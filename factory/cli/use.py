@@ -202,14 +202,14 @@ def export(
 @app.command(rich_help_panel=USING)
 def average(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Outputs of `train-deeplab`.")
+        list[Path], typer.Argument(metavar="MODEL...", help="Segmenters, e.g. of `train-deeplab`.")
     ],
     out: Out,
 ) -> None:
     """Join segmenters into one that averages their class probabilities.
 
-    Other seeds, or other architectures, make different mistakes: the mean is nearly always better
-    than its members, and takes their time together. It is used like any segmenter.
+    Other seeds, or other architectures, make different mistakes: the mean is often better than its
+    members, and takes their time together. It is used, exported and scored like any segmenter.
 
     `factory average model_0 model_1 --out mean`
     """

@@ -73,7 +73,7 @@ def rounds(
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Let labeler and segmenter label the photographs in turns; the best round becomes the model.
+    """Let labeler and segmenter label the photographs together, round by round; the best is kept.
 
     `factory rounds --labeled annotated --images photos --generator generator --out model`
 

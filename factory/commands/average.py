@@ -19,13 +19,16 @@ def average(models: Sequence[Path], out: Path, console: Console) -> None:
 
     if (out / INFO_NAME).exists():
         raise ValueError(f"{out} holds a segmenter already: give another --out")
-    joined = Segmenter.mean([Segmenter.load(path, "cpu") for path in models])
+    segmenters = [Segmenter.load(path, "cpu") for path in models]
+    if len({path.resolve() for path in models}) < len(models):
+        raise ValueError("found the same segmenter twice: a mean needs different ones")
+    joined = Segmenter.mean(segmenters)
     first, *others = [remembered(path) or DEFAULT_PICTURES for path in models]
     if different := [m for m, p in zip(models[1:], others, strict=True) if p != first]:
         raise ValueError(
             f"{different[0]} and {models[0]} turn pictures into 8 bits differently (pictures.json):"
             " average segmenters that were trained with the same settings"
         )
-    joined.save(out)
     remember(out, first)
+    joined.save(out)  # model.json, written last, marks it as complete
     console.print(f"the mean of {len(joined.members)} segmenters in {out}")

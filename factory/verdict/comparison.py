@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
 from factory.verdict.on_ray import RayRows
 from factory.verdict.pools import equal_to_none
-from factory.verdict.results import PARTS_DIR, Results, mean_sec
+from factory.verdict.results import PARTS_DIR, Results
 from factory.verdict.rows import LocalRows, Rows
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
@@ -196,7 +197,8 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
     for name in names:
         contender, points = by_name[name], []
         whole = runner.cells(contender)
-        expected = mean_sec(whole.values())
+        # On fewer labels, nothing that a contender shares with others is there yet.
+        expected = fmean(cell.cost_sec for cell in whole.values()) if whole else 0.0
         for split in (s for s in runner.splits if s.seed == 0 and s.number in whole):
             points.append((split.number, len(split.train), whole[split.number].miou))
             for size in budgets(len(split.train))[:-1]:

@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from factory.pipeline.select import select
 from factory.recipe.schema import SelectionPolicy
-from factory.verdict.models import predictions
+from factory.verdict.models import class_pixels, predictions
 from factory.verdict.pools import Pool
-from factory_core.dataset import IGNORE, probability_levels
+from factory_core.dataset import probability_levels
 from factory_core.storage import atomic_path
 from labelers.labeler import Labeler
 
 ALIGN_ITERATIONS = 5
+MIN_SHARE = 1e-6  # of a class without pixels
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def label_pool(path: Path, pool: Pool, teacher: Labeler) -> Labels:
 
 
 def class_shares(masks: torch.Tensor, classes: int) -> torch.Tensor:
-    """Shares of the classes among the labelled pixels of masks uint8 `[N, H, W]`, float `[K]`."""
-    counts = torch.bincount(masks.flatten().long(), minlength=IGNORE + 1)[:classes].double()
+    """Shares of the classes among the labelled pixels of masks uint8 `[N, H, W]`, float32 `[K]`."""
+    counts = class_pixels(masks, classes).double()
     return (counts / counts.sum()).float()
 
 
 def align_shares(levels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Levels uint8 `[N, K, H, W]` whose mean probabilities over all pixels approach `shares`.
 
+    `levels` are integers in proportion to the probabilities, `shares` float32 `[K]`.
     A network with few labels finds too little of the rare classes, and what learns from it finds
     less. Probabilities are multiplied by a factor per class and normalised, a few times:
     distribution alignment (Berthelot et al. 2020, ReMixMatch), over the whole pool.
@@ -69,7 +71,8 @@ def align_shares(levels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     p = levels.float()
     p /= p.sum(1, keepdim=True)
     for _ in range(ALIGN_ITERATIONS):
-        p *= (shares / p.mean((0, 2, 3)).clamp(min=1e-6)).view(1, -1, 1, 1)
+        factors = shares.clamp(min=MIN_SHARE) / p.mean((0, 2, 3)).clamp(min=MIN_SHARE)
+        p *= factors.view(1, -1, 1, 1)
         p /= p.sum(1, keepdim=True)
     return levels_of(p)
 

@@ -62,10 +62,15 @@ def predictions(labeler: Labeler, pool: Pool, rows: Sequence[int]) -> Iterator[P
         yield labeler.predict(pool.images[some], features, probabilities=True)
 
 
+def class_pixels(masks: torch.Tensor, classes: int) -> torch.Tensor:
+    """Pixels of each class in `masks` uint8 `[N, H, W]`, int64 `[K]`."""
+    return torch.bincount(masks.flatten().long(), minlength=IGNORE + 1)[:classes]
+
+
 def most_frequent_class(masks: torch.Tensor, classes: int) -> BlindModel:
     """The class with the most pixels in `masks` uint8 `[N, H, W]`, everywhere."""
-    counts = torch.bincount(masks.flatten().long(), minlength=IGNORE + 1)[:classes]
-    return BlindModel(torch.full(masks.shape[1:], int(counts.argmax()), dtype=torch.uint8))
+    most = int(class_pixels(masks, classes).argmax())
+    return BlindModel(torch.full(masks.shape[1:], most, dtype=torch.uint8))
 
 
 def most_frequent_per_pixel(masks: torch.Tensor, classes: int) -> BlindModel:

@@ -3,7 +3,8 @@
 Round 0 is the mean of two U-Nets of the generator, fine-tuned on the labels. In round r, the
 photographs get the mean of the probabilities of the pixel classifiers and of round r - 1, aligned
 to the class shares of the annotated images. The network labeler is not asked: it is round 0 once
-more. A new segmenter, which again starts from the generator, learns from these and the labels
+more. With a generator that has no U-Net, round 0 is a U-Net from a random start, and so are the
+others. A new segmenter, which again starts from the generator, learns from these and the labels
 together. It never starts from its predecessor, whose mistakes it would keep.
 
 All of them learn with strong augmentation, which helps a network that starts from the generator and
@@ -36,14 +37,25 @@ def fine_tuned(bench: Bench, is_strong: bool = True, member: int = 0) -> Segment
     """The generator's U-Net, or a random one without it, trained on the labels."""
     start = bench.materials.start
     name = f"{'unet' if start is None else 'generator-unet'}{'-strong' if is_strong else ''}"
+    if member:
+        name += f"-{member}"
     settings = _settings(bench, bench.config.label_steps, is_strong, member)
-    name = f"{name}-{member}" if member else name
     return bench.student(name, [bench.labels()], settings, init=start)
 
 
 def mean_fine_tuned(bench: Bench) -> Segmenter:
-    """The mean of several of these, which differ in their seed: round 0."""
+    """Round 0: the mean of several of these, which differ in their seed.
+
+    Without a U-Net to start from, it is the single one that starts at random.
+    """
+    if bench.materials.start is None:
+        return fine_tuned(bench)
     return Segmenter.mean([fine_tuned(bench, member=number) for number in range(MEMBERS)])
+
+
+def seed_of(member: int) -> int:
+    """What a member of a mean adds to the seed of the bench."""
+    return MEMBER_SEED_STRIDE * member
 
 
 def learn(bench: Bench, number: int) -> Segmenter:
@@ -58,8 +70,7 @@ def learn(bench: Bench, number: int) -> Segmenter:
 
 
 def _settings(bench: Bench, steps: int, is_strong: bool, member: int = 0) -> SegmenterConfig:
-    seed = bench.seed + MEMBER_SEED_STRIDE * member
-    return unet_settings(bench.config, bench.size, seed, steps, is_strong)
+    return unet_settings(bench.config, bench.size, bench.seed + seed_of(member), steps, is_strong)
 
 
 def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
@@ -67,10 +78,12 @@ def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
     images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL, "ensemble").levels
     if not path.is_file():
-        # The sum of two levels may be 510; `levels_of` scales it.
-        both = levels_of(levels_by(segmenter, images).short() + theirs)
-        shares = class_shares(bench.masks, both.shape[1])
-        save_tensors(path, {"levels": align_shares(both, shares)})
+        both = levels_by(segmenter, images).short() + theirs
+        if bench.config.align_shares:
+            levels = align_shares(both, class_shares(bench.masks, both.shape[1]))
+        else:
+            levels = levels_of(both)
+        save_tensors(path, {"levels": levels})
     kept = bench.may_learn_from(images)
     levels = load_file(path)["levels"][kept]
     masks = levels.argmax(1).to(torch.uint8)

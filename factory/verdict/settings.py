@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,6 +40,11 @@ class CompareConfig(BaseModel):
     label_share: float = Field(
         default=0.25, gt=0, lt=1, description="of annotated images in what rounds learn from"
     )
+    align_shares: bool = Field(
+        default=True,
+        description="rounds scale their labels of the photographs to the class shares of the "
+        "masks; not for images that were chosen for rare classes",
+    )
     soft_labels: bool = Field(
         default=True, description="rounds learn from class probabilities, weighted by certainty"
     )
@@ -50,7 +57,9 @@ class CompareConfig(BaseModel):
     batch_size: int = Field(default=8, ge=2, description="images per step of a segmenter")
     label_steps: int = Field(default=200, ge=1, description="steps on annotated images alone")
     pretrain_steps: int = Field(
-        default=300, ge=1, description="steps on labelled photographs or synthetic images"
+        default=300,
+        ge=1,
+        description="steps on labelled photographs or synthetic images, of rounds too",
     )
     finish_steps: int = Field(
         default=100, ge=1, description="steps on the annotated images after those"
@@ -58,6 +67,23 @@ class CompareConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0, description="learning rate, also from a generator")
     finish_lr: float = Field(default=3e-4, gt=0, description="learning rate of the last steps")
     curve: bool = Field(default=True, description="train on a quarter and half of the labels too")
+
+
+def changed_settings(config: CompareConfig) -> list[str]:
+    """Those that differ from the defaults, as `KEY=VALUE` for `--set`; without `rounds`."""
+
+    def differing(found: dict[str, Any], default: dict[str, Any], before: str) -> Iterator[str]:
+        for key, value in found.items():
+            if isinstance(value, dict) and isinstance(default[key], dict):
+                yield from differing(value, default[key], f"{before}{key}.")
+            elif value != default[key]:
+                yield f"{before}{key}={json.dumps(value, separators=(',', ':'))}"
+
+    about = (
+        config.model_dump(mode="json", exclude={"rounds"}),
+        CompareConfig().model_dump(mode="json"),
+    )
+    return list(differing(*about, ""))
 
 
 def compare_config(overrides: Sequence[str]) -> CompareConfig:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from factory.verdict.decision import Decision
-from factory.verdict.settings import CompareConfig
+from factory.verdict.rounds import MEMBERS, seed_of
+from factory.verdict.settings import CompareConfig, changed_settings
 from factory.verdict.statistics import Interval
 from train_seg.config import PRESETS
 
@@ -13,8 +14,8 @@ SYNTHETIC = ("synthetic", "synthetic-labels")
 POLICIES = ("photographs-per_class", "photographs-none")
 # Contender -> what it is the mean of, with the seed of each.
 MEANS = {
-    "labels-mean": (("unet-strong", 0), ("deeplab-strong", 0)),
-    "generator-mean": (("generator-unet-strong", 0), ("generator-unet-strong", 1)),
+    "labels-mean": [("unet-strong", 0), ("deeplab-strong", 0)],
+    "generator-mean": [("generator-unet-strong", seed_of(member)) for member in range(MEMBERS)],
 }
 
 
@@ -91,7 +92,8 @@ class _Commands:
         c, labels = self.config, self.inputs.labeled
         if name.startswith("round-"):
             number = name.removeprefix("round-")
-            return [f"factory rounds {self._given()} --rounds {number} --out model"]
+            changed = "".join(f" --set {setting}" for setting in changed_settings(self.config))
+            return [f"factory rounds {self._given()} --rounds {number} --out model{changed}"]
         if name.startswith("labeler-"):
             return [self._labeler(name.removeprefix("labeler-"))]
         if name in MEANS:

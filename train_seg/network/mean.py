@@ -18,21 +18,21 @@ class MeanNetwork(torch.nn.Module):
     def __init__(self, members: Sequence[Network]):
         super().__init__()
         # ModuleList hides the type of its items.
-        self.members = cast(Sequence[Network], torch.nn.ModuleList(members))
+        self.networks = cast(Sequence[Network], torch.nn.ModuleList(members))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float `[N, K, h, w]` of the mean probabilities, images uint8 `[N, 3, h, w]`."""
-        return mean_logits([network(images) for network in self.members])
+        return mean_logits([network(images) for network in self.networks])
 
     @property
     def normalisation(self) -> dict[str, list[float]]:
-        """That of the first member: each applies its own."""
-        return self.members[0].normalisation
+        """That of the first network: each applies its own."""
+        return self.networks[0].normalisation
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """(height, width) of the largest input of a member."""
-        return max(network.input_size for network in self.members)
+        """(height, width) of the largest input."""
+        return max(network.input_size for network in self.networks)
 
 
 def build_trained(

@@ -7,6 +7,7 @@ DIR/model.safetensors   weights
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ class Segmenter:
         """One segmenter that averages the class probabilities of several, of any kinds.
 
         A mean among them counts as its members. Raises ValueError if their classes or the sizes of
-        their images differ, or there are fewer than two.
+        their images differ, one is given twice, or there are fewer than two.
         """
         if len(segmenters) < 2:
             raise ValueError(f"found {len(segmenters)} segmenter, expected at least 2 to average")
@@ -143,7 +144,10 @@ class Segmenter:
                         f"found {name} {_listed(theirs)} beside {_listed(ours)}: segmenters to "
                         "average must agree"
                     )
-        networks = [n for s in segmenters for n in getattr(s.network, "members", [s.network])]
+        networks = [n for s in segmenters for n in getattr(s.network, "networks", [s.network])]
+        if len({id(network) for network in networks}) < len(networks):
+            raise ValueError("found the same segmenter twice: a mean needs different ones")
+        starts = dict.fromkeys(s.encoder_start for s in segmenters if s.encoder_start)
         digests = "".join(s.training_digest for s in segmenters)
         return cls(
             MeanNetwork(networks).eval(),
@@ -152,6 +156,8 @@ class Segmenter:
             first.palette,
             first.image_size,
             hashlib.sha256(digests.encode()).hexdigest(),
+            skipped=dict(sum((Counter(s.skipped) for s in segmenters), Counter())),
+            encoder_start="; ".join(starts) or None,
             members=[config for s in segmenters for config in s.members or [s.config]],
         )
 
@@ -164,9 +170,9 @@ class Segmenter:
 
     @property
     def encoder(self) -> str:
-        """For people; `none` if the architecture has none, or differing ones."""
-        names = {config.encoder_name for config in self.members or [self.config]}
-        return names.pop() if len(names) == 1 else "none"
+        """For people; `none` if the architecture has none, and those of all members of a mean."""
+        names = dict.fromkeys(config.encoder_name for config in self.members or [self.config])
+        return ", ".join(names)
 
     def predict(self, images: torch.Tensor, batch_size: int = INFERENCE_BATCH_SIZE) -> torch.Tensor:
         """Class ids uint8 `[N, h, w]` of images uint8 `[N, 3, h, w]` of any size.
@@ -260,6 +266,6 @@ def _listed(values: Sequence[Any]) -> str:
 def _existing(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
         raise FileNotFoundError(
-            f"{folder} holds no {name}: expected a folder written by `factory train-deeplab`"
+            f"{folder} holds no {name}: expected a segmenter, as `factory train-deeplab` writes it"
         )
     return folder / name

@@ -207,10 +207,12 @@ def _provenance(folder: Path, info: SegmenterInfo) -> Section:
         about["weights the encoder started from"] = info.encoder_start
     if info.skipped:
         about["damaged samples left out"] = str(sum(info.skipped.values()))
-    settings = json.dumps(info.config.model_dump(mode="json"), indent=1)
+    settings = [c.model_dump(mode="json") for c in info.members] or info.config.model_dump(
+        mode="json"
+    )
     body = [
         table(["", "model"], rows_of(about), words=True),
-        details("Settings of the training", settings),
+        details("Settings of the training", json.dumps(settings, indent=1)),
     ]
     record = folder / TRAINING_NAME
     if record.is_file():

@@ -35,6 +35,7 @@ def test_the_mean_is_used_like_any_segmenter(factory: Callable) -> None:
     ("models", "out", "words"),
     [
         (["model_0"], "mean", "found 1 segmenter, expected at least 2"),
+        (["model_0", "./model_0"], "mean", "found the same segmenter twice"),
         (["model_0", "lost"], "mean", "lost holds no model.json"),
         (["model_0", "model_1"], "model_1", "model_1 holds a segmenter already"),
     ],

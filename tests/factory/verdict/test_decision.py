@@ -7,7 +7,7 @@ import pytest
 from factory.verdict.contenders import Contender
 from factory.verdict.decision import Decision, decide
 from factory.verdict.delivery import segmenter_to_deliver
-from factory.verdict.settings import CompareConfig
+from factory.verdict.settings import CompareConfig, compare_config
 from factory.verdict.wording import Inputs, commands, sentence
 
 UNET = {0: 0.60, 1: 0.62, 2: 0.58, 3: 0.61}
@@ -115,7 +115,7 @@ INPUTS = Inputs("labels", "photos", "gen")
         ),
         (
             "generator-mean",
-            ["--init gen --out model_0", "--out model_1", "average model_0 model_1 --out model"],
+            ["--init gen --out model_0", "--set seed=1000", "average model_0 model_1 --out model"],
         ),
         ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
     ],
@@ -126,6 +126,18 @@ def test_commands(name: str, parts: list[str]) -> None:
     for line, part in zip(lines, parts, strict=True):
         assert line.startswith("factory ")
         assert part in line
+
+
+def test_rounds_are_played_as_they_were_compared() -> None:
+    asked = ["photographs=1024", "upright=true", "labeler.network.members=3", "rounds=3"]
+    config = compare_config(asked)
+    (line,) = commands("round-1", INPUTS, config, True)
+    given = line.partition(" --out model ")[2].split(" ")
+    assert given[::2] == ["--set"] * 3
+    assert set(given[1::2]) == set(asked) - {"rounds=3"}
+    assert compare_config(given[1::2]).model_dump(exclude={"rounds"}) == config.model_dump(
+        exclude={"rounds"}
+    )
 
 
 def test_upright_images_are_not_turned() -> None:

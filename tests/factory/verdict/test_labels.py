@@ -32,5 +32,11 @@ def test_aligned_labels_stay() -> None:
 
 
 def test_a_class_without_masks_disappears() -> None:
-    levels = levels_of(torch.tensor([[0.5, 0.3, 0.2]]).view(1, 3, 1, 1))
-    assert align_shares(levels, torch.tensor([0.6, 0.4, 0.0]))[0, 2].item() == 0
+    levels = levels_of(torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]]).view(2, 3, 1, 1))
+    aligned = align_shares(levels, torch.tensor([0.6, 0.4, 0.0]))
+    assert aligned[:, 2].flatten().tolist() == [0, 255]  # nothing else is possible at the second
+
+
+def test_levels_may_have_any_sum() -> None:
+    levels = torch.tensor([[510, 0], [204, 306]], dtype=torch.int16).view(2, 2, 1, 1)
+    assert align_shares(levels, torch.tensor([0.7, 0.3]))[1].flatten().tolist() == [102, 153]

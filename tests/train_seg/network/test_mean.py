@@ -39,12 +39,27 @@ def test_averages_the_class_probabilities(members, tmp_path):
     assert [config.architecture for config in loaded.members] == ["DeepLabV3", "UNetGN"]
 
 
-def test_a_mean_of_means_weighs_all_members_alike(members):
-    nested = Segmenter.mean([Segmenter.mean(members), members[0]])
-    flat = Segmenter.mean([*members, members[0]])
+def test_a_mean_of_means_weighs_all_members_alike(members, tiny_segmenter, tmp_path):
+    third = tiny_segmenter(CLASSES, seed=2)
+    Segmenter.mean([Segmenter.mean(members), third]).save(tmp_path)
+    nested, flat = Segmenter.load(tmp_path, "cpu"), Segmenter.mean([*members, third])
     assert len(nested.members) == 3
     with torch.no_grad():
         assert torch.equal(nested.network(noise()), flat.network(noise()))
+
+
+def test_the_same_twice_is_refused(members):
+    with pytest.raises(ValueError, match="found the same segmenter twice"):
+        Segmenter.mean([*members, members[0]])
+
+
+def test_what_is_known_of_the_members_is_kept(members):
+    members[0].encoder_start, members[0].skipped = "imagenet", {"no mask": 2}
+    members[1].skipped = {"no mask": 1, "no image": 1}
+    joined = Segmenter.mean(members)
+    assert joined.encoder == "resnet18, none"
+    assert joined.encoder_start == "imagenet"
+    assert joined.skipped == {"no mask": 3, "no image": 1}
 
 
 @pytest.mark.parametrize(
