@@ -202,7 +202,8 @@ def start_network(
     unet, found = _read_init(init)
     if found != config.prediction:
         raise ValueError(
-            f"{init} predicts {found}, expected {config.prediction}: set prediction={found}"
+            f"{init} predicts {found}, expected {config.prediction}: set prediction={found}, or "
+            f"start from one that was trained with prediction={config.prediction}"
         )
     theirs = unet.config.num_class_embeds
     if theirs not in (None, num_classes):
