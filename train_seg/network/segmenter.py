@@ -48,7 +48,7 @@ class SegmenterInfo(BaseModel):
     format_version: int = FORMAT_VERSION
     architecture: str
     encoder: str
-    """`none` if the architecture has none"""
+    """`none` if the architecture has none; of a mean, those of all members"""
     classes: list[str]
     palette: list[list[int]]
     image_size: tuple[int, int]
