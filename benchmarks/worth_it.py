@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,16 @@ class Place:
 
 
 def places(images: int, budgets: Sequence[int], draws: int, seeds: int) -> list[Place]:
-    """All draws and seeds of each budget; there is only one way to draw all images."""
+    """All draws and seeds of each budget; there is only one way to draw all images.
+
+    All draws of the first seed come first, so that an unfinished run has seen them all.
+    """
     found = []
     for budget in budgets:
-        for draw in range(draws if budget < images else 1):
+        for seed, draw in product(range(seeds), range(draws if budget < images else 1)):
             order = np.random.default_rng(draw).permutation(images) if draw else np.arange(images)
             rows = tuple(sorted(order[:budget].tolist()))
-            found += [Place(budget, draw, seed, rows, draw * seeds + seed) for seed in range(seeds)]
+            found.append(Place(budget, draw, seed, rows, draw * seeds + seed))
     return found
 
 

@@ -1,11 +1,13 @@
 """Rounds: what was learned labels the photographs again, together with the pixel classifiers.
 
 Round 0 is the mean of two U-Nets of the generator, fine-tuned on the labels. In round r, the
-photographs get the mean of the probabilities of the pixel classifiers and of round r - 1, aligned
-to the class shares of the annotated images. The network labeler is not asked: it is round 0 once
-more. With a generator that has no U-Net, round 0 is a U-Net from a random start, and so are the
-others. A new segmenter, which again starts from the generator, learns from these and the labels
-together. It never starts from its predecessor, whose mistakes it would keep.
+photographs get a mean of class probabilities, aligned to the class shares of the annotated images:
+those of round r - 1 count half, those of the pixel classifiers and of a DeepLabV3 that learned from
+the labels alone a quarter each. Teachers of different kinds err in different places. The network
+labeler is not asked: it is round 0 once more. With a generator that has no U-Net, round 0 is a
+U-Net from a random start, and so are the others. A new segmenter, which again starts from the
+generator, learns from these and the labels together. It never starts from its predecessor, whose
+mistakes it would keep.
 
 All of them learn with strong augmentation, which helps a network that starts from the generator and
 not one that starts at random. The labels are mixed in: last steps on the labels alone, which help
@@ -21,6 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from factory.verdict.baselines import strong_deeplab
 from factory.verdict.bench import Bench
 from factory.verdict.labels import align_shares, class_shares, levels_of, save_tensors
 from factory.verdict.students import levels_by, unet_settings
@@ -77,12 +80,13 @@ def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     """The photographs with the labels of round `number`."""
     path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
     images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL, "ensemble").levels
+    alone = strong_deeplab(bench)
     if not path.is_file():
-        both = levels_by(segmenter, images).short() + theirs
+        levels = 2 * levels_by(segmenter, images).short() + theirs + levels_by(alone, images)
         if bench.config.align_shares:
-            levels = align_shares(both, class_shares(bench.masks, both.shape[1]))
+            levels = align_shares(levels, class_shares(bench.masks, levels.shape[1]))
         else:
-            levels = levels_of(both)
+            levels = levels_of(levels)
         save_tensors(path, {"levels": levels})
     kept = bench.may_learn_from(images)
     levels = load_file(path)["levels"][kept]

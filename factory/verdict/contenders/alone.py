@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 
+from factory.verdict import baselines
 from factory.verdict.bench import Bench, Materials
 from factory.verdict.contenders.base import Contender
 from factory.verdict.models import (
@@ -41,52 +42,42 @@ def blind() -> list[Contender]:
 
 def labels_only() -> list[Contender]:
     return [
-        Contender("unet", "U-Net, labels alone", "labels", partial(_unet, is_strong=False)),
+        Contender("unet", "U-Net, labels alone", "labels", _from(baselines.unet, is_strong=False)),
         Contender(
             "unet-strong",
             "U-Net, labels alone, strong augmentation",
             "labels",
-            partial(_unet, is_strong=True),
+            _from(baselines.unet, is_strong=True),
         ),
-        Contender("deeplab", "DeepLabV3, labels alone", "labels", _deeplab),
+        Contender("deeplab", "DeepLabV3, labels alone", "labels", _from(baselines.deeplab)),
         Contender(
             "deeplab-strong",
             "DeepLabV3, labels alone, strong augmentation",
             "labels",
-            partial(_deeplab, name="deeplab-strong", is_strong=True),
+            _from(baselines.strong_deeplab),
         ),
         Contender(
             "labels-mean",
             "mean of U-Net and DeepLabV3, labels alone, strong augmentation",
             "labels",
-            _mean,
+            _from(_mean),
         ),
         Contender(
             "deeplab-imagenet",
             "DeepLabV3 from ImageNet, labels alone",
             "labels",
-            partial(_deeplab, name="deeplab-imagenet", encoder_weights="imagenet"),
+            _from(baselines.deeplab, name="deeplab-imagenet", encoder_weights="imagenet"),
             frozenset({"imagenet"}),
         ),
     ]
 
 
-def _unet(bench: Bench, is_strong: bool) -> SegmenterModel:
-    steps = bench.config.label_steps
-    settings = unet_settings(bench.config, bench.size, bench.seed, steps, is_strong)
-    name = "unet-strong" if is_strong else "unet"
-    return SegmenterModel(bench.student(name, [bench.labels()], settings))
+def _from(train: Callable[..., Segmenter], **settings: object) -> Callable[[Bench], Model]:
+    return lambda bench: SegmenterModel(train(bench, **settings))
 
 
-def _deeplab(bench: Bench, name: str = "deeplab", **changes: object) -> SegmenterModel:
-    steps = bench.config.label_steps
-    settings = deeplab_settings(bench.config, bench.size, bench.seed, steps, **changes)
-    return SegmenterModel(bench.student(name, [bench.labels()], settings))
-
-
-def _mean(bench: Bench) -> SegmenterModel:
-    members = [_unet(bench, is_strong=True), _deeplab(bench, "deeplab-strong", is_strong=True)]
-    return SegmenterModel(Segmenter.mean([member.segmenter for member in members]))
+def _mean(bench: Bench) -> Segmenter:
+    return Segmenter.mean([baselines.unet(bench, True), baselines.strong_deeplab(bench)])
 
 
 def _shuffled(bench: Bench) -> Model:

@@ -47,7 +47,12 @@ def test_photographs_get_the_shares_of_the_masks_and_the_labels_their_part(
     monkeypatch.setattr(made, "student", watch)
     rounds.learn(made, 1)
     names = [name for name, *_ in students]
-    assert names == ["generator-unet-strong", "generator-unet-strong-1", "round-1"]
+    assert names == [
+        "generator-unet-strong",
+        "generator-unet-strong-1",
+        "deeplab-strong",
+        "round-1",
+    ]
     _, (pool, labels), (learning, start, mix) = students[-1]
     assert torch.equal(labels.masks, made.masks)
     assert mix == [0.6, 0.4]
@@ -68,5 +73,6 @@ def test_without_a_network_to_start_from_all_start_at_random(bench: Any) -> None
     assert rounds.learn(made, 1).config.unet is None
     assert {p.name for p in made.folder.glob("student-*")} == {
         "student-unet-strong",
+        "student-deeplab-strong",
         "student-round-1",
     }
