@@ -1,4 +1,4 @@
-"""Rounds: what was learned labels the photographs again, together with the pixel classifiers.
+"""Rounds: what was learned labels the photographs again, together with teachers of other kinds.
 
 Round 0 is the mean of two U-Nets of the generator, fine-tuned on the labels. In round r, the
 photographs get a mean of class probabilities, aligned to the class shares of the annotated images:
