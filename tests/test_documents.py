@@ -274,7 +274,7 @@ def test_the_quick_start_begins_as_the_readme_does() -> None:
 def test_the_guide_names_the_classes_of_its_images() -> None:
     text = " ".join((ROOT / GUIDE).read_text().split())
     assert len(CLASSES) == 5
-    assert f"These have **five** classes ({', '.join(CLASSES)})" in text
+    assert f"The rendered images have **five** classes ({', '.join(CLASSES)})" in text
 
 
 @pytest.mark.slow

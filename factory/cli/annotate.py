@@ -26,7 +26,7 @@ def annotate(
         int | None, typer.Option(min=0, max=65535, help="0: any; default: 8321, or any if in use.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to serve at; others than this machine need a token.")
+        str, typer.Option(help="Address to serve at; any but this machine's needs a token.")
     ] = "127.0.0.1",
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")

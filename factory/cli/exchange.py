@@ -42,7 +42,7 @@ def import_(
         bool, typer.Option("--keep-empty", help="Pictures without a region are all background.")
     ] = False,
     split: Annotated[
-        str | None, typer.Option(metavar="train|val|test", help="Of a published data set.")
+        str | None, typer.Option(metavar="train|val|test", help="Part of a published data set.")
     ] = None,
 ) -> None:
     """Write what was drawn in another program as an annotated folder, ready for `train-labeler`.

@@ -102,7 +102,7 @@ FinishedDataset = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Random seed.")]
 SegmenterDir = Annotated[Path, typer.Option("--model", help="Output of `train-deeplab`.")]
 Images = Annotated[
     list[str], typer.Option("--images", help="File, folder or quoted pattern; repeatable.")

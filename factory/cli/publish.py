@@ -16,7 +16,7 @@ def card(
     folder: FinishedDataset,
     license: Annotated[
         str | None,
-        typer.Option(help="Of the dataset, e.g. `cc-by-4.0`; required, and never guessed."),
+        typer.Option(help="Licence of the dataset, e.g. `cc-by-4.0`; required, and never guessed."),
     ] = None,
     license_link: Annotated[
         str | None, typer.Option(help="Link to the terms, with `--license other`.")
@@ -24,7 +24,9 @@ def card(
     title: Annotated[str | None, typer.Option(help="By default the name of the folder.")] = None,
     generator_license: Annotated[
         str | None,
-        typer.Option(help="Of the generator, if neither its folder nor the package says it."),
+        typer.Option(
+            help="Licence of the generator, if neither its folder nor the package says it."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing README.md.")
@@ -56,7 +58,7 @@ def push(
         bool, typer.Option("--yes", help="Do not ask; the notes on licences were read.")
     ] = False,
 ) -> None:
-    """Send a dataset to the Hugging Face hub, after saying what licences forbid. Rerun to resume.
+    """Send a dataset to the Hugging Face hub, after listing what licences forbid. Rerun to resume.
 
     `factory push smears hf://USER/smears`
     """

@@ -22,17 +22,17 @@ def report(
     ] = None,
     real: Annotated[
         Path | None,
-        typer.Option(help="Of a dataset: the images that its generator was trained on."),
+        typer.Option(help="For a dataset: the images that its generator was trained on."),
     ] = None,
     labeled: Annotated[
         Path | None,
         typer.Option(help="Annotated folder: to compare a dataset with, or to test a model on."),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Of a segmenter: another one, scored beside it.")
+        Path | None, typer.Option(help="For a segmenter: another one, scored beside it.")
     ] = None,
     evaluation: Annotated[
-        Path | None, typer.Option(help="Of a segmenter: the `--json` file of `factory evaluate`.")
+        Path | None, typer.Option(help="For a segmenter: the `--json` file of `factory evaluate`.")
     ] = None,
     generator: GeneratorDir = None,
     samples: Annotated[

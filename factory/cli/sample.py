@@ -37,7 +37,7 @@ def choose(
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Choose which images to annotate, and show why. Rerun to add as many others.
+    """Choose which images to annotate, and show why. Rerun to choose as many more.
 
     `factory choose --images photos --generator generator --n 24 --out annotated`
 

@@ -38,12 +38,12 @@ def train_generator(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Generator to start from: needs fewer steps and images. For `e4e`, the StyleGAN2."
+            help="Generator to start from, which saves steps; for `e4e`, the StyleGAN2 to invert."
         ),
     ] = None,
     distill: Annotated[
         str | None,
-        typer.Option(help="Diffusion model that shall make do with few steps."),
+        typer.Option(help="Diffusion model to distill into one that samples in few steps."),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -67,7 +67,7 @@ def train_generator(
 ) -> None:
     """Train a diffusion model, a GAN or an encoder on unlabelled images. Rerun to resume.
 
-    `factory train-generator --images photos --out generator --flips --set channels=[64,128,256]`
+    `factory train-generator --images photos --out generator --flips --set "channels=[64,128,256]"`
     """
     from factory.commands.train_generator import GeneratorJob
     from factory.commands.train_generator import train_generator as run
@@ -87,7 +87,8 @@ def train_generator(
 def train_labeler(
     out: Out,
     labeled: Annotated[
-        Path | None, typer.Option(help="Annotated folder: `images/` and `masks/`. [required]")
+        Path | None,
+        typer.Option(help="Annotated folder: `images/`, `masks/`. Needed by most kinds."),
     ] = None,
     generator: GeneratorDir = None,
     encoder: EncoderFiles = None,
@@ -104,7 +105,7 @@ def train_labeler(
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Of the ensemble: larger batches, a schedule: minutes, equal scores."
+            "--fast", help="Train the ensemble in minutes, by larger batches; scores are equal."
         ),
     ] = False,
     folds: Annotated[
@@ -185,14 +186,14 @@ def train_deeplab(
     members: Annotated[
         str | None,
         typer.Option(
-            metavar="image=EXT,mask=EXT", help="Of tars of other programs: which members to read."
+            metavar="image=EXT,mask=EXT", help="For tars of other programs: which members to read."
         ),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Of such tars: names in id order, or a classes.json, also with a palette.",
+            help="For such tars: names in id order, or a classes.json, also with a palette.",
         ),
     ] = None,
     val: Annotated[

@@ -26,7 +26,7 @@ from train_seg.config import INFERENCE_BATCH_SIZE
 def evaluate(
     model: Annotated[
         list[Path] | None,
-        typer.Option(help="Output of `train-deeplab`; several (seeds, splits) are averaged."),
+        typer.Option(help="Output of `train-deeplab`; the scores of several are averaged."),
     ] = None,
     labeler: Annotated[
         str | None, typer.Option(help="Output of `train-labeler`, scored without a segmenter.")
@@ -47,17 +47,17 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="Of regions: a class of the foreground; repeatable. By default all but the first.",
+            help="For regions: class of the foreground; repeatable. By default all but the first.",
         ),
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(help="Of regions: annotated folder to choose the foreground regions on."),
+        typer.Option(help="For regions: annotated folder to choose the foreground regions on."),
     ] = None,
     image_classes: Annotated[
         Path | None,
         typer.Option(
-            metavar="CSV", help="Of regions of a class-conditional generator: file names, classes."
+            metavar="CSV", help="For a class-conditional generator's regions: file names, classes."
         ),
     ] = None,
     splits: Annotated[
@@ -228,7 +228,7 @@ def convert(
     ],
     parametrisation: Annotated[
         Literal["edm", "consistency"] | None,
-        typer.Option(help="Of a network of openai/consistency_models."),
+        typer.Option(help="For a network of openai/consistency_models."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=8, help="In pixels; by default the coarsest level is 8 x 8.")
@@ -268,8 +268,8 @@ def convert(
 ) -> None:
     """Turn a published checkpoint into safetensors and JSON. No program in the file is run.
 
-    The options are for diffusion models: they give what cannot be read from the file. Without them
-    it is assumed to be as in the published network of this shape, or guided-diffusion's default.
+    The options are for diffusion models, and give what cannot be read from the file. What is not
+    given is taken from the published network of this shape, else from guided-diffusion's defaults.
 
     `factory convert lsun_horse.pt horse`
     """

@@ -73,11 +73,12 @@ def rounds(
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Let labeler and segmenter label the photographs together, round by round; the best is kept.
+    """Several models label photographs, a new one learns from them, and so on.
 
     `factory rounds --labeled annotated --images photos --generator generator --out model`
 
-    Stops when cross-validation on the annotated images no longer improves. Rerun to resume.
+    Keeps the best round. Stops when cross-validation on the annotated images no longer improves.
+    Rerun to resume.
     """
     from factory.commands.rounds import rounds as run
     from factory.recipe.picture_settings import picture_settings

@@ -187,7 +187,7 @@ def _check(predictors: Sequence[Predictor], wanted: Measurement) -> None:
         if other.classes != first.classes:
             raise ValueError(
                 f"{other.name} has the classes {', '.join(other.classes)}, {first.name} "
-                f"{', '.join(first.classes)}: only models with the same classes can be averaged"
+                f"{', '.join(first.classes)}: only scores of the same classes can be averaged"
             )
 
 

@@ -35,7 +35,7 @@ def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
     Raises ValueError or OSError for a user's mistake, before any training.
     """
     if given.images is None or given.generator is None:
-        raise ValueError("rounds label photographs with a generator's help: give both")
+        raise ValueError("rounds need --images and --generator: give both")
     m = read(given, config, given.out / PARTS_DIR).materials
     splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
     every = _rounds(m)
