@@ -19,6 +19,7 @@ from factory.locking.lock import exclusive
 from factory.pipeline.executors.cluster import cluster
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
+from factory.verdict.commands import Inputs, commands
 from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
 from factory.verdict.delivery import deliver
 from factory.verdict.folds import Split, draw_splits
@@ -31,7 +32,7 @@ from factory.verdict.rows import LocalRows, Rows
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory.verdict.verdict import Verdict, decide_on, table_rows
-from factory.verdict.wording import Inputs, commands, sentence
+from factory.verdict.wording import sentence
 from factory_core.dataset import IGNORE
 from factory_core.device import pick_device
 from factory_core.machine import available_cpus
@@ -154,17 +155,17 @@ def _judge(
     rows = table_rows(
         cells, [*runnable, *left_out], decision, runner.results, reasons, len(runner.splits)
     )
-    images, (height, width) = len(m.masks), m.size
+    images = len(m.masks)
     photographs = None if given.images is None else str(given.images)
     kind = whole_bench(m).best_kind
-    inputs = Inputs(str(given.labeled), photographs, given.generator, kind)
+    inputs = Inputs(str(given.labeled), photographs, given.generator, m.size, kind)
     return Verdict(
         images=images,
         splits=len(runner.splits),
         rows=rows,
         decision=decision,
         sentence=sentence(decision, images),
-        commands=commands(decision.winner, inputs, m.config, height == width),
+        commands=commands(decision.winner, inputs, m.config),
         notes=_notes(found),
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory.recipe import build_settings
+from factory.recipe.yaml_text import parse_yaml
 from labelers.config import FastTraining, LabelerConfig, NetworkTraining
 
 
@@ -69,21 +70,37 @@ class CompareConfig(BaseModel):
     curve: bool = Field(default=True, description="train on a quarter and half of the labels too")
 
 
-def changed_settings(config: CompareConfig) -> list[str]:
-    """Those that differ from the defaults, as `KEY=VALUE` for `--set`; without `rounds`."""
+def differing(found: BaseModel, default: BaseModel, without: Collection[str] = ()) -> list[str]:
+    """Settings of `found` that are not those of `default`, as `KEY=VALUE` for `--set`.
 
-    def differing(found: dict[str, Any], default: dict[str, Any], before: str) -> Iterator[str]:
-        for key, value in found.items():
-            if isinstance(value, dict) and isinstance(default[key], dict):
-                yield from differing(value, default[key], f"{before}{key}.")
-            elif value != default[key]:
-                yield f"{before}{key}={json.dumps(value, separators=(',', ':'))}"
+    Sections are compared key by key, or given whole if they are of another kind. The keys `without`
+    are left out.
+    """
 
-    about = (
-        config.model_dump(mode="json", exclude={"rounds"}),
-        CompareConfig().model_dump(mode="json"),
+    def walk(now: dict[str, Any], before: dict[str, Any], place: str) -> Iterator[str]:
+        for key, value in now.items():
+            was = before[key]
+            is_section = isinstance(value, dict) and isinstance(was, dict)
+            if is_section and value.keys() == was.keys() and value.get("kind") == was.get("kind"):
+                yield from walk(value, was, f"{place}{key}.")
+            elif value != was:
+                text = json.dumps(value, separators=(",", ":"))
+                yield f"{place}{key}={value if _is_word(value) else text}"
+
+    excluded = set(without)
+    return list(
+        walk(found.model_dump(mode="json", exclude=excluded), default.model_dump(mode="json"), "")
     )
-    return list(differing(*about, ""))
+
+
+def _is_word(value: Any) -> bool:
+    """Whether YAML reads `value`, a text, as it is written."""
+    return isinstance(value, str) and value.isalnum() and parse_yaml(value) == value
+
+
+def changed_settings(config: CompareConfig) -> list[str]:
+    """Those that differ from the defaults, for `--set`; without `rounds`, which is an option."""
+    return differing(config, CompareConfig(), without={"rounds"})
 
 
 def compare_config(overrides: Sequence[str]) -> CompareConfig:

@@ -7,8 +7,7 @@ import pytest
 from factory.verdict.contenders import Contender
 from factory.verdict.decision import Decision, decide
 from factory.verdict.delivery import segmenter_to_deliver
-from factory.verdict.settings import CompareConfig, compare_config
-from factory.verdict.wording import Inputs, commands, sentence
+from factory.verdict.wording import sentence
 
 UNET = {0: 0.60, 1: 0.62, 2: 0.58, 3: 0.61}
 DEEPLAB = {0: 0.50, 1: 0.54, 2: 0.48, 3: 0.51}
@@ -92,58 +91,3 @@ def test_a_labeler_is_not_delivered(also_better: bool, wanted: str) -> None:
     assert found.winner == "labeler-both"
     every = [make("labeler-both", False), make("photographs"), make("unet"), make("deeplab")]
     assert segmenter_to_deliver(found, every) == wanted
-
-
-INPUTS = Inputs("labels", "photos", "gen")
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("unet", ["train-deeplab --data labels --out model --preset unet --steps 200"]),
-        ("deeplab", ["--preset modern --encoder resnet18"]),
-        ("labeler-network", ["train-labeler --generator gen --labeled labels"]),
-        ("photographs", ["train-labeler", "label --labeler", "--data photographs --out model"]),
-        ("photographs-none", ["train-labeler", "--set selection.policy=none", "--out model"]),
-        ("synthetic-labels", ["train-labeler", "generate", "--out taught", "--init taught"]),
-        ("mixture", ["train-labeler", "generate", "label", "--mix 0.4,0.4,0.2"]),
-        ("generator-unet", ["--init gen --out model"]),
-        ("generator-unet-strong", ["--set augment.scale=[0.5,1]"]),
-        (
-            "labels-mean",
-            ["--out model_0 --preset unet", "--out model_1 --preset modern", "average model_0"],
-        ),
-        (
-            "generator-mean",
-            ["--init gen --out model_0", "--set seed=1000", "average model_0 model_1 --out model"],
-        ),
-        ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
-    ],
-)
-def test_commands(name: str, parts: list[str]) -> None:
-    lines = commands(name, INPUTS, CompareConfig(), True)
-    assert len(lines) == len(parts)
-    for line, part in zip(lines, parts, strict=True):
-        assert line.startswith("factory ")
-        assert part in line
-
-
-def test_rounds_are_played_as_they_were_compared() -> None:
-    asked = ["photographs=1024", "upright=true", "labeler.network.members=3", "rounds=3"]
-    config = compare_config(asked)
-    (line,) = commands("round-1", INPUTS, config, True)
-    given = line.partition(" --out model ")[2].split(" ")
-    assert given[::2] == ["--set"] * 3
-    assert set(given[1::2]) == set(asked) - {"rounds=3"}
-    assert compare_config(given[1::2]).model_dump(exclude={"rounds"}) == config.model_dump(
-        exclude={"rounds"}
-    )
-
-
-def test_upright_images_are_not_turned() -> None:
-    config = CompareConfig(upright=True)
-    unet, deeplab = (commands(name, INPUTS, config, True)[0] for name in ("unet", "deeplab"))
-    assert "augment.vertical_flip=false --set augment.quarter_turns=false" in unet
-    assert "vertical_flip" not in deeplab
-    assert "augment.quarter_turns=true" in commands("deeplab", INPUTS, CompareConfig(), True)[0]
-    assert "augment.quarter_turns=false" in commands("unet", INPUTS, CompareConfig(), False)[0]
