@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,15 @@ WIDTH = 16  # channels of the finest level; each coarser one has twice as many
 LEVELS = 4
 NORM_GROUPS = 8
 
+Padding = Literal["zeros", "reflect", "replicate", "circular"]  # PyTorch's
+
 
 @dataclass(frozen=True)
 class UNetDescription:
     """What builds a U-Net of diffusers, and its weights: empty for a random start.
 
-    `config` holds the arguments of `UNet2DModel`; `weights` are its tensors by name, float32.
+    `config` holds the arguments of `UNet2DModel` and, if it is not `zeros`, the `padding_mode` of
+    its convolutions; `weights` are its tensors by name, float32.
     """
 
     config: Mapping[str, Any]
@@ -46,6 +49,13 @@ def small_unet(image_size: int, width: int = WIDTH) -> UNetDescription:
         "norm_num_groups": NORM_GROUPS,
     }
     return UNetDescription(config)
+
+
+def set_padding(net: nn.Module, mode: Padding) -> None:
+    """Give all convolutions that look beyond a pixel this padding at the border."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
+            layer.padding_mode = mode
 
 
 def training_format(device: torch.device) -> torch.memory_format:
@@ -75,8 +85,10 @@ class SegmentationUNet(nn.Module):
 
         config = {k: v for k, v in start.config.items() if not k.startswith("_")}
         config |= {"out_channels": classes, "class_embed_type": None, "num_class_embeds": None}
+        self.config = dict(config)
+        padding = config.pop("padding_mode", "zeros")
         self.unet = UNet2DModel(**config)
-        self.config = config
+        set_padding(self.unet, padding)
         if start.weights:
             self._take(start.weights)
         self.register_buffer("timestep", torch.tensor(TIMESTEP), persistent=False)

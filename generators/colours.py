@@ -34,7 +34,7 @@ def save_colours(folder: Path, grey: bool) -> None:
         (folder / COLOURS_FILE).unlink(missing_ok=True)
 
 
-def makes_grey(weights: str) -> bool:
+def makes_grey(weights: str | Path) -> bool:
     """Whether the generator at `weights` makes grey images; ValueError if the file is damaged."""
     file = Path(weights) / COLOURS_FILE
     return file.is_file() and read_model(file, ColoursFile, "copy the folder again").grey

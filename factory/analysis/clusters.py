@@ -23,10 +23,10 @@ from factory.analysis.base import on_all_splits as on_all
 from factory.analysis.features import FeaturePool
 from factory.analysis.judging import Outcome, above, difference, is_above, points, sentence
 from factory.analysis.study import Study
-from factory.verdict.pools import spaced
 from factory_core.clustering import assign, fit_centres
 from factory_core.dataset import IGNORE
 from factory_core.images import list_images, read_image
+from factory_core.spacing import spaced
 from train_seg.evaluation.evaluate import Spread
 
 if TYPE_CHECKING:

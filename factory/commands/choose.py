@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 from factory_core.output_folder import contents
 from factory_core.pictures import Pictures, remembered
-from factory_core.storage import atomic_path
+from factory_core.spacing import spaced
+from factory_core.storage import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     import torch
@@ -86,13 +89,18 @@ def choose(job: ChoiceJob) -> None:
     )
     chosen = choose_images(how, candidates, job.n, job.seed)
     files = [free[choice.row] for choice in chosen]
-    with exclusive(job.out):
-        (job.out / "images").mkdir(parents=True, exist_ok=True)
+    with (
+        exclusive(job.out),
+        tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=job.out) as copies,
+    ):
+        # Whatever takes long comes first: stopped before the end, the folder is as it was.
         for file in files:
-            with atomic_path(job.out / "images" / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+            shutil.copyfile(file, Path(copies) / file.name)
         shown = images[[choice.row for choice in chosen]]
         write_chosen(job.out, [file.name for file in files], shown, how, candidates, chosen)
+        (job.out / "images").mkdir(exist_ok=True)
+        for file in files:
+            os.replace(Path(copies) / file.name, job.out / "images" / file.name)
     _report(job, how, len(files), len(free), generator is None)
 
 
@@ -116,8 +124,7 @@ def _candidates(job: ChoiceJob) -> tuple[list[Path], list[Path]]:
         raise ValueError(f"all {len(every)} images in {job.images} are annotated or chosen already")
     if left_out := len(every) - len(free):
         job.console.print(f"{left_out} of {len(every)} images are annotated or chosen already")
-    step = max(1, len(free) / job.candidates)
-    return [free[int(i * step)] for i in range(min(len(free), job.candidates))], known
+    return [free[i] for i in spaced(len(free), job.candidates)], known
 
 
 def _images_of(folders: Iterable[Path]) -> Iterable[Path]:

@@ -40,6 +40,7 @@ def export(job: ExportJob, console: Console) -> None:
         read_image,
         remembered,
     )
+    from factory_core.spacing import spaced
     from train_seg.inference import export as exporting
     from train_seg.network.segmenter import Segmenter
 
@@ -47,7 +48,7 @@ def export(job: ExportJob, console: Console) -> None:
     if format == "onnx":
         exporting.require_onnx()
     paths = list(find_images(job.images).values())
-    chosen = paths[:: max(1, len(paths) // CHECK_IMAGES)][:CHECK_IMAGES]
+    chosen = [paths[i] for i in spaced(len(paths), CHECK_IMAGES)]
     segmenter = Segmenter.load(job.model, "cpu")
     pictures = measured(remembered(job.model) or DEFAULT_PICTURES, paths)
     images = [read_image(path, pictures=pictures) for path in chosen]

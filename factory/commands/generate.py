@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory.pipeline.display import run_shown
-from factory.pipeline.fidelity import FIDELITY_NAME, compared, measure_fidelity
+from factory.pipeline.fidelity import FIDELITY_IMAGES, FIDELITY_NAME, measure_fidelity
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import quiet_libraries
 from factory.terminal.text import byte_size, duration
 from factory_core.machine import GIB
+from factory_core.spacing import spaced
 
 if TYPE_CHECKING:
     from factory.pipeline.executors import Executor
@@ -30,7 +31,8 @@ def generate(job: Job, executor: Executor, real: Path | None, console: Console) 
     if real is not None:  # checked before hours are spent
         photographs = ImageFolder(real, pictures=job.recipe.pictures)
         print_notes(console, folder_notes(real, photographs.pictures))
-        chosen = [photographs.paths[i] for i in compared(photographs)]
+        rows = spaced(len(photographs), FIDELITY_IMAGES)
+        chosen = [photographs.paths[row] for row in rows]
         check_photographs(real, chosen, photographs.pictures)
     run_shown(job, executor, console)
     if photographs is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from factory_core.dataset import read_manifest, read_samples
+from factory_core.spacing import spaced
 from factory_core.storage import Place
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 FIDELITY_NAME = "fidelity.json"
 FIDELITY_IMAGES = 500  # of each kind: enough for the noise floor, minutes at most on a laptop
-
-
-def compared(photographs: ImageFolder) -> range:
-    """The numbers of those that are compared, evenly spaced: names often group images by kind."""
-    return range(0, len(photographs), max(1, len(photographs) // FIDELITY_IMAGES))
 
 
 def measure_fidelity(
@@ -43,7 +39,7 @@ def measure_fidelity(
     from generators.base import Projecting
 
     real.size = read_manifest(dataset).image_size
-    real_images = torch.stack([real[i] for i in compared(real)])
+    real_images = torch.stack([real[i] for i in spaced(len(real), FIDELITY_IMAGES)])
     samples = islice(read_samples(dataset), FIDELITY_IMAGES)
     synthetic = torch.stack([torch.from_numpy(sample.image) for sample in samples])
 

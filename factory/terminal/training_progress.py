@@ -55,6 +55,13 @@ class TrainingProgress(Callback):
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         place = getattr(module, "place", None)
-        if self.line is not None and (place is None or place.stage == place.stages):
+        if place is None or place.stage == place.stages:
+            self._close()
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        self._close()  # Lightning tears nothing down after an exception
+
+    def _close(self) -> None:
+        if self.line is not None:
             self.line.__exit__()
             self.line = None

@@ -17,11 +17,12 @@ from rich.console import Console
 from factory.annotation.choosing import Candidates, choose_images
 from factory.locking.lock import exclusive
 from factory.pipeline.executors.cluster import cluster
+from factory.pipeline.executors.on_ray import RayExecutor
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
 from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
-from factory.verdict.delivery import deliver
+from factory.verdict.delivery import deliver, segmenter_to_deliver
 from factory.verdict.folds import Split, draw_splits
 from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
@@ -36,6 +37,7 @@ from factory.verdict.wording import sentence
 from factory_core.dataset import IGNORE
 from factory_core.device import pick_device
 from factory_core.machine import available_cpus
+from train_seg.network.segmenter import INFO_NAME
 
 NEXT_IMAGES = 8
 
@@ -69,7 +71,8 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))
         runner = Runner(m, results, splits, console, wanted.budget_sec, rows)
-        _prepare(m, results, console, runnable)
+        if results.progress.next_images is None:  # else the race is over
+            _prepare(m, results, console, runnable)
         runner.race(runnable)
         verdict = _judge(runner, runnable, left_out, found, given)
         verdict = replace(verdict, next_images=_next(runner, found))
@@ -80,7 +83,7 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
         report.show(verdict, console)
         console.print(f"{', '.join(files)} in {given.out}")
         if wanted.deliver is not None and not verdict.decision.is_hopeless:
-            deliver(verdict, runnable, m, wanted.deliver, console)
+            _deliver_once(verdict, runnable, runner, wanted.deliver)
         shutil.rmtree(m.parts, ignore_errors=True)
     if wanted.deliver is not None and verdict.decision.is_hopeless:
         raise ValueError(f"nothing to deliver in {wanted.deliver}: {verdict.sentence}")
@@ -92,6 +95,7 @@ def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[Rows 
     """What runs splits elsewhere: the cluster, joined, or processes; None if one is enough."""
     cpus = available_cpus()
     if wanted.address is not None:
+        RayExecutor().device(given.device)  # refuses what Ray decides
         with cluster(wanted.address, cpus):
             yield RayRows(given, config)
         return
@@ -107,6 +111,7 @@ def choose(
 ) -> tuple[list[Contender], dict[Contender, str]]:
     """The contenders that can run, and why the others cannot: those in `names`, or all but extras.
 
+    The controls that need no training are always among them: without one there is no verdict.
     Raises ValueError for an unknown name in `names`.
     """
     every = contenders(materials.config)
@@ -115,7 +120,9 @@ def choose(
         raise ValueError(f"--contender {unknown[0]}: expected one of {', '.join(known)}")
     runnable, left_out = [], {}
     for contender in every:
-        if contender.name not in names if names else contender.is_extra:
+        is_control = contender.group == "blind" and not contender.is_segmenter
+        wanted = contender.name in names if names else not contender.is_extra
+        if not (wanted or is_control):
             continue
         need = missing(contender, materials)
         if need is None:
@@ -223,19 +230,36 @@ def _has_two_classes(masks: torch.Tensor) -> bool:
 
 def _next(runner: Runner, found: Read) -> list[str]:
     """Names of the photographs to annotate next, by a labeler trained on all labels."""
-    m = runner.materials
+    m, known = runner.materials, runner.results.progress.next_images
+    if known is not None:
+        return list(known)
     if m.photographs is None:
+        runner.results.note(next_images=())
         return []
     began = time.monotonic()
     bench = whole_bench(m)
     labels, images = bench.taught("photographs"), m.photographs.images
     is_new = equal_to_none(images, m.annotated.images)
     free = np.flatnonzero(is_new.numpy())
-    if not len(free):
-        return []
-    pooled = [m.photographs.features([row]).pooled() for row in free.tolist()]
-    candidates = Candidates(np.concatenate(pooled), labels.uncertainty.numpy()[free])
-    chosen = choose_images("both", candidates, NEXT_IMAGES)
+    names: list[str] = []
+    if len(free):
+        pooled = [m.photographs.features([row]).pooled() for row in free.tolist()]
+        candidates = Candidates(np.concatenate(pooled), labels.uncertainty.numpy()[free])
+        chosen = choose_images("both", candidates, NEXT_IMAGES)
+        names = [found.photographs[free[choice.row]] for choice in chosen]
     shared = runner.results.progress.shared_sec + time.monotonic() - began
-    runner.results.note(shared_sec=shared)
-    return [found.photographs[free[choice.row]] for choice in chosen]
+    runner.results.note(shared_sec=shared, next_images=tuple(names))
+    return names
+
+
+def _deliver_once(
+    verdict: Verdict, runnable: Sequence[Contender], runner: Runner, folder: Path
+) -> None:
+    """Deliver, unless an earlier run has delivered the same to `folder`."""
+    place, before = str(folder.absolute()), runner.results.progress.delivered
+    name = segmenter_to_deliver(verdict.decision, runnable)
+    if before.get(place) == name and (folder / INFO_NAME).is_file():
+        runner.console.print(f"{name} is in {folder} already")
+        return
+    deliver(verdict, runnable, runner.materials, folder, runner.console)
+    runner.results.note(delivered={**before, place: name})

@@ -1,8 +1,8 @@
 """From scores to a verdict: what is recommended, and why.
 
 The rule: nothing is recommended over the best labels-only contender unless it is better with
-significance. And nothing at all can be learned from annotations if the best contender is not
-significantly better than every blind one.
+significance, on at least MIN_PAIRS splits. And nothing at all can be learned from annotations if
+the best contender is not significantly better than every blind one.
 
 The best labels-only contender is chosen by the same splits that score it, so its mean is a little
 too high, which makes the comparison harder for the others. The recommended contender is the best of
@@ -43,7 +43,7 @@ class Decision:
     @property
     def is_hopeless(self) -> bool:
         """Whether enough splits were scored to say that nothing can be learned."""
-        enough = self.over_blind is not None and self.over_blind.cells >= MIN_PAIRS
+        enough = self.over_blind is not None and _is_enough(self.over_blind)
         return enough and not self.is_learned
 
 
@@ -65,7 +65,11 @@ def decide(
         found = None if name == baseline else paired(scores, labels[baseline], test_share)
         if found is not None:
             differences[name] = found
-    better = [name for name in factory if name in differences and differences[name].is_positive]
+    better = [
+        name
+        for name in factory
+        if name in differences and _is_enough(differences[name]) and differences[name].is_positive
+    ]
     winner = max(better, key=lambda name: differences[name].mean, default=baseline)
     leads = {name: paired(others[winner], scores, test_share) for name, scores in blind.items()}
     known = {name: lead for name, lead in leads.items() if lead is not None}
@@ -77,8 +81,13 @@ def decide(
         differences=differences,
         blind=closest,
         over_blind=None if closest is None else known[closest],
-        is_learned=all(lead.is_positive for lead in known.values()),
+        is_learned=bool(known)
+        and all(_is_enough(lead) and lead.is_positive for lead in known.values()),
     )
+
+
+def _is_enough(found: Interval) -> bool:
+    return found.cells >= MIN_PAIRS
 
 
 def mean(scores: Scores) -> float:

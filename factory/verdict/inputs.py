@@ -14,7 +14,7 @@ from factory.pipeline.photographs import list_photographs
 from factory.recipe import find_weights
 from factory.recipe.choosing import generator_recipe
 from factory.verdict.bench import Materials
-from factory.verdict.pools import Encoder, Pool, spaced
+from factory.verdict.pools import Encoder, Pool
 from factory.verdict.settings import CompareConfig
 from factory_core.annotated.annotations import Annotations, annotated_size, read_annotations
 from factory_core.images import (
@@ -25,6 +25,7 @@ from factory_core.images import (
     read_image,
     remembered,
 )
+from factory_core.spacing import spaced
 from generators.base import Finetunable, Projecting
 from labelers.labeler import GeneratorInfo
 

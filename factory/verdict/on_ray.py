@@ -31,7 +31,7 @@ class RayRows:
         import ray
 
         found = ray.cluster_resources()
-        gpus = int(found.get("GPU", 0))
+        gpus = 0 if self.given.device == "cpu" else int(found.get("GPU", 0))
         return max(1, gpus or int(found.get("CPU", 1)) // self._cpus)
 
     @property
@@ -52,8 +52,8 @@ class RayRows:
         """See `factory.verdict.rows.Rows`."""
         import ray
 
-        has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-        task = ray.remote(run_row).options(num_cpus=self._cpus, num_gpus=1 if has_gpu else 0)
+        uses_gpu = self.given.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+        task = ray.remote(run_row).options(num_cpus=self._cpus, num_gpus=1 if uses_gpu else 0)
         # Workers have their own working directory.
         given, deadline = self.given.absolute(), time.time() + left_sec
         waiting = [

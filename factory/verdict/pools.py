@@ -18,6 +18,7 @@ from labelers.training.feature_store import FeatureStore, store_bytes
 
 MAX_FEATURE_BYTES = 4 * 2**30  # of one pool, on disk
 ENCODE_BATCH = 8  # images
+SAME_LEVELS = 8  # of 255: a JPEG decoded at a smaller scale differs by up to 4
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,18 @@ def sample_pool(folder: Path, encoder: Encoder, count: int) -> Pool:
     return Pool(load_file(path)["images"], folder, encoder, store)
 
 
-def spaced(count: int, most: int) -> list[int]:
-    """At most `most` of `count` numbers from 0, evenly spaced."""
-    if count <= most:
-        return list(range(count))
-    return [i * count // most for i in range(most)]
-
-
 def equal_to_none(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Which of the images uint8 `[N, 3, H, W]` equal none of `others`, bool `[N]`."""
-    known = {other.numpy().tobytes() for other in others}
-    return torch.tensor([image.numpy().tobytes() not in known for image in images])
+    """Which of the images uint8 `[N, 3, H, W]` equal none of `others`, bool `[N]`.
+
+    A photograph may be decoded at a smaller scale than the same file among the annotated images, so
+    images whose levels differ by no more than SAME_LEVELS are taken for equal.
+    """
+    found = torch.ones(len(images), dtype=torch.bool)
+    means = images.float().mean((2, 3))
+    for other in others:
+        # Equal images have equal means; few others do.
+        near = (means - other.float().mean((1, 2))).abs().amax(1) <= SAME_LEVELS
+        rows = near.nonzero().flatten()
+        difference = (images[rows].short() - other.short()).abs().flatten(1).amax(1)
+        found[rows[difference <= SAME_LEVELS]] = False
+    return found

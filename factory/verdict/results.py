@@ -46,6 +46,8 @@ class Progress(BaseModel):
     """Decisions that a resumed comparison repeats, because times differ from run to run.
 
     `cuts` lists what was dropped, by number of splits done; `unmeasured` was never reached.
+    `next_images` are those to annotate next, once they are known, and `delivered` is the contender
+    of each folder that was delivered to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,8 @@ class Progress(BaseModel):
     cuts: dict[int, tuple[str, ...]] = {}
     unmeasured: tuple[str, ...] = ()
     shared_sec: float = 0.0
+    next_images: tuple[str, ...] | None = None
+    delivered: dict[str, str] = {}
 
 
 class Results:

@@ -14,6 +14,7 @@ from PIL import Image
 from factory_core.images.channels import Channels
 from factory_core.machine import available_cpus
 from factory_core.pictures import Pictures
+from factory_core.spacing import spaced
 
 EIGHT_BITS = (0.0, 255.0)
 # Of a folder at most this many pictures, evenly spaced by name, and of each this many pixels.
@@ -80,8 +81,7 @@ def samples_of(
     paths: Sequence[Path], page: int | None, read: Callable[[Path, int | None], Channels | None]
 ) -> list[Sample]:
     """Samples of at most MEASURED_FILES of the pictures; those that cannot be read are left out."""
-    step = max(1, len(paths) / MEASURED_FILES)
-    chosen = [paths[int(i * step)] for i in range(min(len(paths), MEASURED_FILES))]
+    chosen = [paths[i] for i in spaced(len(paths), MEASURED_FILES)]
     with ThreadPoolExecutor(available_cpus()) as pool:
         found = pool.map(lambda path: _sample(path, path.stat().st_mtime_ns, page, read), chosen)
     return [sample for sample in found if sample is not None]

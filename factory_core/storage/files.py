@@ -128,7 +128,8 @@ def json_bytes(value: Any) -> bytes:
 def sweep_temporaries(folder: Path) -> None:
     """Remove what interrupted writers left behind in `folder`."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        if not path.is_dir():  # which another program may be filling
+            path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -34,6 +35,7 @@ from generators.ddpm import samplers
 from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.checks import check_class, check_timesteps
 from generators.ddpm.config import NORM_GROUPS, DDPMConfig, Parametrisation
+from generators.ddpm.diffusers_folder import pipeline_of
 from generators.ddpm.guided_settings import GivenSettings
 from generators.ddpm.network import LARGE_NETWORK, Network, activations
 from generators.ddpm.noise import NoiseModel
@@ -121,9 +123,17 @@ class DDPMGenerator:
     @classmethod
     def load(cls, config: DDPMConfig, device: str = "auto") -> DDPMGenerator:
         """Read the weights that `config` names (see `load_unet` for formats and errors)."""
+        is_grey = makes_grey(pipeline_of(Path(config.weights)))
+        return cls(*cls._read(config), config, device, is_grey=is_grey)
+
+    @staticmethod
+    def _read(config: DDPMConfig) -> tuple[UNet2DModel, DDPMScheduler, NoiseModel]:
         given = config.model_dump(include=set(GivenSettings.__annotations__))
-        found = load_unet(config.weights, **given)
-        return cls(*found, config, device, is_grey=makes_grey(config.weights))
+        return load_unet(config.weights, **given)
+
+    def _original(self) -> UNet2DModel:
+        """The network as it is in its file."""
+        return self._read(self.config)[0]
 
     @property
     def block_count(self) -> int:
@@ -333,9 +343,12 @@ class DDPMGenerator:
         Raises ValueError if diffusers cannot rebuild the network from its config, which is so for
         some converted guided-diffusion files.
         """
-        unet = self.network.unet
+        # Ours may be rounded to bfloat16.
+        unet = self.network.unet if self.dtype == torch.float32 else self._original()
         weights = {k: v.detach().cpu().float().clone() for k, v in unet.state_dict().items()}
-        description = UNetDescription(dict(unet.config), weights)
+        padding = unet.conv_in.padding_mode
+        config = dict(unet.config) | ({} if padding == "zeros" else {"padding_mode": padding})
+        description = UNetDescription(config, weights)
         with torch.random.fork_rng(devices=[]):
             rebuilt = SegmentationUNet(description, classes=2).unet
         if _heads(rebuilt) != _heads(unet):

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 
 from factory_core.device import pick_device, send
 from factory_core.segmentation_unet import training_format
-from factory_core.storage import atomic_path
+from factory_core.storage import TEMPORARY_PREFIX, atomic_path
 from factory_core.symmetries import augment
 from generators.base import sample_generators, sample_seed
 from generators.colours import to_grey
@@ -144,7 +144,7 @@ class DiffusionTraining(GeneratorTraining):
         Files move into place once all are written: weights, then their descriptions, and
         `model_index.json`, the table of contents, last.
         """
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=out) as folder:
             DDPMPipeline(self.ema.module, self.noise_schedule).save_pretrained(folder)
             self.noise.save(Path(folder))
             files = [file for file in Path(folder).rglob("*") if file.is_file()]

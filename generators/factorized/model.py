@@ -44,6 +44,10 @@ class FactorizedGenerator(DDPMGenerator):
             )
         return cls(net, schedule, noise, config, device, is_grey=makes_grey(config.weights))
 
+    def _original(self) -> FactorizedUNet:
+        net: Any = load(Path(self.config.weights))[0]
+        return net.unet
+
     def _prepared(self, unet: FactorizedUNet) -> FactorizedNetwork:
         return FactorizedNetwork(unet, self.device, self.dtype, self.config.compile)
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from factory_core.segmentation_unet import set_padding
 from generators.ddpm.model import build_unet
 from generators.ddpm.unet import embed
 from generators.factorized.config import NetworkConfig, Structure
@@ -218,7 +219,5 @@ def build(config: NetworkConfig, unet: UNet2DModel | None = None) -> FactorizedU
             *(config.attention_levels, config.num_classes),
         )
     net = FactorizedUNet(unet, config.regions, config.structure)
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-            layer.padding_mode = config.padding
+    set_padding(net, config.padding)
     return net

@@ -7,6 +7,7 @@ the interrupted one exactly.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from torchvision.utils import save_image
 
 from factory_core.device import pick_device, pick_dtype
-from factory_core.storage import atomic_path, sweep_temporaries
+from factory_core.storage import TEMPORARY_PREFIX, atomic_path, sweep_temporaries
 from generators.base import sample_seed
 from generators.colours import save_colours
 from generators.training.config import TrainingConfig
@@ -217,6 +218,8 @@ def run(
     module, where = build(), pick_device(device)  # nothing is written if that fails
     last.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(last.parent)
+    for unfinished in out.glob(f"{TEMPORARY_PREFIX}*"):  # of a killed `write`
+        shutil.rmtree(unfinished, ignore_errors=True)
     record.save(record_file)
     is_mixed = autocast and pick_dtype(config.precision, where) is torch.bfloat16
     trainer = lightning.Trainer(

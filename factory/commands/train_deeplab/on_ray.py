@@ -26,7 +26,7 @@ from factory.pipeline.executors.cluster import cluster
 from factory.terminal.notes import print_notes
 from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory.terminal.training_progress import steps_done, training_status
-from factory_core.device import naming_memory
+from factory_core.device import DeviceFailed, naming_memory
 from factory_core.machine import available_cpus
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.pretrained import settle_encoder_weights
@@ -202,6 +202,8 @@ def _work(settings: dict[str, Any]) -> None:
                 callbacks=[_Reports(queue)],
                 together=Together(strategy, RayLightningEnvironment),
             )
+    except DeviceFailed:
+        raise  # nobody's mistake: another process may go on
     except (ValueError, OSError) as error:
         queue.put(error)
         raise

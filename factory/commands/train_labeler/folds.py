@@ -32,6 +32,7 @@ from factory.commands.train_labeler.preparation import (
 )
 from factory.locking.lock import exclusive
 from factory_core.dataset import IGNORE
+from factory_core.pictures import remember
 from factory_core.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def _split(
     scored = scores(confusion, labeler.classes, len(test))
     measured = {f"test_{name}": float(getattr(scored, name)) for name in SCORES}
     info = labeler.info.model_copy(update={"scores": {**labeler.info.scores, **measured}})
+    remember(folder, annotations.pictures)
     replace(labeler, info=info).save(folder)
     remove_checkpoints(folder)
     return scored, tally.result()

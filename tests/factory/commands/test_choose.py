@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,25 @@ def test_a_rerun_adds_others(choose: Callable) -> None:
     assert len(set(files)) == 7
     assert sorted(files) == sorted(path.name for path in Path("out/images").iterdir())
     assert [row["selection"] for row in chosen()] == ["diverse"] * 3 + ["random"] * 4
+
+
+def test_stopped_while_it_copies_it_starts_anew(
+    choose: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile, copied = shutil.copyfile, []
+
+    def copy_two(source: Path, target: Path) -> None:
+        copied.append(source)
+        if len(copied) > 2:
+            raise KeyboardInterrupt
+        copyfile(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", copy_two)
+        assert choose("--n", 3).code != 0
+    assert not list(Path("out").glob("*"))
+    assert choose("--n", 3).code == 0
+    assert len(chosen()) == 3
 
 
 def test_annotated_images_are_left_out(choose: Callable) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from types import SimpleNamespace
 
+import lightning
 import pytest
+import torch
 from rich.console import Console
 
 from factory.terminal import training_progress, views
@@ -54,4 +56,31 @@ def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = text.getvalue().splitlines()
     assert first.startswith("training, stage 1/2 100/150 steps")
     assert second.startswith("training, stage 2/2 150/150 steps")
+    assert line.line is None
+
+
+def test_an_error_closes_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the terminal stays without a cursor, and the line is redrawn over the message."""
+    monkeypatch.setattr(views, "LOG_EVERY_SEC", 0.0)
+    line = TrainingProgress("training", Console(file=io.StringIO(), width=100))
+
+    class Diverging(lightning.LightningModule):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+
+        def training_step(self, batch: object, number: int) -> None:
+            assert line.line is not None
+            raise ValueError("diverged")
+
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        callbacks=[line],
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with pytest.raises(ValueError, match="diverged"):
+        trainer.fit(Diverging(), [torch.zeros(1)])
     assert line.line is None

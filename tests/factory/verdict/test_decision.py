@@ -64,6 +64,19 @@ def test_one_split_recommends_nothing() -> None:
     assert verdict(photographs={0: 0.99}).winner == "unet"
 
 
+def test_two_splits_recommend_nothing() -> None:
+    """However small their interval."""
+    labels = {"unet": {0: 0.700, 1: 0.710}}
+    found = decide(labels, {"p": {0: 0.800, 1: 0.811}}, {"blind-place": {0: 0.3, 1: 0.31}}, 1 / 3)
+    assert found.differences["p"].is_positive
+    assert found.winner == "unet"
+    assert not found.is_learned
+
+
+def test_nothing_is_learned_without_a_control() -> None:
+    assert not decide({"unet": UNET}, {"photographs": BETTER}, {}, 1 / 3).is_learned
+
+
 def test_no_better_than_blind_is_not_learned() -> None:
     blind = {"blind-shuffled": plus(UNET, 0.01, -0.02, 0.02, -0.01)}
     found = decide({"unet": UNET}, {}, blind, 1 / 3)

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from factory.annotation.samples import load_generator
 from factory.recipe.choosing import generator_recipe
-from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool, spaced
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "wanted"), [(3, 5, [0, 1, 2]), (10, 4, [0, 2, 5, 7]), (5, 5, [0, 1, 2, 3, 4])]
-)
-def test_spaced(count: int, most: int, wanted: list[int]) -> None:
-    assert spaced(count, most) == wanted
+from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool
+from factory_core.images import image_tensor, load_image, read_image
 
 
 def test_equal_to_none() -> None:
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2).contiguous()
-    assert equal_to_none(images, images[[1, 3]]).tolist() == [True, False, True, False]
+    assert equal_to_none(images * 20, images[[1, 3]] * 20).tolist() == [True, False, True, False]
     assert equal_to_none(images, images[:0]).all()
+
+
+def test_the_same_jpeg_is_known_although_photographs_are_decoded_smaller(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        blobs = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+        blobs.resize((640, 512), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.jpg")
+    size = (64, 64)
+    photographs = torch.stack([read_image(tmp_path / f"{n}.jpg", size) for n in "ab"])
+    annotated = torch.stack([image_tensor(load_image(tmp_path / "b.jpg"), size)])
+    assert not torch.equal(photographs[1], annotated[0])
+    assert equal_to_none(photographs, annotated).tolist() == [True, False]
 
 
 @pytest.fixture(scope="module")

@@ -385,3 +385,10 @@ def test_without_a_compiler_the_network_runs_uncompiled(
     ):
         output, _ = network(x, t)
     assert torch.equal(output, expected)
+
+
+def test_a_start_for_segmenters_is_exact_whatever_the_precision(tiny_weights: Path) -> None:
+    exact = load(tiny_weights, precision="float32").describe_unet()
+    fast = load(tiny_weights, precision="bfloat16").describe_unet()
+    assert fast.config == exact.config
+    assert all(torch.equal(fast.weights[name], exact.weights[name]) for name in exact.weights)

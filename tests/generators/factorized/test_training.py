@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import generators
+from factory_core.segmentation_unet import SegmentationUNet
 from generators.base import REGIONS_MAP
 from generators.config import FactorizedConfig
 from generators.ddpm import training as plain
 from generators.ddpm.config import DDPMTrainingConfig
-from generators.factorized import training
+from generators.factorized import storage, training
 from generators.factorized.config import FactorizedFeatures, FactorizedTrainingConfig
 from generators.factorized.model import FactorizedGenerator
 from generators.factorized.storage import WEIGHTS_FILE
@@ -232,3 +234,15 @@ def test_damaged_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).write_bytes(b"not tensors")
     with pytest.raises(ValueError, match="is damaged"):
         load(tmp_path)
+
+
+def test_a_segmenter_starts_with_the_same_padding(images: TrainingImages, folder: Path) -> None:
+    """The encoder's first maps are those of the generator, up to the border."""
+    unet = SegmentationUNet(load(folder).describe_unet(), classes=2).unet
+    assert {m.padding_mode for m in unet.modules() if isinstance(m, nn.Conv2d)} == {
+        "replicate",
+        "zeros",  # of convolutions that see one pixel
+    }
+    x = torch.from_numpy(images.pixels[:2]).float()
+    theirs = storage.load(folder)[0].unet.conv_in
+    torch.testing.assert_close(unet.conv_in(x), theirs(x))
