@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,13 +39,21 @@ def run_part(name: str, device: str, tiny: bool, limit_sec: float) -> dict[str, 
         command = [sys.executable, "-m", "benchmarks.on_gpu", "--part", name, "--json", str(file)]
         command += ["--device", device, *(["--tiny"] if tiny else [])]
         error = None
+        # In a session of its own, so that what the part has started ends with it.
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command, timeout=limit_sec, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                error = "\n".join(done.stderr.splitlines()[-20:])
+            _, text = process.communicate(timeout=limit_sec)
+            if process.returncode:
+                error = "\n".join(text.splitlines()[-20:])
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
             error = f"stopped after {limit_sec:.0f} s"
         found = json.loads(file.read_text()) if file.exists() else {}
     found["sec"] = round(time.monotonic() - began, 1)

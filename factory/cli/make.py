@@ -43,7 +43,7 @@ def generate(
     ] = False,
     executor: ExecutorName = "ray",
     workers: Workers = None,
-    cpus_per_worker: CpusPerWorker = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gpus_per_worker: GpusPerWorker = None,
     address: Address = None,
     shard_timeout: ShardTimeout = None,
@@ -63,7 +63,9 @@ def generate(
     from factory.recipe import choose_recipe, resolve
 
     overrides = [*(settings or []), *([] if seed is None else [f"generator.seed={seed}"])]
-    made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
+    made_by = _executor(
+        executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout, device
+    )
     resolved = resolve(choose_recipe(recipe, generator, labeler, overrides, encoder or []))
     job = Job.sampling(resolved, n, out, device=device, keep_candidates=keep_candidates)
     if dry_run:
@@ -82,7 +84,7 @@ def label(
     labeler: LabelerDir = None,
     executor: ExecutorName = "ray",
     workers: Workers = None,
-    cpus_per_worker: CpusPerWorker = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gpus_per_worker: GpusPerWorker = None,
     address: Address = None,
     shard_timeout: ShardTimeout = None,
@@ -97,7 +99,9 @@ def label(
     from factory.terminal.notes import print_notes
     from factory_core.images import folder_notes
 
-    made_by = _executor(executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout)
+    made_by = _executor(
+        executor, workers, cpus_per_worker, gpus_per_worker, address, shard_timeout, device
+    )
     chosen = choose_recipe(recipe, generator, labeler, settings or [], encoder or [])
     resolved = resolve(chosen)
     job = Job.labeling(resolved, images, out, device=device, keep_candidates=keep_candidates)
@@ -132,10 +136,11 @@ def verify(folder: FinishedDataset) -> None:
 def _executor(
     kind: str,
     workers: str | None,
-    cpus: int,
+    cpus: int | None,
     gpus: float | None,
     address: str | None,
     shard_timeout: float | None,
+    device: str,
 ) -> Any:
     from factory.pipeline.executors import make_executor
 
@@ -146,4 +151,5 @@ def _executor(
         gpus_per_worker=gpus,
         address=address,
         shard_timeout_sec=shard_timeout,
+        device=device,
     )

@@ -133,7 +133,10 @@ Workers = Annotated[
         help="Ray actors; by default one per GPU, or one per core without GPUs.",
     ),
 ]
-CpusPerWorker = Annotated[int, typer.Option(min=1, help="Threads per worker.")]
+CpusPerWorker = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads per worker; by default one, with GPUs the cores, divided."),
+]
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="GPUs per worker; may be a fraction.")
 ]

@@ -14,7 +14,7 @@ EXPECTED = {
     "same_images": {"demo", "demo-stylegan2"},
     "same_bytes": {"sha256"},
     "sampling": {"copy_gb_per_sec", "batch 8"},
-    "profile": {"wall_sec", "busy_sec", "idle"},
+    "profile": {"wall_sec", "busy_sec", "idle", "goal_reached"},
     "stylegan2": {"bare_images_per_sec", "end_to_end_images_per_sec"},
     "labeler": {"float32", "bfloat16"},
     "training": {"ddpm", "ddpm, waiting", "deeplab", "deeplab, waiting"},

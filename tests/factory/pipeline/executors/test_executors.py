@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from factory.pipeline import executors
 from factory.pipeline.executors import LocalExecutor, RayExecutor, make_executor
 from factory.pipeline.executors.cluster import cluster as start_ray
 
@@ -27,6 +28,27 @@ def test_make_executor() -> None:
     assert make_executor("ray", shard_timeout_sec=9.0) == RayExecutor(shard_timeout_sec=9.0)
     with pytest.raises(ValueError, match="--shard-timeout 9: the local executor cannot replace"):
         make_executor("local", shard_timeout_sec=9.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "threads"),
+    [
+        ("local", {}, 12),
+        ("ray", {}, 6),
+        ("ray", {"workers": "2-4"}, 3),
+        ("ray", {"workers": 24}, 1),
+        ("ray", {"cpus_per_worker": 5}, 5),
+        ("ray", {"device": "cpu"}, 1),
+        ("ray", {"gpus_per_worker": 0}, 1),
+        ("ray", {"address": "auto"}, 1),  # whose machines are unknown
+    ],
+)
+def test_with_gpus_the_cores_encode(
+    monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], threads: int
+) -> None:
+    monkeypatch.setattr(executors.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(executors, "available_cpus", lambda: 12)
+    assert make_executor(kind, **options).cpus_per_worker == threads
 
 
 @pytest.mark.parametrize("workers", ["0", "-2", "two", "2-", "8-2", "2-8-9", "1.5"])
