@@ -61,9 +61,7 @@ def commands(report: Report, device: str, tiny: bool) -> None:
         Path("photos").symlink_to(Path("annotated", "images"))
         for words in command_lines():
             try:
-                get_command(command_line()).main(
-                    [*words, "--device", device], standalone_mode=False
-                )
+                program.main([*words, "--device", device], standalone_mode=False)
             except (Exception, SystemExit) as error:
                 failed[" ".join(words)] = f"{type(error).__name__}: {error}"[:500]
             report.add(last=words[0], failed=failed)
