@@ -5,14 +5,15 @@
     python -m benchmarks.factorized --out OUT --table [--json FILE]         of what is finished
 
 DIR holds `unlabeled`, `labeled` and `test`; without it, the embedded domain is rendered into OUT. A
-cell is one training, by variant and seed: all have equal steps and equal sizes, and differ in
-nothing else. Its regions are scored on `test`; the grouping into foreground and background is
-chosen on `labeled`. Finished cells are kept in OUT and never repeated, and interrupted trainings
-resume, so several processes may each run cells of their own.
+cell is one training, by variant and seed: all have equal steps, sizes and objectives. Its regions
+are scored on `test`; the grouping into foreground and background is chosen on `labeled`. Finished
+cells are kept in OUT and never repeated, and interrupted trainings resume, so several processes may
+each run cells of their own.
 
-`plain` is DatasetDDPM-unsup: k-means on its features, the centres fitted on pixels of the
-unlabelled images; `pixels` is k-means on the colours alone. `published` is the paper's network,
-without our padding, start and balance of the masks; the others are the ablations of its Table 6.
+`plain` is DatasetDDPM-unsup: the usual network, whose convolutions pad with zeros, and k-means on
+its features, the centres fitted on pixels of the unlabelled images; `pixels` is k-means on the
+colours alone. `published` has the paper's masks, without our padding, start and balance, but our
+optimiser; the others are the ablations of its Table 6.
 
 Fréchet ratios are taken in the features of one generator, `--encoder`, the same for all cells; 1 is
 the distance of two sets of real images. `--fid FILE` adds the FID of a kept library, with weights

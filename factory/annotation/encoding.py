@@ -27,13 +27,14 @@ def encode_batch(spec: Sequence[FeatureMapSpec], most: int) -> int:
 def encode_batches(
     generator: Encoder, images: torch.Tensor, console: Console
 ) -> Iterator[FeatureMaps]:
-    """Yield the features of images uint8 `[N, 3, H, W]`, at most ENCODE_BATCH images at a time.
+    """Yield the features of images uint8 `[N, 3, H, W]`, `encode_batch` images at a time.
 
     Shows a progress line.
     """
     from generators.base import batches
 
     with ProgressLine("encoding", "images", len(images), console) as line:
-        for rows in batches(range(len(images)), min(ENCODE_BATCH, generator.batch_size)):
+        batch = encode_batch(generator.feature_spec, generator.batch_size)
+        for rows in batches(range(len(images)), batch):
             yield generator.encode(images[rows.start : rows.stop], rows)
             line.update(rows.stop)

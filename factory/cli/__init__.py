@@ -93,6 +93,6 @@ def _line_of_device(error: BaseException) -> str | None:
     if not is_out_of_memory(error):
         return str(DeviceFailed.of(error))
     return (
-        f"out of memory ({one_line(error)}): set a smaller batch (--batch-size N, or "
-        "--set generator.batch_size=N)"
+        f"out of memory ({one_line(error)}): set a smaller batch (--batch-size N, --set "
+        "batch_size=N or --set generator.batch_size=N, whichever the command has), or --device cpu"
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from factory.annotation.encoding import encode_batch
 from factory_core.storage import atomic_path
 from generators.base import FeatureMaps, Generator, batches
 from labelers.config import FeatureDtype
 from labelers.training.feature_store import FeatureStore, store_bytes
 
 MAX_FEATURE_BYTES = 4 * 2**30  # of one pool, on disk
-ENCODE_BATCH = 8  # images
 SAME_LEVELS = 8  # of 255: a JPEG decoded at a smaller scale differs by up to 4
 
 
@@ -31,7 +31,7 @@ class Encoder:
     @property
     def batch(self) -> int:
         """Images at a time."""
-        return min(ENCODE_BATCH, self.generator.batch_size)
+        return encode_batch(self.generator.feature_spec, self.generator.batch_size)
 
     @property
     def most_images(self) -> int:

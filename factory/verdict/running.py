@@ -53,8 +53,12 @@ class Runner:
         """Time left of a share of the budget."""
         if self.budget_sec is None:
             return math.inf
-        shared_sec = self.results.progress.shared_sec
-        spent_sec = shared_sec + (self.results.seconds - shared_sec) / self.at_once
+        whole = {split.number: len(split.train) for split in self.splits}
+        spent_sec = self.results.progress.shared_sec
+        for cell in self.results.cells.values():
+            # Those on fewer images, of the learning curve, are made one after another.
+            is_whole = cell.images == whole.get(cell.split)
+            spent_sec += cell.seconds / (self.at_once if is_whole else 1)
         return share * self.budget_sec - spent_sec
 
     def race(self, contenders: Sequence[Contender]) -> None:

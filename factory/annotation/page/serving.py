@@ -36,7 +36,7 @@ def bind(host: str, port: int | None) -> socket.socket:
             bound.close()
             reason = error
     if isinstance(reason, PermissionError) or "in use" in str(reason):
-        raise OSError(f"--port {port}: it is in use, or not allowed: give another port")
+        raise OSError(f"--port {wanted}: it is in use, or not allowed: give another port")
     raise OSError(f"--host {host}: {reason.strerror}: give an address of this machine")
 
 
