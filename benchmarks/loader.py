@@ -46,7 +46,7 @@ from factory_core.dataset import (
 from factory_core.storage import atomic_file, write_json
 from train_seg.config import AugmentConfig
 from train_seg.data.augment import Augment
-from train_seg.data.training_data import batches, open_training_data
+from train_seg.data.training_data import open_training_data
 
 SIZE, CLASSES, SHARD_SAMPLES = 256, 8, 1000
 WARM_BATCHES, REPEATS = 4, 3
@@ -146,7 +146,7 @@ def ours(folder: Path, batch_size: int, workers: int, start_step: int = 0) -> Ba
     data = open_training_data(
         [folder / "dataset"], lambda size: Augment(AugmentConfig(), size), num_workers=workers
     )
-    return batches(data.source, batch_size, start_step)
+    return data.source.batches(batch_size, start_step)
 
 
 # --- measuring -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,30 @@ if TYPE_CHECKING:
     from generators.training.config import TrainingConfig
     from generators.training.images import TrainingImages
 
+# Kind -> its settings, and the module of its training.
+KINDS = {
+    "ddpm": ("generators.ddpm.config.DDPMTrainingConfig", "generators.ddpm.training"),
+    "factorized": (
+        "generators.factorized.config.FactorizedTrainingConfig",
+        "generators.factorized.training",
+    ),
+    "stylegan2": (
+        "generators.stylegan2.config.StyleGAN2TrainingConfig",
+        "generators.stylegan2.training",
+    ),
+    "mae": (
+        "generators.encoders.mae_config.MAETrainingConfig",
+        "generators.encoders.mae_training",
+    ),
+    "vdvae": (
+        "generators.encoders.vdvae_config.VDVAETrainingConfig",
+        "generators.encoders.vdvae_training",
+    ),
+    "e4e": (
+        "generators.encoders.e4e_config.E4ETrainingConfig",
+        "generators.encoders.e4e_training",
+    ),
+}
 ENCODERS = ("mae", "vdvae", "e4e")  # kinds that make no images
 
 
@@ -28,10 +53,9 @@ ENCODERS = ("mae", "vdvae", "e4e")  # kinds that make no images
 class GeneratorJob:
     """The options of `train-generator`.
 
-    `kind` is `ddpm`, `factorized`, `stylegan2`, `mae`, `vdvae` or `e4e`. `given` holds settings
-    with an option of their own (None: not given), `overrides` any others as `KEY=VALUE`. `init` is
-    a generator to start from; for `e4e`, the StyleGAN2 whose encoder it is. `distill` is a
-    diffusion model to distil, instead of `init`.
+    `kind` is one of KINDS. `given` holds settings with an option of their own (None: not given),
+    `overrides` any others as `KEY=VALUE`. `init` is a generator to start from; for `e4e`, the
+    StyleGAN2 whose encoder it is. `distill` is a diffusion model to distil, instead of `init`.
     """
 
     kind: str
@@ -146,34 +170,10 @@ def _distillation(job: GeneratorJob) -> tuple[type[TrainingConfig], Callable[...
 
 def training_of(kind: str) -> tuple[type[TrainingConfig], Callable[..., None]]:
     """The settings and the training function of a kind of generator."""
-    if kind == "ddpm":
-        from generators.ddpm.config import DDPMTrainingConfig
-        from generators.ddpm.training import train as train_ddpm
-
-        return DDPMTrainingConfig, train_ddpm
-    if kind == "factorized":
-        from generators.factorized.config import FactorizedTrainingConfig
-        from generators.factorized.training import train as train_factorized
-
-        return FactorizedTrainingConfig, train_factorized
-    if kind == "stylegan2":
-        from generators.stylegan2.config import StyleGAN2TrainingConfig
-        from generators.stylegan2.training import train as train_stylegan2
-
-        return StyleGAN2TrainingConfig, train_stylegan2
-    if kind == "mae":
-        from generators.encoders.mae_config import MAETrainingConfig
-        from generators.encoders.mae_training import train as train_mae
-
-        return MAETrainingConfig, train_mae
-    if kind == "vdvae":
-        from generators.encoders.vdvae_config import VDVAETrainingConfig
-        from generators.encoders.vdvae_training import train as train_vdvae
-
-        return VDVAETrainingConfig, train_vdvae
-    if kind == "e4e":
-        from generators.encoders.e4e_config import E4ETrainingConfig
-        from generators.encoders.e4e_training import train as train_e4e
-
-        return E4ETrainingConfig, train_e4e
-    raise ValueError(f"--kind {kind}: expected ddpm, factorized, stylegan2, mae, vdvae or e4e")
+    if kind not in KINDS:
+        *first, last = KINDS
+        raise ValueError(f"--kind {kind}: expected {', '.join(first)} or {last}")
+    settings, training = KINDS[kind]
+    module, _, name = settings.rpartition(".")
+    # Imported late: each kind needs libraries of its own, which load slowly.
+    return getattr(import_module(module), name), import_module(training).train

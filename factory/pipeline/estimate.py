@@ -29,7 +29,6 @@ class Estimate:
     None in a bucket.
     """
 
-    samples: int
     workers: int
     samples_per_sec: float
     total_sec: float
@@ -69,7 +68,6 @@ def estimate(job: Job, executor: Executor) -> Estimate:
     kept = candidates * (1 - dropped / job.n)
     free = disk_free_bytes(job.out.path) / GIB if isinstance(job.out, DiskStore) else None
     return Estimate(
-        samples=job.n,
         workers=workers,
         samples_per_sec=rate,
         total_sec=executor.start_sec + (loaded - began) + job.n / rate,

@@ -64,7 +64,7 @@ class Distillation(DiffusionTraining):
         rng = torch.Generator().manual_seed(sample_seed(config.seed, self.global_step, stream=1))
         x_0 = to_unit_range(augment(batch, config.flips, config.quarter_turns, rng))
         loss = self.loss(x_0, config.teacher_steps >> stage, rng)
-        self.show(self.global_step, loss=loss.detach(), steps=config.teacher_steps >> stage + 1)
+        self.show(self.global_step, loss=loss.detach(), steps=config.teacher_steps >> (stage + 1))
         return loss
 
     def _promote(self) -> None:

@@ -114,13 +114,6 @@ def _checked_levels(data: LabeledImages, levels: torch.Tensor) -> torch.Tensor:
     return levels
 
 
-def batches(
-    source: Stream, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1
-) -> Iterator[Pair]:
-    """Endless full batches from `start_step`; see `Stream.batches`."""
-    return source.batches(batch_size, start_step, rank, world_size)
-
-
 class Rounds:
     """An epoch to Lightning: the next `steps` batches, up to step `total` of the run.
 
@@ -147,8 +140,8 @@ class Rounds:
     def __iter__(self) -> Iterator[Pair]:
         start = self._position()
         if self._stream is None or self._next != start:
-            self._stream = batches(
-                self._source, self._batch_size, start, self._rank, self._world_size
+            self._stream = self._source.batches(
+                self._batch_size, start, self._rank, self._world_size
             )
         self._next = start
         while self._next < min(start + self._steps, self._total):

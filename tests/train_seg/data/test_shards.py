@@ -20,7 +20,7 @@ from factory_core.storage import open_store
 from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.shards import ShardSource
-from train_seg.data.training_data import TrainingData, batches, open_training_data
+from train_seg.data.training_data import TrainingData, open_training_data
 from train_seg.training.train import train
 
 RED, BLUE = 1, 2
@@ -172,7 +172,7 @@ def test_a_bucket_gives_the_same_batches_as_a_folder(dataset: Path) -> None:
             bucket.write(str(file.relative_to(dataset)), file.read_bytes())
     local, remote = (open_data(folder, shuffle_buffer=5) for folder in (dataset, str(bucket)))
     assert local.digest == remote.digest
-    streams = (itertools.islice(batches(d.source, 4), 7) for d in (local, remote))
+    streams = (itertools.islice(d.source.batches(4), 7) for d in (local, remote))
     for here, there in zip(*streams, strict=True):
         assert torch.equal(here[0], there[0])
         assert torch.equal(here[1], there[1])
@@ -261,14 +261,14 @@ def test_damage_is_skipped_on_request(
     data = open_data(dataset, **settings) if opened == "before" else None
     damage(dataset / "shards/squares-000001.tar")
     data = data or open_data(dataset, **settings)
-    found = list(itertools.islice(batches(data.source, 4), 6))
+    found = list(itertools.islice(data.source.batches(4), 6))
     assert sum(data.source.skipped.values()) == lost
     assert len(data.source.skipped) == 1
     seen = {image.numpy().tobytes() for images, _ in found for image in images}
     assert seen < whole
     assert len(seen) == 12 - lost
     for start in range(6):
-        images, _ = next(batches(open_data(dataset, **settings).source, 4, start))
+        images, _ = next(open_data(dataset, **settings).source.batches(4, start))
         assert torch.equal(images, found[start][0])
 
 
@@ -277,7 +277,7 @@ def test_without_a_readable_shard_the_stream_ends(dataset: Path) -> None:
     for shard in (dataset / "shards").iterdir():
         shard.unlink()
     with pytest.raises(ValueError, match=r"\.tar: .* \(and no other sample can be read\)"):
-        next(batches(data.source, 4))
+        next(data.source.batches(4))
 
 
 @pytest.mark.parametrize(

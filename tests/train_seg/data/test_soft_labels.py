@@ -17,7 +17,7 @@ from train_seg.config import AugmentConfig, SegmenterConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import DamagedSample, Decoder, Encoded
 from train_seg.data.soft_labels import certain, most_probable
-from train_seg.data.training_data import batches, open_training_data
+from train_seg.data.training_data import open_training_data
 from train_seg.training.train import open_stages, train
 
 PLAIN = AugmentConfig()
@@ -87,7 +87,7 @@ def test_annotated_images_are_certain(soft: Path, make_labeled: Any) -> None:
     annotated = make_labeled(3)
     annotated.masks[:, :4] = 255
     data = open_soft(soft, annotated)
-    images, labels = next(batches(data.source, 15))
+    images, labels = next(data.source.batches(15))
     found = {image.numpy().tobytes(): levels for image, levels in zip(images, labels, strict=True)}
     assert len(found) == 15
     for image, mask in zip(annotated.images, annotated.masks, strict=True):
@@ -165,8 +165,8 @@ def test_damaged_probabilities(
 def test_a_second_stage_on_annotated_images_is_certain(soft: Path, make_labeled: Any) -> None:
     config = SegmenterConfig(soft_labels=True)
     first, second = open_stages([soft], [make_labeled(2)], config, None, None)
-    assert next(batches(first.data.source, 2))[1].shape == (2, 3, 32, 32)
-    assert next(batches(second.data.source, 2))[1].shape == (2, 32, 32)
+    assert next(first.data.source.batches(2))[1].shape == (2, 3, 32, 32)
+    assert next(second.data.source.batches(2))[1].shape == (2, 32, 32)
     assert second.config.soft_labels is False
 
 

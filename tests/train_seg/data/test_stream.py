@@ -15,7 +15,7 @@ from train_seg.config import AugmentConfig
 from train_seg.data.augment import Augment
 from train_seg.data.samples import Pair
 from train_seg.data.stream import DRAWS, Stream
-from train_seg.data.training_data import LabeledImages, batches, open_training_data
+from train_seg.data.training_data import LabeledImages, open_training_data
 
 # Two loader processes are tested even on a single core.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -75,14 +75,14 @@ def test_loader_processes_change_nothing(
     alone, helped = (
         open_stream(folder, make_labeled(5), num_workers=workers, **settings) for workers in (0, 2)
     )
-    found = [list(itertools.islice(batches(stream, 4), 11)) for stream in (alone, helped)]
+    found = [list(itertools.islice(stream.batches(4), 11)) for stream in (alone, helped)]
     assert equal(*found)
     assert any((masks == 255).any() for _, masks in found[0])
 
 
 def test_the_callers_random_state_is_kept(dataset: Path) -> None:
     before = torch.get_rng_state()
-    next(batches(open_stream(dataset, augment=FLIPS), 4))
+    next(open_stream(dataset, augment=FLIPS).batches(4))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -93,17 +93,17 @@ def test_batches_are_full_and_start_anywhere(
 ) -> None:
     settings = {"augment": FLIPS, "mix": mix, "shuffle_buffer": buffer}
     stream = open_stream(dataset, make_labeled(3), **settings)
-    whole = list(itertools.islice(batches(stream, 4), 12))
+    whole = list(itertools.islice(stream.batches(4), 12))
     assert all(images.shape == (4, 3, 32, 32) for images, _ in whole)
     for start in range(12):
-        assert equal([next(batches(stream, 4, start))], [whole[start]])
+        assert equal([next(stream.batches(4, start))], [whole[start]])
 
 
 def test_starting_late_in_a_mixture(dataset: Path, make_labeled: Callable) -> None:
     stream = open_stream(dataset, make_labeled(3), mix=(0.7, 0.3))
     steps = DRAWS // 1024
-    whole = list(itertools.islice(batches(stream, 1024), steps + 1))
-    assert equal([next(batches(stream, 1024, steps))], [whole[steps]])
+    whole = list(itertools.islice(stream.batches(1024), steps + 1))
+    assert equal([next(stream.batches(1024, steps))], [whole[steps]])
 
 
 def test_skipped_samples_are_not_decoded(dataset: Path) -> None:
@@ -116,7 +116,7 @@ def test_skipped_samples_are_not_decoded(dataset: Path) -> None:
             return image, mask
 
     data = open_training_data([dataset], lambda size: Counting(AugmentConfig(), size))
-    next(batches(data.source, 4, start_step=1000))
+    next(data.source.batches(4, start_step=1000))
     assert decoded == 4
 
 
@@ -126,8 +126,8 @@ def test_processes_share_each_batch(
     dataset: Path, make_labeled: Callable, mix: tuple | None, world_size: int
 ) -> None:
     stream = open_stream(dataset, make_labeled(5), augment=FLIPS, mix=mix, shuffle_buffer=4)
-    whole = itertools.islice(batches(stream, 4, 2), 8)
-    parts = [batches(stream, 4, 2, rank, world_size) for rank in range(world_size)]
+    whole = itertools.islice(stream.batches(4, 2), 8)
+    parts = [stream.batches(4, 2, rank, world_size) for rank in range(world_size)]
     for batch in whole:
         for rank, part in enumerate(parts):
             assert equal([next(part)], [tuple(t[rank::world_size] for t in batch)])
@@ -135,7 +135,7 @@ def test_processes_share_each_batch(
 
 def test_a_batch_must_be_shared_evenly(dataset: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 8 is not divisible by 3 processes"):
-        next(batches(open_stream(dataset), 8, 0, 0, 3))
+        next(open_stream(dataset).batches(8, 0, 0, 3))
 
 
 def test_a_mixture_draws_by_weight_and_each_source_has_exact_epochs(
@@ -144,7 +144,7 @@ def test_a_mixture_draws_by_weight_and_each_source_has_exact_epochs(
     annotated = set(identities(open_stream(make_labeled(5)).epoch(0)))
     stream = open_stream(dataset, make_labeled(5), mix=(9, 1))
     assert stream.samples == 17  # places that count as an epoch
-    found = identities(rows(itertools.islice(batches(stream, 50), 40)))
+    found = identities(rows(itertools.islice(stream.batches(50), 40)))
     of_annotated = [i for i in found if i in annotated]
     of_dataset = [i for i in found if i not in annotated]
     # 200 expected, four standard deviations of 13.4
@@ -172,10 +172,10 @@ def test_unknown_class_id_ends_the_stream_at_its_batch(
     def mark(index: int, mask: np.ndarray) -> np.ndarray:
         return np.full_like(mask, 255) if index == 7 else mask
 
-    marked = batches(open_stream(write_dataset(tmp_path / "marked", change=mark)), 2)
+    marked = open_stream(write_dataset(tmp_path / "marked", change=mark)).batches(2)
     step = next(i for i, (_, masks) in enumerate(marked) if (masks == 255).flatten(1).all(1).any())
     assert step > 0
-    stream = batches(open_stream(folder, num_workers=workers), 2)
+    stream = open_stream(folder, num_workers=workers).batches(2)
     for _ in range(step):
         next(stream)
     with pytest.raises(ValueError, match=r"000001.tar: sample 000000007: found class id 9") as e:
@@ -192,9 +192,9 @@ def test_skipping_keeps_the_places_of_all_other_samples(
 ) -> None:
     folder = write_dataset(tmp_path / "bad", change=damage(2, 3, 7))
     stream = open_stream(folder, skip_damaged=True, num_workers=workers)
-    found = rows(itertools.islice(batches(stream, 4), 6))
+    found = rows(itertools.islice(stream.batches(4), 6))
     whole = open_stream(write_dataset(tmp_path / "good"))
-    expected = rows(itertools.islice(batches(whole, 4), 6))
+    expected = rows(itertools.islice(whole.batches(4), 6))
     differing = sum(a != b for a, b in zip(identities(found), identities(expected), strict=True))
     assert differing == 2 * 3  # in two epochs
     assert all(int(mask.max()) < 3 for _, mask in found)
@@ -202,7 +202,7 @@ def test_skipping_keeps_the_places_of_all_other_samples(
     # One line for the first of its kind per shard.
     assert sum("skipped" in r.getMessage() for r in caplog.records) == 2
     for start in range(6):  # and a resumed stream does the same
-        later = next(batches(open_stream(folder, skip_damaged=True), 4, start))
+        later = next(open_stream(folder, skip_damaged=True).batches(4, start))
         assert equal(rows([later]), found[4 * start : 4 * start + 4])
 
 
@@ -211,11 +211,11 @@ def test_a_batch_without_a_usable_sample_is_replaced_by_the_next(
 ) -> None:
     folder = write_dataset(tmp_path / "bad", change=damage(*range(9)))
     stream = open_stream(folder, skip_damaged=True)
-    found = list(itertools.islice(batches(stream, 2), 12))
+    found = list(itertools.islice(stream.batches(2), 12))
     assert len(set(identities(rows(found)))) == 3
     assert stream.skipped == Counter({"unknown class id": 9})
     for start in range(12):
-        later = next(batches(open_stream(folder, skip_damaged=True), 2, start))
+        later = next(open_stream(folder, skip_damaged=True).batches(2, start))
         assert equal([later], [found[start]])
 
 
@@ -224,4 +224,4 @@ def test_without_a_usable_sample_the_stream_ends(
 ) -> None:
     folder = write_dataset(tmp_path / "bad", change=damage(*range(12)))
     with pytest.raises(ValueError, match=r"class id 9, .* \(and no other sample is usable\)"):
-        next(batches(open_stream(folder, skip_damaged=True), 4))
+        next(open_stream(folder, skip_damaged=True).batches(4))

@@ -9,7 +9,7 @@ import torch
 
 from train_seg.config import AugmentConfig
 from train_seg.data.augment import Augment
-from train_seg.data.training_data import LabeledImages, Rounds, batches, open_training_data
+from train_seg.data.training_data import LabeledImages, Rounds, open_training_data
 
 PLAIN = AugmentConfig()
 
@@ -31,7 +31,7 @@ def test_rounds_end_at_the_total_and_follow_the_position(dataset):
     position = 3
     second = identities(rounds)
     assert (len(first), len(second)) == (3, 2)
-    assert first + second == identities(itertools.islice(batches(source, 4), 5))
+    assert first + second == identities(itertools.islice(source.batches(4), 5))
     assert second == identities(rounds)  # the same steps once more
 
 
