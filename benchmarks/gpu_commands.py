@@ -20,6 +20,7 @@ train-generator --kind mae --images photos --out mae --set image_size=64 --set w
     --set depth=2 --set heads=2 --set decoder_width=8 --set decoder_heads=2 --steps 2
     --batch-size 2 --set precision=bfloat16
 train-generator --distill generator --images photos --out fast --steps 4 --batch-size 2
+    --set image_size=32
 train-labeler --encoder mae --encoder pixels --labeled annotated --out of-mae --fast
     --set labeler.members=2 --set labeler.training.steps=5
 generate --generator package:factory.demo/generator --labeler of-mae --n 2 --out paired
