@@ -22,14 +22,14 @@ from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
 from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
+from factory.verdict.crew import Crew, LocalCrew
 from factory.verdict.delivery import deliver, segmenter_to_deliver
 from factory.verdict.folds import Split, draw_splits
 from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
-from factory.verdict.on_ray import RayRows
+from factory.verdict.on_ray import RayCrew
 from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results
-from factory.verdict.rows import LocalRows, Rows
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory.verdict.verdict import Verdict, decide_on, table_rows
@@ -67,10 +67,10 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     m = found.materials
     splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
     runnable, left_out = choose(m, wanted.names)
-    with exclusive(given.out), _rows(given, wanted, config) as rows:
+    with exclusive(given.out), _crew(given, wanted, config) as crew:
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))
-        runner = Runner(m, results, splits, console, wanted.budget_sec, rows)
+        runner = Runner(m, results, splits, console, wanted.budget_sec, crew)
         if results.progress.next_images is None:  # else the race is over
             _prepare(m, results, console, runnable)
         runner.race(runnable)
@@ -91,19 +91,19 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
 
 
 @contextmanager
-def _rows(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[Rows | None]:
+def _crew(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[Crew | None]:
     """What runs splits elsewhere: the cluster, joined, or processes; None if one is enough."""
     cpus = available_cpus()
     if wanted.address is not None:
         RayExecutor().device(given.device)  # refuses what Ray decides
         with cluster(wanted.address, cpus):
-            yield RayRows(given, config)
+            yield RayCrew(given, config)
         return
     processes = wanted.processes
     if processes is None:
         processes = cpus if pick_device(given.device).type == "cpu" else 1
     processes = min(processes, config.folds * config.seeds)
-    yield LocalRows(given, config, processes, cpus) if processes > 1 else None
+    yield LocalCrew(given, config, processes, cpus) if processes > 1 else None
 
 
 def choose(

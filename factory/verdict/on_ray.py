@@ -1,4 +1,4 @@
-"""Rows of a comparison (all contenders of a split) as Ray tasks, here or on a cluster.
+"""Splits of a comparison, with all contenders, as Ray tasks, here or on a cluster.
 
 Inputs and OUT must have the same paths on every node. A worker that is lost is replaced by Ray, and
 its successor finds the finished cells in OUT.
@@ -10,24 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from factory.verdict.crew import LOOK_SEC, run_split
 from factory.verdict.folds import Split
 from factory.verdict.inputs import Given
-from factory.verdict.rows import LOOK_SEC, run_row
 from factory.verdict.settings import CompareConfig
 
 MAX_CPUS = 4  # per task: small networks gain nothing from more
 
 
 @dataclass(frozen=True)
-class RayRows:
-    """Runs rows (all contenders of a split) on the cluster that this process has joined."""
+class RayCrew:
+    """Tasks on the cluster that this process has joined."""
 
     given: Given
     config: CompareConfig
 
     @property
     def at_once(self) -> int:
-        """How many rows run at the same time."""
+        """How many splits run at the same time."""
         import ray
 
         found = ray.cluster_resources()
@@ -36,7 +36,7 @@ class RayRows:
 
     @property
     def _cpus(self) -> int:
-        """Cores per row: they are divided among all splits."""
+        """Cores per split: they are divided among all of them."""
         import ray
 
         splits = self.config.folds * self.config.seeds
@@ -49,11 +49,11 @@ class RayRows:
         left_sec: float,
         look: Callable[[], None],
     ) -> None:
-        """See `factory.verdict.rows.Rows`."""
+        """See `factory.verdict.crew.Crew`."""
         import ray
 
         uses_gpu = self.given.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-        task = ray.remote(run_row).options(num_cpus=self._cpus, num_gpus=1 if uses_gpu else 0)
+        task = ray.remote(run_split).options(num_cpus=self._cpus, num_gpus=1 if uses_gpu else 0)
         # Workers have their own working directory.
         given, deadline = self.given.absolute(), time.time() + left_sec
         waiting = [

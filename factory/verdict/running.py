@@ -23,7 +23,7 @@ from factory.verdict.results import Cell, Results, mean_sec, scores
 from train_seg.evaluation import metrics
 
 if TYPE_CHECKING:
-    from factory.verdict.rows import Rows
+    from factory.verdict.crew import Crew
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
 MIN_SPLITS = 2  # without them, there is no interval
@@ -33,7 +33,7 @@ MIN_SPLITS = 2  # without them, there is no interval
 class Runner:
     """Trains and scores contenders on splits; finished cells are never repeated.
 
-    `budget_sec` None: no limit. Time counts over all runs in the same folder. `rows` None: all
+    `budget_sec` None: no limit. Time counts over all runs in the same folder. `crew` None: all
     in this process.
     """
 
@@ -42,12 +42,12 @@ class Runner:
     splits: Sequence[Split]
     console: Console
     budget_sec: float | None = None
-    rows: Rows | None = None
+    crew: Crew | None = None
 
     @property
     def at_once(self) -> int:
         """How many splits run at the same time."""
-        return 1 if self.rows is None else self.rows.at_once
+        return 1 if self.crew is None else self.crew.at_once
 
     def left_sec(self, share: float = 1.0) -> float:
         """Time left of a share of the budget."""
@@ -65,24 +65,24 @@ class Runner:
         """Run all contenders on ever more splits; cut the worse half when time is short."""
         alive, done = list(contenders), 0
         for rung in rungs(len(self.splits), self.at_once):
-            if self.rows is not None:
+            if self.crew is not None:
                 self._elsewhere(alive, self.splits[done:rung])
             for split in self.splits[done:rung]:
                 if split.number >= MIN_SPLITS and self.left_sec(RACE_SHARE) <= 0:
                     self.console.print(f"time is up after {split.number} splits")
                     return
-                alive = self._row(alive, split)
+                alive = self._split(alive, split)
                 self.bench(split).delete()
             done = rung
             if done < len(self.splits):
                 alive = self._cut(alive, done)
 
     def _elsewhere(self, alive: Sequence[Contender], splits: Sequence[Split]) -> None:
-        """Have other processes make the cells that are missing; `_row` then finds them."""
-        assert self.rows is not None
+        """Have other processes make the cells that are missing; `_split` then finds them."""
+        assert self.crew is not None
         missing = [s for s in splits if any(not self._is_done(c, s) for c in alive)]
         if missing and self.left_sec(RACE_SHARE) > 0:
-            self.rows.run([c.name for c in alive], missing, self.left_sec(RACE_SHARE), self._look)
+            self.crew.run([c.name for c in alive], missing, self.left_sec(RACE_SHARE), self._look)
             self._look()
 
     def _look(self) -> None:
@@ -96,7 +96,7 @@ class Runner:
     def _is_done(self, contender: Contender, split: Split) -> bool:
         return self.results.find(contender.name, split.number, len(split.train)) is not None
 
-    def _row(self, alive: list[Contender], split: Split) -> list[Contender]:
+    def _split(self, alive: list[Contender], split: Split) -> list[Contender]:
         """One split; the contenders for which there was time."""
         ran = []
         for contender in alive:

@@ -1,4 +1,4 @@
-"""Rows of a comparison (all contenders of a split) in other processes of this machine.
+"""Splits of a comparison, with all contenders, in other processes of this machine.
 
 Small networks gain little from a second core, so each core takes a split of its own. A process that
 dies ends the comparison; a rerun finds the finished cells in OUT.
@@ -31,12 +31,12 @@ from factory.verdict.settings import CompareConfig
 LOOK_SEC = 2  # between looks at what other processes have finished
 
 
-class Rows(Protocol):
-    """What runs the rows of several splits at once, in other processes."""
+class Crew(Protocol):
+    """Processes that work on several splits at once."""
 
     @property
     def at_once(self) -> int:
-        """How many rows run at the same time."""
+        """How many splits run at the same time."""
         ...
 
     def run(
@@ -55,8 +55,8 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class LocalRows:
-    """Rows in `processes` processes, which share the `cpus` cores."""
+class LocalCrew:
+    """`processes` processes, which share the `cpus` cores."""
 
     given: Given
     config: CompareConfig
@@ -81,15 +81,15 @@ class LocalRows:
         watched, alive = context.Pipe(duplex=False)
         with ProcessPoolExecutor(self.processes, context, _obey, (watched,)) as pool:
             waiting = {
-                pool.submit(run_row, given, self.config, names, split, threads, deadline)
+                pool.submit(run_split, given, self.config, names, split, threads, deadline)
                 for split in splits
             }
             try:
                 while waiting:
                     done, waiting = wait(waiting, LOOK_SEC, FIRST_EXCEPTION)
                     look()
-                    for row in done:
-                        row.result()
+                    for split in done:
+                        split.result()
             except BrokenProcessPool:
                 raise ValueError(
                     "a process of the comparison was killed, perhaps for lack of memory: rerun the "
@@ -111,7 +111,7 @@ def _obey(watched: Connection) -> None:
     threading.Thread(target=wait_for_end, daemon=True).start()
 
 
-def run_row(
+def run_split(
     given: Given,
     config: CompareConfig,
     names: Sequence[str],
