@@ -14,7 +14,7 @@ from rich.console import Console
 from factory.terminal.text import duration
 from factory.verdict.bench import Bench, Materials
 from factory.verdict.contenders import Contender
-from factory.verdict.decision import mean
+from factory.verdict.decision import MIN_PAIRS, mean
 from factory.verdict.folds import Split
 from factory.verdict.models import Model
 from factory.verdict.pools import Pool
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from factory.verdict.crew import Crew
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
-MIN_SPLITS = 2  # without them, there is no interval
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Runner:
             if self.crew is not None:
                 self._elsewhere(alive, self.splits[done:rung])
             for split in self.splits[done:rung]:
-                if split.number >= MIN_SPLITS and self.left_sec(RACE_SHARE) <= 0:
+                if split.number >= MIN_PAIRS and self.left_sec(RACE_SHARE) <= 0:
                     self.console.print(f"time is up after {split.number} splits")
                     return
                 alive = self._split(alive, split)
