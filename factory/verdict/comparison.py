@@ -70,6 +70,7 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     with exclusive(given.out), _crew(given, wanted, config) as crew:
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))
+        found.keep_photographs()
         runner = Runner(m, results, splits, console, wanted.budget_sec, crew)
         if results.progress.next_images is None:  # else the race is over
             _prepare(m, results, console, runnable)
@@ -179,12 +180,11 @@ def _judge(
 
 def _notes(found: Read) -> list[str]:
     notes = []
-    if found.photographs:
-        used = len(found.photographs)
-        if used < found.photographs_found:
+    if found.photographs is not None:
+        used, there = len(found.photographs.names), found.photographs.found
+        if used < there:
             notes.append(
-                f"{used} of {found.photographs_found} photographs were used, evenly spaced "
-                "(--set photographs=N)"
+                f"{used} of {there} photographs were used, evenly spaced (--set photographs=N)"
             )
         notes.append(
             "The generator saw all photographs, unlabelled, also those of the images scored here; "
@@ -246,7 +246,8 @@ def _next(runner: Runner, found: Read) -> list[str]:
         pooled = [m.photographs.features([row]).pooled() for row in free.tolist()]
         candidates = Candidates(np.concatenate(pooled), labels.uncertainty.numpy()[free])
         chosen = choose_images("both", candidates, NEXT_IMAGES)
-        names = [found.photographs[free[choice.row]] for choice in chosen]
+        assert found.photographs is not None
+        names = [found.photographs.names[free[choice.row]] for choice in chosen]
     shared = runner.results.progress.shared_sec + time.monotonic() - began
     runner.results.note(shared_sec=shared, next_images=tuple(names))
     return names

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from factory.annotation.samples import load_generator
-from factory.pipeline.photographs import list_photographs
+from factory.pipeline.photographs import check_photographs
 from factory.recipe import find_weights
 from factory.recipe.choosing import generator_recipe
 from factory.verdict.bench import Materials
@@ -25,9 +30,13 @@ from factory_core.images import (
     read_image,
     remembered,
 )
+from factory_core.machine import available_cpus
 from factory_core.spacing import spaced
+from factory_core.storage import atomic_path
 from generators.base import Finetunable, Projecting
 from labelers.labeler import GeneratorInfo
+
+KEPT_NAME = "photographs.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,33 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Photographs:
+    """The photographs in use: uint8 `[N, 3, H, W]` and names; `found` is how many there are.
+
+    `key` stands for the files and for how they were read.
+    """
+
+    images: torch.Tensor
+    names: tuple[str, ...]
+    found: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Read:
-    """The materials, the names of the photographs in use, and how many there are in all."""
+    """The materials, and the photographs among them."""
 
     materials: Materials
-    photographs: tuple[str, ...]
-    photographs_found: int
+    photographs: Photographs | None = None
+
+    def keep_photographs(self) -> None:
+        """Write the decoded photographs for the processes that work on splits."""
+        if self.photographs is not None:
+            found, path = self.photographs, self.materials.parts / KEPT_NAME
+            notes = {"key": found.key, "names": json.dumps(found.names)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                save_file({"images": found.images}, temporary, notes)
 
 
 def read(given: Given, config: CompareConfig, parts: Path) -> Read:
@@ -83,8 +113,6 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         size = encoder.generator.image_size
     labeled = read_annotations(given.labeled, size, pictures=pictures)
     pictures = labeled.pictures
-    names: tuple[str, ...] = ()
-    found = 0
     photographs = None
     if given.images is not None:
         if encoder is None:
@@ -92,13 +120,13 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
                 "found --images without --generator: photographs are labelled with its help, so "
                 "give both, or neither to compare what labels alone can do"
             )
-        pictures = measured(pictures, list_images(given.images))
-        paths = list_photographs(given.images, pictures)
-        found = len(paths)
-        chosen = [paths[i] for i in spaced(found, min(config.photographs, encoder.most_images))]
-        images = torch.stack([read_image(path, size, pictures) for path in chosen])
-        photographs = Pool(images, parts / "photographs", encoder)
-        names = tuple(Path(path).name for path in chosen)
+        files = list_images(given.images)
+        pictures = measured(pictures, files)
+        most = min(config.photographs, encoder.most_images)
+        photographs = _photographs(given.images, files, most, size, pictures, parts / KEPT_NAME)
+    pool = None
+    if photographs is not None:
+        pool = Pool(photographs.images, parts / "photographs", encoder)
     materials = Materials(
         config=config,
         parts=parts,
@@ -106,7 +134,7 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         masks=labeled.masks,
         classes=labeled.classes,
         palette=labeled.palette,
-        photographs=photographs,
+        photographs=pool,
         encoder=encoder,
         generator=info,
         start=start,
@@ -114,7 +142,38 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         device=given.device,
         pictures=pictures,
     )
-    return Read(materials, names, found)
+    return Read(materials, photographs)
+
+
+def _photographs(
+    folder: Path,
+    files: Sequence[Path],
+    most: int,
+    size: tuple[int, int],
+    pictures: Pictures,
+    kept: Path,
+) -> Photographs:
+    """At most `most` of the files, evenly spaced, as they are in the file `kept` if it has them.
+
+    Raises ValueError as `check_photographs`.
+    """
+    chosen = [files[i] for i in spaced(len(files), most)]
+    paths = [path.resolve() for path in chosen]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    about = json.dumps([stats, size, pictures.model_dump(mode="json")])
+    key = hashlib.sha256(about.encode()).hexdigest()
+    if kept.is_file():
+        with safe_open(kept, "pt") as file:
+            notes = file.metadata()
+            if notes["key"] == key:
+                names = tuple(json.loads(notes["names"]))
+                return Photographs(file.get_tensor("images"), names, len(files), key)
+    check_photographs(folder, chosen, pictures)
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        images = pool.map(lambda path: read_image(path, size, pictures), chosen)
+    return Photographs(
+        torch.stack(list(images)), tuple(path.name for path in chosen), len(files), key
+    )
 
 
 def identity(materials: Materials, contenders: Sequence[str]) -> dict[str, Any]:
@@ -157,6 +216,4 @@ def _also(
 
 
 def _digest(pool: Pool, masks: torch.Tensor) -> str:
-    import hashlib
-
     return hashlib.sha256(pool.digest.encode() + masks.numpy().tobytes()).hexdigest()
