@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from factory.terminal.progress import SHOW_EVERY_SEC, ProgressLine
+from factory_core.device import device_kind
+
+CPU = torch.device("cpu")
 
 
 def training_status(trainer: Any) -> str:
@@ -27,7 +31,7 @@ def steps_done(trainer: Any, module: Any) -> tuple[int, int]:
 
 
 class TrainingProgress(Callback):
-    """One line over all optimiser steps of a Lightning training, with what the module logs.
+    """One line over all optimiser steps of a Lightning training: what the module logs, and where.
 
     Stages that follow each other continue the line. `writes` names the output.
     """
@@ -35,9 +39,12 @@ class TrainingProgress(Callback):
     def __init__(self, description: str, console: Console, writes: object = ""):
         self.description, self.console, self.writes = description, console, writes
         self.line: ProgressLine | None = None
+        self.place = ""  # the accelerator, if there is one
         self.shown = -SHOW_EVERY_SEC
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
+        device = getattr(module, "device", CPU)
+        self.place = "" if device.type == "cpu" else f"  on {device_kind(device)}"
         if self.line is None:
             _, total = steps_done(trainer, module)
             self.line = ProgressLine(self.description, "steps", total, self.console, self.writes)
@@ -51,7 +58,7 @@ class TrainingProgress(Callback):
         now = time.monotonic()
         if now - self.shown > SHOW_EVERY_SEC or trainer.global_step == trainer.max_steps:
             self.shown = now
-            self.line.update(steps_done(trainer, module)[0], training_status(trainer))
+            self.line.update(steps_done(trainer, module)[0], training_status(trainer) + self.place)
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         place = getattr(module, "place", None)

@@ -42,6 +42,18 @@ def test_progress_is_reported_at_intervals_and_at_the_end(monkeypatch: pytest.Mo
     assert text.getvalue().splitlines()[-1].endswith("/s  0:00 left  loss 0.25")
 
 
+def test_an_accelerator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "LOG_EVERY_SEC", 0.0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU number {device.index}")
+    text, trainer = io.StringIO(), Trainer()
+    line = TrainingProgress("training", Console(file=text, width=100))
+    module = SimpleNamespace(device=torch.device("cuda:1"))
+    line.on_train_start(trainer, module)
+    line.on_train_batch_end(trainer, module)
+    line.teardown(trainer, module, "fit")
+    assert "loss 0.25  on GPU number 1" in text.getvalue()
+
+
 def test_two_stages_share_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "LOG_EVERY_SEC", 0.0)
     text, trainer = io.StringIO(), Trainer()
