@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from factory_core.averaging import update_average
+from factory_core.device import send
 from factory_core.dice import dice_sums, loss_of_sums
 from factory_core.images import IGNORE
 from factory_core.segmentation_unet import SegmentationUNet, UNetDescription, training_format
@@ -120,8 +121,8 @@ class NetworkTrainer:
         images, masks = augment(pairs, self.training.flips, turns, rng).split([3, 1], 1)
         x = to_unit_range(images)
         x = x + self.training.noise * torch.randn(x.shape, generator=rng)
-        x = x.to(self.device, memory_format=training_format(self.device))
-        return x, masks[:, 0].to(self.device)
+        x = send(x, self.device).contiguous(memory_format=training_format(self.device))
+        return x, send(masks[:, 0].contiguous(), self.device)
 
     def _rng(self, index: int, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed(sample_seed(self.seed, index, stream))

@@ -77,6 +77,11 @@ class ShardActor:
                 spec = with_weights(spec, weights.section, path)
             self.worker = ShardWorker(spec)
             self.worker.models  # noqa: B018 - loads them, or finds out why not, before any shard
+        except torch.OutOfMemoryError as error:
+            return ValueError(
+                f"out of memory while the models were loaded ({one_line(error)}): give each worker "
+                "more of a GPU (--gpus-per-worker 1), or --device cpu"
+            )
         except (DeviceFailed, torch.AcceleratorError) as error:
             return Broken(one_line(error))
         except (ValueError, OSError) as error:

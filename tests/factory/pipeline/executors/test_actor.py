@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from factory.pipeline.executors import RayExecutor
 from factory.pipeline.executors.actor import ShardActor, plain
@@ -35,6 +36,17 @@ def test_a_worker_returns_a_mistake_as_a_value(
     found = ShardActor(WorkerSpec.of(begun(tmp_path / "out", 2)), 1, []).load()
     assert type(found) is type(error)
     assert str(found) == str(error)
+
+
+def test_models_that_do_not_fit_are_a_mistake(tiny: Any, begun: Callable, tmp_path: Path) -> None:
+    def load(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    tiny.load = load
+    found = ShardActor(WorkerSpec.of(begun(tmp_path / "out", 2)), 1, []).load()
+    assert isinstance(found, ValueError)
+    assert "out of memory while the models were loaded (CUDA out of memory" in str(found)
+    assert "--gpus-per-worker 1" in str(found)
 
 
 def test_an_error_of_a_librarys_own_type_survives_pickling() -> None:
