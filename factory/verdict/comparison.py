@@ -67,6 +67,11 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     m = found.materials
     splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
     runnable, left_out = choose(m, wanted.names)
+    if not any(contender.group == "labels" for contender in runnable):
+        raise ValueError(
+            "found no contender that uses the labels alone, by which all others are measured: add "
+            "--contender unet, or leave out --contender"
+        )
     with exclusive(given.out), _crew(given, wanted, config) as crew:
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))

@@ -243,6 +243,7 @@ def test_a_failure_in_a_process_is_one_line(
         (["--budget", "soon"], "--budget soon: expected a duration such as 30m, 1.5h or 90s"),
         (["--images", "{photographs}"], "found --images without --generator"),
         (["--contender", "magic"], "--contender magic: expected one of blind-class"),
+        (["--contender", "blind-shuffled"], "found no contender that uses the labels alone"),
         (["--set", "fold=2"], "fold"),
     ],
 )
