@@ -85,7 +85,7 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
         if config.curve:  # last, because it takes the time that is left
             verdict = replace(verdict, curves=_curves(runner, runnable, verdict))
         verdict = replace(verdict, seconds=results.seconds)
-        files = report.write(verdict, given.out)
+        files = report.write(verdict, given.out, console)
         report.show(verdict, console)
         console.print(f"{', '.join(files)} in {given.out}")
         if wanted.deliver is not None and not verdict.decision.is_hopeless:

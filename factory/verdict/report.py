@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JSON_NAME, MARKDOWN_NAME, PLOT_NAME = "verdict.json", "verdict.md", "verdict.png"
 HEADER = ("contender", "mIoU", "over labels alone", "time", "splits")
 COLOURS = {"labels": "#4269d0", "factory": "#ff725c", "blind": "#9498a0"}
+HOW = "To train it on all labels:"
 EXPLANATION = (
     "mIoU in points (0-100), mean ± standard deviation over the splits. Differences are paired on "
     "the same splits, ± a 95 % interval (corrected resampled t-test). Nothing is recommended over "
@@ -38,20 +39,24 @@ def show(verdict: Verdict, console: Console) -> None:
         style = "bold" if row.name == verdict.decision.winner else None
         table.add_row(*_cells(row, verdict, has_also), style=style)
     console.print(table)
-    for line in _lines(verdict):
+    for line in (verdict.sentence, *_facts(verdict)):
         console.print(line)
+    if verdict.decision.is_learned:
+        console.print(HOW)
+        for line in verdict.commands:  # unbroken, to be copied
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write(verdict: Verdict, folder: Path) -> list[str]:
+def write(verdict: Verdict, folder: Path, console: Console) -> list[str]:
     """Write JSON, Markdown and, if matplotlib is installed, a plot; the names of the files."""
-    text = json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False)
-    write_bytes(folder / JSON_NAME, f"{text}\n".encode())
     names = [JSON_NAME, MARKDOWN_NAME]
     try:
         write_bytes(folder / PLOT_NAME, _plot(verdict))
         names.append(PLOT_NAME)
     except ImportError as error:
-        verdict.notes.append(f"no plot: {error}")
+        console.print(f"no plot: {error}")
+    text = json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False)
+    write_bytes(folder / JSON_NAME, f"{text}\n".encode())
     write_bytes(folder / MARKDOWN_NAME, _markdown(verdict, PLOT_NAME in names).encode())
     return names
 
@@ -82,9 +87,9 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _lines(verdict: Verdict) -> list[str]:
-    """The sentence, and what follows from it."""
-    lines = [verdict.sentence]
+def _facts(verdict: Verdict) -> list[str]:
+    """What else was found."""
+    lines = []
     for name, curve in verdict.curves.items():
         steps = ", ".join(f"{100 * v:.1f} with {n}" for n, v in sorted(curve.means.items()))
         gain = (
@@ -95,10 +100,7 @@ def _lines(verdict: Verdict) -> list[str]:
         lines.append(f"More labels, {name}: mIoU {steps} training images{gain}.")
     if verdict.next_images:
         lines.append(f"Annotate next: {', '.join(verdict.next_images)}")
-    lines += verdict.notes
-    if verdict.decision.is_learned:
-        lines += ["To train it on all labels:", *(f"  {line}" for line in verdict.commands)]
-    return lines
+    return [*lines, *verdict.notes]
 
 
 def _markdown(verdict: Verdict, has_plot: bool) -> str:
@@ -114,12 +116,9 @@ def _markdown(verdict: Verdict, has_plot: bool) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", EXPLANATION, "", "| contender | |", "| --- | --- |"]
     lines += [f"| {row.name} | {row.description} |" for row in verdict.rows]
-    facts = _lines(verdict)[1:]
+    lines += ["", *(f"- {line}" for line in _facts(verdict))]
     if verdict.decision.is_learned:
-        facts = facts[: -len(verdict.commands) - 1]
-    lines += ["", *(f"- {line}" for line in facts)]
-    if verdict.decision.is_learned:
-        lines += ["", "To train it on all labels:", "", "```bash", *verdict.commands, "```"]
+        lines += ["", HOW, "", "```bash", *verdict.commands, "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -53,6 +54,12 @@ def test_the_table() -> None:
     assert "factory train-deeplab" in text
 
 
+def test_commands_can_be_copied() -> None:
+    """However narrow the terminal, and whatever the names."""
+    long = f"factory train-deeplab --data '{'my [red] labels ' * 12}' --out model"
+    assert f"  {long}\n" in shown(replace(make(), commands=[long]))
+
+
 def test_nothing_learned_gives_no_commands() -> None:
     decision = Decision("unet", "unet", "unet", {}, "blind-place", LEAD, False)
     assert "factory train-deeplab" not in shown(make(decision))
@@ -60,7 +67,7 @@ def test_nothing_learned_gives_no_commands() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    names = report.write(make(), tmp_path)
+    names = report.write(make(), tmp_path, Console(quiet=True))
     assert names == ["verdict.json", "verdict.md", "verdict.png"]
     content = json.loads((tmp_path / "verdict.json").read_text())
     assert content["recommended"] == "photographs"
