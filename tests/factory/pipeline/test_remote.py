@@ -264,11 +264,11 @@ def read(folder: Store, name: str) -> bytes:
 def test_a_segmenter_learns_from_a_bucket(tiny: Any, s3_out: Store, tmp_path: Path):
     from train_seg.config import AugmentConfig
     from train_seg.data.augment import Augment
-    from train_seg.data.training_data import batches, open_training_data
+    from train_seg.data.training_data import open_training_data
 
     def first(folder: str) -> list[bytes]:
         data = open_training_data([folder], lambda size: Augment(AugmentConfig(), size))
-        return [t.numpy().tobytes() for batch in islice(batches(data.source, 4), 7) for t in batch]
+        return [t.numpy().tobytes() for batch in islice(data.source.batches(4), 7) for t in batch]
 
     tiny.make(s3_out)
     tiny.make(tmp_path / "local")
