@@ -17,7 +17,6 @@ from rich.console import Console
 from factory.annotation.choosing import Candidates, choose_images
 from factory.locking.lock import exclusive
 from factory.pipeline.executors.cluster import cluster
-from factory.pipeline.executors.on_ray import RayExecutor
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
@@ -101,7 +100,11 @@ def _crew(given: Given, wanted: Wanted, config: CompareConfig) -> Iterator[Crew 
     """What runs splits elsewhere: the cluster, joined, or processes; None if one is enough."""
     cpus = available_cpus()
     if wanted.address is not None:
-        RayExecutor().device(given.device)  # refuses what Ray decides
+        if given.device.startswith("cuda:"):
+            raise ValueError(
+                f"--device {given.device} --address {wanted.address}: Ray assigns the GPUs: give "
+                "--device cuda, or leave out --address"
+            )
         with cluster(wanted.address, cpus):
             yield RayCrew(given, config)
         return

@@ -244,6 +244,10 @@ def test_a_failure_in_a_process_is_one_line(
         (["--images", "{photographs}"], "found --images without --generator"),
         (["--contender", "magic"], "--contender magic: expected one of blind-class"),
         (["--contender", "blind-shuffled"], "found no contender that uses the labels alone"),
+        (
+            ["--address", "auto", "--device", "cuda:1", "--contender", "unet"],
+            "--device cuda:1 --address auto: Ray assigns the GPUs: give --device cuda",
+        ),
         (["--set", "fold=2"], "fold"),
     ],
 )
