@@ -80,10 +80,15 @@ def ours(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> 
     FileInfo.written(file, path.name, len(pictures))
 
 
-def plain(path: Path, pictures: Sequence[Picture], image_format: ImageFormat) -> None:
+def plain(
+    path: Path,
+    pictures: Sequence[Picture],
+    image_format: ImageFormat,
+    palette: Sequence[Sequence[int]] = PALETTE,
+) -> None:
     """Write the same members in plain code."""
     colours = np.zeros((256, 3), np.uint8)
-    colours[:CLASSES] = PALETTE
+    colours[: len(palette)] = palette
     colours[255] = 255
     kind: dict[str, Any] = {"format": "PNG"}
     if image_format == "jpg":
