@@ -137,11 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     imports_sec = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        given: list[str | None] = [options.recipe, None, None]
+        generator = labeler = None
         if options.recipe is None:
             random_models(folder, options.size, options.channel_base)
-            given = [None, str(folder / "generator"), str(folder / "labeler")]
-        recipe = resolve(choose_recipe(*given, overrides=[]))
+            generator, labeler = str(folder / "generator"), str(folder / "labeler")
+        recipe = resolve(choose_recipe(options.recipe, generator, labeler, overrides=[]))
         job = Job.sampling(recipe, options.n, folder / "out", device=options.device)
         sha256, stages = timed_job(job)
     stages["imports"] = imports_sec

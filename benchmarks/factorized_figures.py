@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,12 +82,12 @@ def watched(generator: FactorizedGenerator, passes: list[Pass]) -> samplers.Deno
     """The network as a sampler sees it, which appends to `passes`."""
     schedule, clip = generator.schedule, generator.config.clip_x0
 
-    def denoise(x: Tensor, t: int) -> Tensor:
+    def denoise(x: Tensor, t: float) -> Tensor:
         output, _ = generator.network(x, torch.tensor([t]), generator._class_of_features())
         assert output is not None
-        abar = schedule.alphas_cumprod[t]
+        abar = schedule.alphas_cumprod[int(t)]
         x_0 = samplers.predict_x_0(output, x, abar, schedule, clip)
-        passes.append(Pass(t, x, x_0, generator.network.masks))
+        passes.append(Pass(int(t), x, x_0, generator.network.masks))
         return output
 
     return denoise
@@ -175,7 +176,7 @@ def against_t(finder: RegionFinder, given: argparse.Namespace) -> None:
     generator = finder.generator
     found = read_annotations(given.labeled, finder.image_size, pictures=finder.pictures)
     wanted = foreground_ids(given.foreground, found.classes)
-    scored = []
+    scored: list[dict[str, Any]] = []
     with ProgressLine("timesteps", "passes", len(TIMESTEPS), Console()) as line:
         for number, t in enumerate(TIMESTEPS, 1):
             features = generator.config.features.model_copy(update={"region_timestep": t})

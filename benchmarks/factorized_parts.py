@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class Settings:
 
     def training(self, structure: str, seed: int) -> DDPMTrainingConfig:
         """The settings of a training, equal but for the structure."""
-        content = {
+        content: dict[str, Any] = {
             "image_size": self.size,
             "channels": self.channels,
             "steps": self.steps,
@@ -119,7 +120,7 @@ class Settings:
             kind, default = DDPMTrainingConfig, FactorizedTrainingConfig()
             content |= {name: getattr(default, name) for name in OBJECTIVE}
         return build_settings(
-            kind, content | VARIANTS[structure], self.overrides, "training settings"
+            kind, {**content, **VARIANTS[structure]}, self.overrides, "training settings"
         )
 
 
@@ -183,15 +184,14 @@ def train_cell(material: Material, structure: str, seed: int, console: Console) 
     if structure == "pixels":
         return folder
     config = material.settings.training(structure, seed)
-    train = plain.train if structure == "plain" else factorized.train
     folder.mkdir(parents=True, exist_ok=True)
+    progress: list[Callback] = [TrainingProgress(f"{structure}, seed {seed}", console, folder)]
+    images, device = material.unlabeled, material.settings.device
     with naming_full_disk(folder):
-        progress = [TrainingProgress(f"{structure}, seed {seed}", console, folder)]
-        train(
-            *(material.unlabeled, folder, config),
-            device=material.settings.device,
-            progress=progress,
-        )
+        if isinstance(config, FactorizedTrainingConfig):
+            factorized.train(images, folder, config, device=device, progress=progress)
+        else:
+            plain.train(images, folder, config, device=device, progress=progress)
     return folder
 
 
@@ -201,8 +201,13 @@ def train_cell(material: Material, structure: str, seed: int, console: Console) 
 class Method(Protocol):
     """Finds regions `[N, H, W]` of photographs, and makes images with their regions."""
 
-    k: int
-    batch_size: int
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are handled at a time."""
+        ...
 
     def find(self, images: Tensor, first: int) -> Tensor:
         """Of images uint8 `[N, 3, H, W]`, numbered from `first`."""

@@ -44,7 +44,10 @@ PLAIN_IMAGES = 2  # 4.4 GB of float32 vectors
 MEMBERS = 10
 WARM_STEPS, TIMED_STEPS = 20, 200
 GIB = 2**30
-TRAININGS = {"fast": FastTraining(), "reference": ReferenceTraining()}
+TRAININGS: dict[str, FastTraining | ReferenceTraining] = {
+    "fast": FastTraining(),
+    "reference": ReferenceTraining(),
+}
 
 
 class Enough(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 # Values that formats and programs treat differently from what people expect.
-ODD_VALUES = (
+ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 255, 256, 65536, 2**31, 2**63, -(2**63), 10**30),
     *(0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "../../x", "\x00", "é", "1", "null"),
     *(

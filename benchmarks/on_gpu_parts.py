@@ -233,7 +233,9 @@ def _gan_worker(device: str, tiny: bool) -> Iterator[tuple[Any, list[Any]]]:
 
     size, batch_size, classes = (32, 2, 3) if tiny else (256, 32, 21)
     torch.manual_seed(0)
-    shape = NetworkConfig(resolution=size, **({"channel_base": 512} if tiny else {}))
+    shape = NetworkConfig(resolution=size)
+    if tiny:
+        shape = NetworkConfig(resolution=size, channel_base=512)
     config = StyleGAN2Config(weights="", batch_size=batch_size)
     generator = StyleGAN2Generator(StyleGAN2(shape), config, device)
     spec = generator.feature_spec
@@ -249,15 +251,15 @@ def _gan_worker(device: str, tiny: bool) -> Iterator[tuple[Any, list[Any]]]:
         config=labels,
     )
     made = Labeler(ensemble, info, pick_dtype("auto", generator.device))
-    palette = tuple(tuple(colour) for colour in default_palette(classes))
+    palette = tuple((red, green, blue) for red, green, blue in default_palette(classes))
     load = lambda *_: (generator, made)  # noqa: E731
     per_shard = 4 * batch_size
     shards = [Shard(i, i * per_shard, (i + 1) * per_shard) for i in range(3)]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, CANDIDATES_DIR).mkdir()
         out = open_store(Path(folder))
-        spec = WorkerSpec(out, config, labels, Encoding(palette), device, load=load)
-        yield ShardWorker(spec), shards
+        work = WorkerSpec(out, config, labels, Encoding(palette), device, load=load)
+        yield ShardWorker(work), shards
 
 
 def training(report: Report, device: str, tiny: bool) -> None:

@@ -38,7 +38,7 @@ def members_of(ensemble: Ensemble) -> list[PixelClassifier]:
     members = []
     for m in range(ensemble.members):
         member = PixelClassifier(first.weight.shape[2], widths[:-1], widths[-1])
-        state = {}
+        state: dict[str, torch.Tensor] = {}
         for i, linear in enumerate([first, *others]):
             state |= {
                 f"layers.{3 * i}.{name}": value[m] for name, value in linear.state_dict().items()
@@ -59,12 +59,15 @@ def in_order(recorded: list[torch.Tensor], ensemble: Ensemble) -> FeatureMaps:
 
 
 def label(
-    image: torch.Tensor, features: FeatureMaps, key: str, members: list[PixelClassifier]
+    image: torch.Tensor,
+    features: FeatureMaps,
+    key: str,
+    members: list[PixelClassifier],
+    classes: int,
 ) -> Picture:
     """A sample: its mask, its uncertainty, and the pixels of each class."""
     height, width = image.shape[1:]
     mask, js = predict(members, features, (height, width))
-    classes = members[0].layers[-1].out_features
     meta = {
         "uncertainty": float(js.flatten().topk(height * width // 10).values.float().mean()),
         "class_pixels": torch.bincount(mask.flatten(), minlength=classes).tolist(),
@@ -83,13 +86,13 @@ def run(n: int, out: Path) -> str:
     ensemble = Labeler.load(recipe.labeler.weights, device).ensemble
     assert ensemble is not None
     members = [member.to(dtype) for member in members_of(ensemble)]
-    pictures = []
+    classes, pictures = len(recipe.classes), []
     for rows in batches(range(n), config.batch_size):
         images = loop.sample_images()
         maps = in_order(loop.encode(images), ensemble).to(dtype)
         for i, index in enumerate(rows):
             features = maps.select(slice(i, i + 1))
-            pictures.append(label(images[i], features, sample_key(index), members))
+            pictures.append(label(images[i], features, sample_key(index), members, classes))
     pictures.sort(key=lambda picture: picture.meta["uncertainty"])
     plain(out, pictures[: round(n * (1 - DROPPED))], "png", recipe.palette)
     return hashlib.sha256(out.read_bytes()).hexdigest()

@@ -132,7 +132,7 @@ def scores_of(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, lis
     """mIoU on the test images, per row and seed; two trainings run in parallel."""
     jobs = [(row, seed) for seed in range(options.seeds) for row in rows]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: train_and_score(*job, options), jobs))
+        results = list(pool.map(lambda job: train_and_score(job[0], job[1], options), jobs))
     return {
         row.name: [s for (r, _), s in zip(jobs, results, strict=True) if r is row] for row in rows
     }
