@@ -20,6 +20,7 @@ from factory_core.dataset.probabilities import LEVEL_SUM, stacked, unstacked
 IGNORE = 255  # in masks: no class
 MAX_SAMPLES = 10**9  # keys have nine digits
 UNCERTAINTY_LEVELS = 256  # of KEY.unc.png
+MAKE_AGAIN = "rerun the command that made the dataset, which restores damaged shards"
 
 ImageFormat = Literal["png", "jpg"]
 
@@ -149,20 +150,35 @@ def _png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
 
 
 def decode_sample(key: str, members: Iterable[Member], classes: int) -> Sample:
-    """The inverse of `encode_sample`; the scale of the uncertainty follows from `classes`."""
+    """The inverse of `encode_sample`; the scale of the uncertainty follows from `classes`.
+
+    Raises ValueError naming the member if one is missing or damaged.
+    """
     by_extension = {name.split(".", 1)[1]: data for name, data in members}
-    encoded = by_extension.get("png") or by_extension["jpg"]
-    image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).transpose(2, 0, 1)
-    mask = np.asarray(Image.open(io.BytesIO(by_extension["seg.png"])))
-    uncertainty = None
+
+    def member(extension: str) -> io.BytesIO:
+        if extension not in by_extension:
+            raise ValueError(f"sample {key} has no {key}.{extension}: {MAKE_AGAIN}")
+        return io.BytesIO(by_extension[extension])
+
+    def pixels(extension: str, mode: str | None = None) -> np.ndarray:
+        file = member(extension)
+        try:
+            with Image.open(file) as picture:
+                return np.asarray(picture if mode is None else picture.convert(mode))
+        except (OSError, SyntaxError, ValueError):  # Pillow raises all of them
+            raise ValueError(f"{key}.{extension} is damaged: {MAKE_AGAIN}") from None
+
+    image = pixels("png" if "png" in by_extension else "jpg", "RGB").transpose(2, 0, 1)
+    mask = pixels("seg.png")
+    uncertainty = probabilities = None
     if "unc.png" in by_extension:
-        levels = np.asarray(Image.open(io.BytesIO(by_extension["unc.png"])))
-        uncertainty = levels * np.float32(_largest_nats(classes) / (UNCERTAINTY_LEVELS - 1))
-    probabilities = None
+        uncertainty = pixels("unc.png") * np.float32(
+            _largest_nats(classes) / (UNCERTAINTY_LEVELS - 1)
+        )
     if "prob.png" in by_extension:
-        picture = np.asarray(Image.open(io.BytesIO(by_extension["prob.png"])))
-        probabilities = unstacked(picture, len(mask)) / np.float32(LEVEL_SUM)
-    meta = json.loads(by_extension["json"])
+        probabilities = unstacked(pixels("prob.png"), len(mask)) / np.float32(LEVEL_SUM)
+    meta = json.load(member("json"))
     return Sample(key, np.ascontiguousarray(image), mask, meta, uncertainty, probabilities)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import kornia_rs.io
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
@@ -199,7 +199,8 @@ def _picture(
         return torch.from_numpy(decode_picture(sample.members[name], rgb, palette))
     # Pillow raises all of them.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        found = f"{name} cannot be decoded ({error})"
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
+        found = f"{name} cannot be decoded ({reason})"
         raise sample.damaged("picture damaged", found) from None
 
 

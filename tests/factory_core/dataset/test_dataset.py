@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_a_sample_comes_back_exactly() -> None:
     np.testing.assert_array_equal(sample.image, image)
     np.testing.assert_array_equal(sample.mask, mask)
     assert sample.meta == {"seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: b"zzzz" + data[4:], r"^000000001.png is damaged: rerun the command"),
+        (lambda data: data[: len(data) // 2], r"^000000001.png is damaged: rerun the command"),
+        (lambda data: None, r"^sample 000000001 has no 000000001.jpg: rerun the command"),
+    ],
+)
+def test_a_damaged_member_is_named(change: Callable[[bytes], bytes | None], message: str) -> None:
+    members = dict(encode_sample("000000001", *arrays(1), PALETTE, {}))
+    changed = change(members.pop("000000001.png"))
+    if changed is not None:
+        members["000000001.png"] = changed
+    with pytest.raises(ValueError, match=message):
+        decode_sample("000000001", members.items(), 3)
 
 
 def test_jpg_keeps_the_mask_exact() -> None:
