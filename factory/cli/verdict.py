@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -66,14 +66,21 @@ def compare(
 @app.command(rich_help_panel=TRAINING)
 def rounds(
     labeled: Annotated[Path, typer.Option(help="Annotated folder: `images/` and `masks/`.")],
-    images: Annotated[Path, typer.Option(help="Folder of unlabelled images.")],
     out: Out,
     generator: Annotated[str, typer.Option(help="As for `train-labeler`.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of unlabelled images.")] = None,
+    learn_from: Annotated[
+        Literal["photographs", "synthetic", "both"] | None,
+        typer.Option(
+            help="What the models label: `--images`, samples of the generator, or both. By "
+            "default `--images`; without them, samples."
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, at most.")] = 4,
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Several models label photographs, a new one learns from them, and so on.
+    """Several models label photographs or samples, a new one learns from these, and so on.
 
     `factory rounds --labeled annotated --images photos --generator generator --out model`
 
@@ -86,4 +93,4 @@ def rounds(
 
     pictures, overrides = picture_settings(settings)
     given = Given(labeled, out, images, generator, device=device, pictures=pictures)
-    run(given, rounds, overrides, console)
+    run(given, rounds, learn_from, overrides, console)

@@ -50,7 +50,7 @@ class _Commands:
         """Words of each command, after `factory`."""
         labels = self.inputs.labeled
         if name.startswith("round-"):
-            return [self._rounds(name.removeprefix("round-"), out)]
+            return [self._rounds(name, out)]
         if name.startswith("labeler-"):
             return [self._labeler(name.removeprefix("labeler-"))]
         if name in MEANS:
@@ -77,11 +77,14 @@ class _Commands:
             self._train([labels], out, second, self._init("taught")),
         ]
 
-    def _rounds(self, number: str, out: str) -> list[str]:
+    def _rounds(self, name: str, out: str) -> list[str]:
+        _, number, *source = name.split("-")
+        is_synthetic = source == ["synthetic"]
         given = {
             "--labeled": self.inputs.labeled,
-            "--images": self.inputs.images,
+            "--images": None if is_synthetic else self.inputs.images,
             "--generator": self.inputs.generator,
+            "--learn-from": "both" if source == ["both"] else None,
         }
         words = [word for key, value in given.items() if value for word in (key, value)]
         words += ["--rounds", number, "--out", out]

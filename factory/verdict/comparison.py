@@ -20,7 +20,7 @@ from factory.pipeline.executors.cluster import cluster
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
-from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing
+from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing, runs_unasked
 from factory.verdict.crew import Crew, LocalCrew
 from factory.verdict.delivery import deliver, segmenter_to_deliver
 from factory.verdict.folds import Split, draw_splits
@@ -130,7 +130,7 @@ def choose(
     runnable, left_out = [], {}
     for contender in every:
         is_control = contender.group == "blind" and not contender.is_segmenter
-        wanted = contender.name in names if names else not contender.is_extra
+        wanted = contender.name in names if names else runs_unasked(contender, materials)
         if not (wanted or is_control):
             continue
         need = missing(contender, materials)

@@ -20,6 +20,7 @@ from factory.verdict.folds import draw_splits
 from factory.verdict.inputs import Given, identity, read
 from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Results, scores
+from factory.verdict.rounds import Source, round_name
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory_core.pictures import remember
@@ -29,16 +30,23 @@ from train_seg.network.segmenter import INFO_NAME
 ROUNDS_NAME = "rounds.json"
 
 
-def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
+def play_rounds(
+    given: Given, config: CompareConfig, console: Console, source: Source | None = None
+) -> str:
     """Play up to `config.rounds` rounds and write the best segmenter; returns its name. Resumes.
 
-    Raises ValueError or OSError for a user's mistake, before any training.
+    `source` is what they learn from; by default the photographs, or without any, samples of the
+    generator. Raises ValueError or OSError for a user's mistake, before any training.
     """
-    if given.images is None or given.generator is None:
-        raise ValueError("rounds need --images and --generator: give both")
+    if given.generator is None:
+        raise ValueError("rounds need --generator")
+    if source is None:
+        source = "synthetic" if given.images is None else "photographs"
+    elif given.images is None and source != "synthetic":
+        raise ValueError(f"--learn-from {source} needs --images: a folder of photographs")
     m = read(given, config, given.out / PARTS_DIR).materials
     splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
-    every = _rounds(m)
+    every = _rounds(m, source)
     with exclusive(given.out):
         names = [c.name for c in every]
         results = Results.begin(given.out, identity(m, names))
@@ -62,14 +70,12 @@ def play_rounds(given: Given, config: CompareConfig, console: Console) -> str:
     return winner
 
 
-def _rounds(m: Materials) -> list[Contender]:
+def _rounds(m: Materials, source: Source) -> list[Contender]:
     """Round 0, which is fine-tuned generators (or the U-Net, if it has none), and all others."""
     first = "unet-strong" if m.start is None else "generator-mean"
-    every = contenders(m.config)
-    return [
-        *(c for c in every if c.name == first),
-        *(c for c in every if c.name.startswith("round-")),
-    ]
+    names = [first, *(round_name(number, source) for number in range(1, m.config.rounds + 1))]
+    by_name = {contender.name: contender for contender in contenders(m.config)}
+    return [by_name[name] for name in names]
 
 
 def _write(contender: Contender, m: Materials, folder: Path) -> None:

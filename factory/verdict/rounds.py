@@ -1,5 +1,7 @@
 """Rounds: what was learned labels the photographs again, together with teachers of other kinds.
 
+Samples of the generator may stand in for the photographs, or be added to them.
+
 Round 0 is the mean of two U-Nets of the generator, fine-tuned on the labels. In round r, the
 photographs get a mean of class probabilities, aligned to the class shares of the annotated images:
 those of round r - 1 count half, those of the pixel classifiers and of a DeepLabV3 that learned from
@@ -17,8 +19,10 @@ after the labels of pixel classifiers, make a segmenter worse that has learned f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -31,7 +35,12 @@ from train_seg.config import SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.segmenter import Segmenter
 
-POOL = "photographs"
+Source = Literal["photographs", "synthetic", "both"]
+POOLS: Mapping[Source, tuple[str, ...]] = {
+    "photographs": ("photographs",),
+    "synthetic": ("synthetic",),
+    "both": ("photographs", "synthetic"),
+}
 MEMBERS = 2  # of round 0
 MEMBER_SEED_STRIDE = 1000  # between the seeds of members: benches count theirs from 0
 
@@ -61,25 +70,38 @@ def seed_of(member: int) -> int:
     return MEMBER_SEED_STRIDE * member
 
 
-def learn(bench: Bench, number: int) -> Segmenter:
-    """The segmenter of round `number` >= 1; earlier rounds are made first, once."""
+def round_name(number: int, source: Source) -> str:
+    """The name of round `number` as a contender."""
+    return f"round-{number}" + ("" if source == "photographs" else f"-{source}")
+
+
+def learn(bench: Bench, number: int, source: Source = "photographs") -> Segmenter:
+    """The segmenter of round `number` >= 1; earlier rounds are made first, once.
+
+    If it learns from several pools, each counts by its number of images.
+    """
     config = bench.config
-    before = mean_fine_tuned(bench) if number == 1 else learn(bench, number - 1)
+    if number == 1:
+        before, predecessor = mean_fine_tuned(bench), "round-0"
+    else:
+        before, predecessor = learn(bench, number - 1, source), round_name(number - 1, source)
     settings = _settings(bench, config.pretrain_steps, is_strong=True)
     settings = settings.model_copy(update={"soft_labels": config.soft_labels})
-    data = [_labelled(bench, before, number), bench.labels()]
-    mix = [1 - config.label_share, config.label_share]
-    return bench.student(f"round-{number}", data, settings, bench.materials.start, mix)
+    pools = [_labelled(bench, pool, before, predecessor) for pool in POOLS[source]]
+    every = sum(len(pool.images) for pool in pools)
+    mix = [(1 - config.label_share) * len(pool.images) / every for pool in pools]
+    data, name = [*pools, bench.labels()], round_name(number, source)
+    return bench.student(name, data, settings, bench.materials.start, [*mix, config.label_share])
 
 
 def _settings(bench: Bench, steps: int, is_strong: bool, member: int = 0) -> SegmenterConfig:
     return unet_settings(bench.config, bench.size, bench.seed + seed_of(member), steps, is_strong)
 
 
-def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
-    """The photographs with the labels of round `number`."""
-    path: Path = bench.folder / f"{POOL}.round-{number}.safetensors"
-    images, theirs = bench.materials.pool(POOL).images, bench.taught(POOL, "ensemble").levels
+def _labelled(bench: Bench, pool: str, segmenter: Segmenter, name: str) -> LabeledImages:
+    """A pool with the labels of all teachers; the last `segmenter` is the round `name`."""
+    path: Path = bench.folder / f"{pool}.after-{name}.safetensors"
+    images, theirs = bench.materials.pool(pool).images, bench.taught(pool, "ensemble").levels
     alone = strong_deeplab(bench)
     if not path.is_file():
         levels = 2 * levels_by(segmenter, images).short() + theirs + levels_by(alone, images)
@@ -91,4 +113,4 @@ def _labelled(bench: Bench, segmenter: Segmenter, number: int) -> LabeledImages:
     kept = bench.may_learn_from(images)
     levels = load_file(path)["levels"][kept]
     masks = levels.argmax(1).to(torch.uint8)
-    return replace(bench.labelled(images[kept], masks, POOL), probabilities=levels)
+    return replace(bench.labelled(images[kept], masks, pool), probabilities=levels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from factory.verdict.bench import Materials
 from factory.verdict.contenders.alone import blind, has_imagenet, labels_only
@@ -10,7 +10,7 @@ from factory.verdict.contenders.base import WHY_NOT, Contender, Need
 from factory.verdict.contenders.generated import labelers, later_rounds, policies, taught
 from factory.verdict.settings import CompareConfig
 
-__all__ = ["WHY_NOT", "Contender", "contenders", "missing"]
+__all__ = ["WHY_NOT", "Contender", "contenders", "missing", "runs_unasked"]
 
 
 def contenders(config: CompareConfig) -> list[Contender]:
@@ -21,10 +21,21 @@ def contenders(config: CompareConfig) -> list[Contender]:
 
 def missing(contender: Contender, materials: Materials) -> Need | None:
     """What `contender` needs and `materials` do not have; None if nothing."""
-    there: Mapping[Need, bool] = {
-        "photographs": materials.photographs is not None,
-        "generator": materials.encoder is not None,
-        "unet": materials.start is not None,
-        "imagenet": "imagenet" in contender.needs and has_imagenet(materials),
+    return next((need for need in sorted(contender.needs) if not _has(materials, need)), None)
+
+
+def runs_unasked(contender: Contender, materials: Materials) -> bool:
+    """Whether `contender` takes part if no names are given."""
+    if contender.instead_of is not None:
+        return not _has(materials, contender.instead_of)
+    return not contender.is_extra
+
+
+def _has(materials: Materials, need: Need) -> bool:
+    there: Mapping[Need, Callable[[], bool]] = {
+        "photographs": lambda: materials.photographs is not None,
+        "generator": lambda: materials.encoder is not None,
+        "unet": lambda: materials.start is not None,
+        "imagenet": lambda: has_imagenet(materials),
     }
-    return next((need for need in sorted(contender.needs) if not there[need]), None)
+    return there[need]()

@@ -27,7 +27,7 @@ class Contender:
     `group` is `labels` for those that use annotated images alone, `blind` for controls that do not
     look at the image, or learn from wrong masks. `make` trains it on the images of a bench.
     `is_segmenter` says whether the result can be delivered as a segmenter. One that `is_extra` runs
-    only if it is asked for by name.
+    only if it is asked for by name, and one that is `instead_of` something only then or without it.
     """
 
     name: str
@@ -37,3 +37,4 @@ class Contender:
     needs: frozenset[Need] = frozenset()
     is_segmenter: bool = True
     is_extra: bool = False
+    instead_of: Need | None = None

@@ -135,19 +135,29 @@ def _mixture(bench: Bench) -> Model:
 
 
 def later_rounds(config: CompareConfig) -> list[Contender]:
-    def play(bench: Bench, number: int) -> Model:
-        return SegmenterModel(rounds.learn(bench, number))
-
+    photographs: frozenset[Need] = frozenset({"generator", "photographs"})
+    about: list[tuple[rounds.Source, str, frozenset[Need]]] = [
+        ("photographs", "photographs", photographs),
+        ("synthetic", "synthetic images", frozenset({"generator"})),
+        ("both", "photographs and synthetic images", photographs),
+    ]
     return [
         Contender(
-            f"round-{number}",
-            f"from the generator: photographs with the labels, round {number}",
+            rounds.round_name(number, source),
+            f"from the generator: {text} with the labels, round {number}",
             "factory",
-            partial(play, number=number),
-            frozenset({"generator", "photographs"}),
+            partial(_play, number=number, source=source),
+            needs,
+            is_extra=source == "both",
+            instead_of="photographs" if source == "synthetic" else None,
         )
+        for source, text, needs in about
         for number in range(1, config.rounds + 1)
     ]
+
+
+def _play(bench: Bench, number: int, source: rounds.Source) -> Model:
+    return SegmenterModel(rounds.learn(bench, number, source))
 
 
 def policies() -> list[Contender]:

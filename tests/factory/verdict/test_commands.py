@@ -143,3 +143,20 @@ def test_rounds_are_played_as_they_were_compared(asked: list[str]) -> None:
     found = compare_config(options(line)[1])
     assert found.model_dump(exclude={"rounds"}) == config.model_dump(exclude={"rounds"})
     assert isinstance(found.labeler.training, FastTraining | ReferenceTraining)
+
+
+@pytest.mark.parametrize(
+    ("name", "learn_from", "images"),
+    [
+        ("round-2", None, "photos"),
+        ("round-2-synthetic", None, None),
+        ("round-2-both", "both", "photos"),
+    ],
+)
+def test_rounds_learn_from_what_they_were_compared_with(
+    name: str, learn_from: str | None, images: str | None
+) -> None:
+    (line,) = commands(name, Inputs("labels", "photos", "gen"), compare_config([]))
+    given, _ = options(line)
+    assert (given.get("--learn-from"), given.get("--images")) == (learn_from, images)
+    assert given["--rounds"] == "2"

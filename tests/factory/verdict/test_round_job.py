@@ -37,3 +37,19 @@ def test_rounds_end_with_the_best_model(
         *("predict", "--model", out, "--images", photographs, "--out", tmp_path / "masks")
     )
     assert predicted.code == 0, predicted.err
+
+
+@pytest.mark.slow
+def test_without_photographs_rounds_learn_from_samples(
+    factory: Callable, annotated: Path, generator: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("rounds", "--labeled", annotated, "--generator", generator, "--out", out)
+    refused = factory(*command, "--learn-from", "both")
+    assert refused.code == 1
+    assert "--learn-from both needs --images" in refused.err
+    result = factory(*command, "--rounds", 1, *settings())
+    assert result.code == 0, result.err
+    found = json.loads((out / "rounds.json").read_text())
+    assert list(found["miou"]) == ["generator-mean", "round-1-synthetic"]
+    assert (out / "model.safetensors").is_file()

@@ -59,7 +59,7 @@ def test_photographs_get_the_shares_of_the_masks_and_the_labels_their_part(
     assert start is made.materials.start
     assert learning.soft_labels
     assert len(pool.images) == len(made.materials.photographs.images) - 2  # those held out
-    levels = load_file(made.folder / "photographs.round-1.safetensors")["levels"]
+    levels = load_file(made.folder / "photographs.after-round-0.safetensors")["levels"]
     found = (levels.double() / 255).mean((0, 2, 3))
     wanted = class_shares(made.masks, 2).double()
     assert torch.allclose(found, wanted, atol=0.02) == aligned
@@ -75,4 +75,31 @@ def test_without_a_network_to_start_from_all_start_at_random(bench: Any) -> None
         "student-unet-strong",
         "student-deeplab-strong",
         "student-round-1",
+    }
+
+
+@pytest.mark.slow
+def test_photographs_and_samples_count_by_their_number(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, students = bench(label_share=0.4, synthetic=6), {}
+    student = made.student
+
+    def watch(name: str, data: Any, *rest: Any, **more: Any) -> Any:
+        counts = {one.name: len(one.images) for one in data}
+        students[name] = (counts, rest[-1])
+        return student(name, data, *rest, **more)
+
+    monkeypatch.setattr(made, "student", watch)
+    rounds.learn(made, 2, "both")
+    photographs = len(made.materials.photographs.images) - 2  # those held out
+    for number in (1, 2):
+        counts, mix = students[f"round-{number}-both"]
+        assert counts == {"photographs": photographs, "synthetic": 6, "annotated images": 4}
+        shares = [0.6 * photographs / (photographs + 6), 0.6 * 6 / (photographs + 6), 0.4]
+        assert mix == pytest.approx(shares)
+    assert {p.name for p in made.folder.glob("*.after-*")} == {
+        f"{pool}.after-{name}.safetensors"
+        for pool in ("photographs", "synthetic")
+        for name in ("round-0", "round-1-both")
     }
