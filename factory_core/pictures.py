@@ -17,6 +17,7 @@ from factory_core.models import read_model
 from factory_core.storage import write_json
 
 PICTURES_NAME = "pictures.json"
+UNET_DIR = "unet"  # of a diffusion model in diffusers' layout
 Level = Annotated[float, Field(allow_inf_nan=False)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
@@ -75,8 +76,13 @@ def remember(folder: Path, pictures: Pictures) -> None:
 def remembered(folder: str | Path | None) -> Pictures | None:
     """What `remember` wrote to `folder`, None if it wrote nothing or `folder` is a file.
 
-    Raises ValueError if the file is damaged.
+    A generator may be given as its subfolder `unet`. Raises ValueError if the file is damaged.
     """
-    if folder is None or not (Path(folder) / PICTURES_NAME).is_file():
+    if folder is None:
         return None
-    return read_model(Path(folder) / PICTURES_NAME, Pictures, "copy the folder again")
+    folder = Path(folder)
+    places = [folder, folder.parent] if folder.name == UNET_DIR else [folder]
+    for file in (place / PICTURES_NAME for place in places):
+        if file.is_file():
+            return read_model(file, Pictures, "copy the folder again")
+    return None

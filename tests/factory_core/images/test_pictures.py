@@ -266,6 +266,8 @@ def test_given_settings_win_over_remembered_ones(tmp_path):
     remember(tmp_path, Pictures(range=(3, 900), page=1))
     kept = remembered(tmp_path)
     assert kept == Pictures(range=(3, 900), page=1)
+    assert remembered(tmp_path / "unet") == kept
+    assert remembered(tmp_path / "other") is None
     assert Pictures().over(kept) == kept
     assert Pictures(page=0).over(kept) == Pictures(range=(3, 900), page=0)
     assert Pictures(percentiles=(1, 99)).over(kept).range == "percentiles"
