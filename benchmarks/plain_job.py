@@ -54,7 +54,9 @@ def members_of(ensemble: Ensemble) -> list[PixelClassifier]:
 
 def in_order(recorded: list[torch.Tensor], ensemble: Ensemble) -> FeatureMaps:
     """Activations in the order of `ensemble.spec`, as the members expect them: by size."""
-    by_name = dict(zip((m.name for m in ensemble.spec), recorded, strict=True))
+    by_name = {m.name: h for m, h in zip(ensemble.spec, recorded, strict=True)}
+    found = FeatureMaps(by_name).spec
+    assert found == ensemble.spec, found
     return FeatureMaps({m.name: by_name[m.name] for maps in ensemble.groups.values() for m in maps})
 
 

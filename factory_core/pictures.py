@@ -68,9 +68,11 @@ DEFAULT_PICTURES = Pictures()
 
 
 def remember(folder: Path, pictures: Pictures) -> None:
-    """Write `folder`/pictures.json; not for the defaults, with which 8-bit pictures are read."""
+    """Write `folder`/pictures.json; none for the defaults, with which 8-bit pictures are read."""
     if pictures != DEFAULT_PICTURES:
         write_json(folder / PICTURES_NAME, pictures.model_dump(mode="json"))
+    else:
+        (folder / PICTURES_NAME).unlink(missing_ok=True)
 
 
 def remembered(folder: str | Path | None) -> Pictures | None:

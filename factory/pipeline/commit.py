@@ -36,14 +36,19 @@ ROW_GROUP_SAMPLES = 2**16  # rows of samples.parquet that are in memory at once
 
 
 def commit(
-    resolved: ResolvedRecipe, source: Mapping[str, str], out: Store, stats: Sequence[ShardStats]
+    resolved: ResolvedRecipe,
+    source: Mapping[str, str],
+    out: Store,
+    stats: Sequence[ShardStats],
+    repaired: Manifest | None = None,
 ) -> Manifest:
     """Select, write the final shards and samples.parquet, then dataset.json, in the folder `out`.
 
     `stats` are those of all candidate shards, in order; `source` says where the images came from.
     Rows and samples stream: only a few numbers per candidate and one row group are in memory.
-    Files of an interrupted commit are overwritten. Raises ValueError for uncertainties that are not
-    finite or a candidate shard that was damaged since, OSError if the disk is full.
+    Files of an interrupted commit are overwritten. In a repair, the final shards must be those of
+    `repaired`. Raises ValueError for uncertainties that are not finite or a candidate shard that
+    was damaged since, OSError if the disk is full.
     """
     recipe = resolved.recipe
     candidates = out / CANDIDATES_DIR
@@ -55,7 +60,8 @@ def commit(
     kept_samples = (
         members for key, members in read_candidates(candidates, stats) if selection.kept[int(key)]
     )
-    shards = _write_shards(out / SHARDS_DIR, recipe.name, kept_samples, samples_per_shard)
+    folder, expected = out / SHARDS_DIR, None if repaired is None else repaired.shards
+    shards = _write_shards(folder, recipe.name, kept_samples, samples_per_shard, expected)
     describe = partial(_manifest, resolved, source, stats, selection, shards)
     samples, pixels = write_samples(
         out,
@@ -145,16 +151,23 @@ def _intact(candidates: Store, infos: Sequence[FileInfo]) -> Iterator[Path]:
 
 
 def _write_shards(
-    folder: Store, name: str, samples: Iterator[list[Member]], samples_per_shard: int
+    folder: Store,
+    name: str,
+    samples: Iterator[list[Member]],
+    samples_per_shard: int,
+    expected: Sequence[FileInfo] | None,
 ) -> list[FileInfo]:
-    """Pack the samples into shards numbered without gaps."""
-    folder.remove()  # left by an interrupted commit
+    """Pack the samples into shards numbered without gaps; ValueError if not those `expected`."""
+    if expected is None:
+        folder.remove()  # left by an interrupted commit
     folder.make()
     infos: list[FileInfo] = []
     first = next(samples, None)
     while first is not None:
         here = chain([first], islice(samples, samples_per_shard - 1))
-        infos.append(pack(folder, f"{name}-{len(infos):06d}.tar", here))
+        number = len(infos)
+        wanted = None if expected is None else expected[number]
+        infos.append(pack(folder, f"{name}-{number:06d}.tar", here, wanted))
         first = next(samples, None)
     return infos
 
@@ -179,9 +192,9 @@ def pack(
         made = FileInfo.written(file, name, count)
         if expected not in (None, made):
             raise ValueError(
-                f"{folder / name} is damaged, and regenerating it gives different bytes here, as on"
-                " other hardware or library versions: repair it where it was made, or give another"
-                " --out"
+                f"the dataset is damaged, and regenerating {folder / name} gives different bytes"
+                " here, as on other hardware or library versions: repair it where it was made, or"
+                " give another --out"
             )
     return made
 

@@ -23,7 +23,7 @@ def list_photographs(folder: Path, pictures: Pictures = DEFAULT_PICTURES) -> tup
 
     paths = list_images(folder)
     check_photographs(folder, paths, pictures)
-    return tuple(str(path.resolve()) for path in paths)
+    return tuple(str(path.absolute()) for path in paths)  # links keep their names
 
 
 def check_photographs(folder: Path, paths: Sequence[Path], pictures: Pictures) -> None:

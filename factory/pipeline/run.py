@@ -99,7 +99,7 @@ def _repaired(
     precision = manifest.precision or None
     stats = _make_missing(job, repair.candidates, executor, on_progress, precision)
     if repair.is_complete:
-        return commit(job.recipe, job.identity.source, job.out, stats)
+        return commit(job.recipe, job.identity.source, job.out, stats, manifest)
     rewrite(job, repair, stats)
     return manifest
 

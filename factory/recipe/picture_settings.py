@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,13 @@ def picture_settings(overrides: Sequence[str] | None) -> tuple[Pictures, list[st
     ours = [text for text in overrides or [] if text.lstrip().startswith(SECTION)]
     others = [text for text in overrides or [] if text not in ours]
     return build_settings(_Settings, {}, ours, "settings of pictures").pictures, others
+
+
+def as_overrides(pictures: Pictures) -> tuple[str, ...]:
+    """The settings that were given, as `picture_settings` reads them."""
+    content = pictures.model_dump(mode="json")
+    given = sorted(pictures.model_fields_set)
+    return tuple(f"{SECTION}{k}={json.dumps(content[k], separators=(',', ':'))}" for k in given)
 
 
 def only_pictures(overrides: Sequence[str] | None) -> Pictures:

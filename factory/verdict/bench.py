@@ -20,6 +20,7 @@ import torch
 
 from factory.recipe.schema import SelectionPolicy
 from factory.verdict.costs import Ledger
+from factory.verdict.folds import Split, draw_splits
 from factory.verdict.labels import Labels, label_pool
 from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool
 from factory.verdict.settings import CompareConfig
@@ -30,6 +31,7 @@ from factory_core.segmentation_unet import UNetDescription
 from labelers.config import LabelerConfig
 from labelers.labeler import INFO_FILE, GeneratorInfo, Labeler
 from labelers.training.fit import fit
+from labelers.training.pixel_order import learnable_classes
 from train_seg.config import SegmenterConfig
 from train_seg.data.training_data import LabeledImages
 from train_seg.network.segmenter import Segmenter
@@ -64,6 +66,28 @@ class Materials:
     def size(self) -> tuple[int, int]:
         """(height, width) of all images."""
         return tuple(self.masks.shape[1:])  # type: ignore[return-value]
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """The splits of the annotated images; raises ValueError if one cannot be worked on."""
+        drawn = draw_splits(self.masks.numpy(), self.config.folds, self.config.seeds)
+        for split in drawn:
+            if not self.can_learn_from(split.train):
+                raise ValueError(
+                    f"without the images that split {split.number + 1} of {len(drawn)} scores, "
+                    "there is only one class to learn: annotate more images that show the others"
+                )
+            if not (self.masks[list(split.test)] != IGNORE).any():
+                raise ValueError(
+                    f"the images that split {split.number + 1} of {len(drawn)} scores have no "
+                    "labelled pixel (255 everywhere): leave such images out, or label them"
+                )
+        return drawn
+
+    def can_learn_from(self, rows: Sequence[int]) -> bool:
+        """Whether these annotated images show two classes, by the rule of the labelers if used."""
+        least = 1 if self.generator is None else self.config.labeler.min_class_pixels
+        return len(learnable_classes(self.masks[list(rows)], least)) > 1
 
     @cached_property
     def synthetic(self) -> Pool:

@@ -21,23 +21,32 @@ MEANS = {
     "labels-mean": [("unet-strong", 0), ("deeplab-strong", 0)],
     "generator-mean": [("generator-unet-strong", seed_of(member)) for member in range(MEMBERS)],
 }
+READING = ("train-deeplab", "train-labeler", "label", "rounds")  # these read pictures
 OPTIONS = {"max_steps": "--steps", "encoder": "--encoder", "seed": "--seed"}  # of train-deeplab
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user gave; `size` is (height, width) of training, `kind` the strongest labeler."""
+    """What the user gave; `size` is (height, width) of training, `kind` the strongest labeler.
+
+    `pictures` are the settings of how images are read.
+    """
 
     labeled: str
     images: str | None = None
     generator: str | None = None
     size: tuple[int, int] = (64, 64)
     kind: str = "both"
+    pictures: tuple[str, ...] = ()
 
 
 def commands(name: str, inputs: Inputs, config: CompareConfig) -> list[str]:
     """The commands that train the contender `name` on all labels, in order."""
-    return [shlex.join(["factory", *words]) for words in _Commands(inputs, config).of(name)]
+    read = _set(inputs.pictures)
+    return [
+        shlex.join(["factory", *words, *(read if words[0] in READING else [])])
+        for words in _Commands(inputs, config).of(name)
+    ]
 
 
 @dataclass(frozen=True)

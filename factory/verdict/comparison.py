@@ -11,19 +11,19 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from factory.annotation.choosing import Candidates, choose_images
 from factory.locking.lock import exclusive
 from factory.pipeline.executors.cluster import cluster
+from factory.recipe.picture_settings import as_overrides
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
 from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing, runs_unasked
 from factory.verdict.crew import Crew, LocalCrew
 from factory.verdict.delivery import deliver, segmenter_to_deliver
-from factory.verdict.folds import Split, draw_splits
+from factory.verdict.folds import Split
 from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
 from factory.verdict.on_ray import RayCrew
@@ -33,9 +33,9 @@ from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory.verdict.verdict import Verdict, decide_on, table_rows
 from factory.verdict.wording import sentence
-from factory_core.dataset import IGNORE
 from factory_core.device import pick_device
 from factory_core.machine import available_cpus
+from factory_core.output_folder import contents
 from train_seg.network.segmenter import INFO_NAME
 
 NEXT_IMAGES = 8
@@ -64,7 +64,7 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     """
     found = read(given, config, given.out / PARTS_DIR)
     m = found.materials
-    splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
+    splits = m.splits
     runnable, left_out = choose(m, wanted.names)
     if not any(contender.group == "labels" for contender in runnable):
         raise ValueError(
@@ -74,14 +74,18 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
     with exclusive(given.out), _crew(given, wanted, config) as crew:
         names = [c.name for c in [*runnable, *left_out]]
         results = Results.begin(given.out, identity(m, names))
+        if wanted.deliver is not None:
+            _refuse_others(wanted.deliver, results)
         found.keep_photographs()
         runner = Runner(m, results, splits, console, wanted.budget_sec, crew)
-        if results.progress.next_images is None:  # else the race is over
+        if not runner.is_over:
             _prepare(m, results, console, runnable)
         runner.race(runnable)
         verdict = _judge(runner, runnable, left_out, found, given)
         verdict = replace(verdict, next_images=_next(runner, found))
         if config.curve:  # last, because it takes the time that is left
+            early = replace(verdict, seconds=results.seconds)
+            report.write(early, given.out, Console(quiet=True))
             verdict = replace(verdict, curves=_curves(runner, runnable, verdict))
         verdict = replace(verdict, seconds=results.seconds)
         files = report.write(verdict, given.out, console)
@@ -152,7 +156,7 @@ def _prepare(
         for pool in (m.photographs, m.also and m.also[0]):
             if pool is not None:
                 _ = pool.store
-        if any("synthetic" in c.name or c.name == "mixture" for c in runnable):
+        if any("samples" in c.needs for c in runnable):
             console.print(f"sampling {m.config.synthetic} images")
             _ = m.synthetic
     results.note(shared_sec=results.progress.shared_sec + time.monotonic() - began)
@@ -174,7 +178,8 @@ def _judge(
     images = len(m.masks)
     photographs = None if given.images is None else str(given.images)
     kind = whole_bench(m).best_kind
-    inputs = Inputs(str(given.labeled), photographs, given.generator, m.size, kind)
+    pictures = as_overrides(given.pictures)
+    inputs = Inputs(str(given.labeled), photographs, given.generator, m.size, kind, pictures)
     return Verdict(
         images=images,
         splits=len(runner.splits),
@@ -221,7 +226,7 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
                 rows = split.subset(size)
                 is_done = runner.results.find(name, split.number, size)
                 is_late = is_done is None and runner.left_sec() < expected
-                if is_late or not _has_two_classes(runner.materials.masks[list(rows)]):
+                if is_late or not runner.materials.can_learn_from(rows):
                     continue
                 cell = runner.cell(contender, split, rows)
                 points.append((split.number, size, cell.miou))
@@ -229,11 +234,6 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
         labeled, share = len(runner.materials.masks), _test_share(runner.splits)
         curves[name] = fit_curve(rows_by_split(points), labeled, share)
     return curves
-
-
-def _has_two_classes(masks: torch.Tensor) -> bool:
-    """Whether there is anything to distinguish."""
-    return len(masks[masks != IGNORE].unique()) > 1
 
 
 def _next(runner: Runner, found: Read) -> list[str]:
@@ -261,6 +261,12 @@ def _next(runner: Runner, found: Read) -> list[str]:
     return names
 
 
+def _refuse_others(folder: Path, results: Results) -> None:
+    """Raise ValueError if `folder` holds anything but what an earlier run delivered."""
+    if str(folder.absolute()) not in results.progress.delivered and (others := contents(folder)):
+        raise ValueError(f"--deliver {folder} holds {others[0]}: give a new or empty folder")
+
+
 def _deliver_once(
     verdict: Verdict, runnable: Sequence[Contender], runner: Runner, folder: Path
 ) -> None:
@@ -270,5 +276,6 @@ def _deliver_once(
     if before.get(place) == name and (folder / INFO_NAME).is_file():
         runner.console.print(f"{name} is in {folder} already")
         return
+    runner.results.note(delivered={**before, place: ""})  # begun: a later run may write there
     deliver(verdict, runnable, runner.materials, folder, runner.console)
     runner.results.note(delivered={**before, place: name})

@@ -70,6 +70,15 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How photographs are read: as the annotated images were, or the same picture differs."""
+
+    size: tuple[int, int]
+    pictures: Pictures
+    crop: bool
+
+
+@dataclass(frozen=True)
 class Photographs:
     """The photographs in use: uint8 `[N, 3, H, W]` and names; `found` is how many there are.
 
@@ -123,7 +132,8 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         files = list_images(given.images)
         pictures = measured(pictures, files)
         most = min(config.photographs, encoder.most_images)
-        photographs = _photographs(given.images, files, most, size, pictures, parts / KEPT_NAME)
+        reading = Reading(size, pictures, labeled.crop)
+        photographs = _photographs(given.images, files, most, reading, parts / KEPT_NAME)
     pool = None
     if photographs is not None:
         pool = Pool(photographs.images, parts / "photographs", encoder)
@@ -146,12 +156,7 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
 
 
 def _photographs(
-    folder: Path,
-    files: Sequence[Path],
-    most: int,
-    size: tuple[int, int],
-    pictures: Pictures,
-    kept: Path,
+    folder: Path, files: Sequence[Path], most: int, reading: Reading, kept: Path
 ) -> Photographs:
     """At most `most` of the files, evenly spaced, as they are in the file `kept` if it has them.
 
@@ -160,7 +165,8 @@ def _photographs(
     chosen = [files[i] for i in spaced(len(files), most)]
     paths = [path.resolve() for path in chosen]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    about = json.dumps([stats, size, pictures.model_dump(mode="json")])
+    size, pictures, crop = reading.size, reading.pictures, reading.crop
+    about = json.dumps([stats, size, pictures.model_dump(mode="json"), crop])
     key = hashlib.sha256(about.encode()).hexdigest()
     if kept.is_file():
         with safe_open(kept, "pt") as file:
@@ -170,7 +176,7 @@ def _photographs(
                 return Photographs(file.get_tensor("images"), names, len(files), key)
     check_photographs(folder, chosen, pictures)
     with ThreadPoolExecutor(available_cpus()) as pool:
-        images = pool.map(lambda path: read_image(path, size, pictures), chosen)
+        images = pool.map(lambda path: read_image(path, size, pictures, crop), chosen)
     return Photographs(
         torch.stack(list(images)), tuple(path.name for path in chosen), len(files), key
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from labelers.labeler import Labeler
 
 ALIGN_ITERATIONS = 5
 MIN_SHARE = 1e-6  # of a class without pixels
+AT_ONCE = 16  # images whose probabilities are in memory
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Labels:
 def label_pool(path: Path, pool: Pool, teacher: Labeler) -> Labels:
     """The labels in the file `path`, made by `teacher` if it does not exist."""
     if not path.is_file():
-        found = list(predictions(teacher, pool, range(len(pool))))
-        tensors = {
-            "masks": torch.cat([part.mask for part in found]),
-            "levels": torch.cat([levels_of(part.probabilities) for part in found]),
-            "uncertainty": torch.cat([part.uncertainty for part in found]),
-        }
-        save_tensors(path, tensors)
+        found = [
+            (part.mask, levels_of(part.probabilities), part.uncertainty)
+            for part in predictions(teacher, pool, range(len(pool)))
+        ]
+        names = ("masks", "levels", "uncertainty")
+        parts = zip(*found, strict=True)
+        save_tensors(path, {n: torch.cat(part) for n, part in zip(names, parts, strict=True)})
     return Labels(**load_file(path))
 
 
@@ -68,13 +70,19 @@ def align_shares(levels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     less. Probabilities are multiplied by a factor per class and normalised, a few times:
     distribution alignment (Berthelot et al. 2020, ReMixMatch), over the whole pool.
     """
-    p = levels.float()
-    p /= p.sum(1, keepdim=True)
+    factors = torch.ones_like(shares)
     for _ in range(ALIGN_ITERATIONS):
-        factors = shares.clamp(min=MIN_SHARE) / p.mean((0, 2, 3)).clamp(min=MIN_SHARE)
-        p *= factors.view(1, -1, 1, 1)
-        p /= p.sum(1, keepdim=True)
-    return levels_of(p)
+        sums = torch.stack([p.sum((0, 2, 3)) for p in _scaled(levels, factors)]).sum(0)
+        found = sums / levels[:, 0].numel()
+        factors = factors * shares.clamp(min=MIN_SHARE) / found.clamp(min=MIN_SHARE)
+    return torch.cat([levels_of(p) for p in _scaled(levels, factors)])
+
+
+def _scaled(levels: torch.Tensor, factors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Probabilities in proportion to levels times a factor per class, a few images at a time."""
+    for some in levels.split(AT_ONCE):
+        p = some.float() * factors.view(1, -1, 1, 1)
+        yield p / p.sum(1, keepdim=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -87,25 +87,24 @@ class Pool:
 def sample_pool(folder: Path, encoder: Encoder, count: int) -> Pool:
     """`count` samples of the generator, with the features recorded while sampling.
 
-    Sampled once: a second call reads `folder`.
+    Fewer if their features would not fit (see `Encoder.most_images`). Resumes in `folder`, where a
+    second call finds all of them.
     """
-    path = folder / "images.safetensors"
-    generator = encoder.generator
+    path, generator = folder / "images.safetensors", encoder.generator
     source = f"samples of {generator.digest}"
-    folder.mkdir(parents=True, exist_ok=True)
+    count = min(count, encoder.most_images)
     store = FeatureStore(folder, generator.feature_spec, count, encoder.dtype, source)
-    if not path.is_file() or store.written < count:
+    if store.written and not path.is_file():
         store.delete()
-        folder.mkdir(parents=True, exist_ok=True)
         store = FeatureStore(folder, generator.feature_spec, count, encoder.dtype, source)
-        images = []
-        for rows in batches(range(count), generator.batch_size):
-            made, features = generator.sample(rows)
-            store.append(features)
-            images.append(made.cpu())
-        with atomic_path(path) as temporary:
+    images = [load_file(path)["images"][: store.written]] if store.written else []
+    for rows in batches(range(store.written, count), generator.batch_size):
+        made, features = generator.sample(rows)
+        images.append(made.cpu())
+        with atomic_path(path) as temporary:  # first, because the store counts what is there
             save_file({"images": torch.cat(images).contiguous()}, temporary)
-    return Pool(load_file(path)["images"], folder, encoder, store)
+        store.append(features)
+    return Pool(load_file(path)["images"][:count], folder, encoder, store)
 
 
 def equal_to_none(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

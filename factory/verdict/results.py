@@ -45,7 +45,8 @@ class Cell(BaseModel):
 class Progress(BaseModel):
     """Decisions that a resumed comparison repeats, because times differ from run to run.
 
-    `cuts` lists what was dropped, by number of splits done; `unmeasured` was never reached.
+    `cuts` lists what was dropped, by number of splits done, and `cut_sec` the budget at that time;
+    `raced_sec` is that of the last race that ended. `unmeasured` was never reached.
     `next_images` are those to annotate next, once they are known, and `delivered` is the contender
     of each folder that was delivered to.
     """
@@ -53,6 +54,8 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cuts: dict[int, tuple[str, ...]] = {}
+    cut_sec: dict[int, float] = {}
+    raced_sec: float = 0.0
     unmeasured: tuple[str, ...] = ()
     shared_sec: float = 0.0
     next_images: tuple[str, ...] | None = None

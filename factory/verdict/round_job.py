@@ -16,7 +16,6 @@ from factory.locking.lock import exclusive
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.contenders import Contender, contenders
 from factory.verdict.decision import mean
-from factory.verdict.folds import draw_splits
 from factory.verdict.inputs import Given, identity, read
 from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Results, scores
@@ -45,7 +44,7 @@ def play_rounds(
     elif given.images is None and source != "synthetic":
         raise ValueError(f"--learn-from {source} needs --images: a folder of photographs")
     m = read(given, config, given.out / PARTS_DIR).materials
-    splits = draw_splits(m.masks.numpy(), config.folds, config.seeds)
+    splits = m.splits
     every = _rounds(m, source)
     with exclusive(given.out):
         names = [c.name for c in every]

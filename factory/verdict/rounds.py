@@ -87,7 +87,12 @@ def learn(bench: Bench, number: int, source: Source = "photographs") -> Segmente
         before, predecessor = learn(bench, number - 1, source), round_name(number - 1, source)
     settings = _settings(bench, config.pretrain_steps, is_strong=True)
     settings = settings.model_copy(update={"soft_labels": config.soft_labels})
-    pools = [_labelled(bench, pool, before, predecessor) for pool in POOLS[source]]
+    found = [_labelled(bench, pool, before, predecessor) for pool in POOLS[source]]
+    pools = [pool for pool in found if len(pool.images)]
+    if not pools:
+        raise ValueError(
+            "every photograph is also an annotated image that is scored: give others, too"
+        )
     every = sum(len(pool.images) for pool in pools)
     mix = [(1 - config.label_share) * len(pool.images) / every for pool in pools]
     data, name = [*pools, bench.labels()], round_name(number, source)

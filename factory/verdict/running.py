@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ class Runner:
         """How many splits run at the same time."""
         return 1 if self.crew is None else self.crew.at_once
 
+    @property
+    def limit_sec(self) -> float:
+        """The budget; a number that JSON can hold if there is none."""
+        return sys.float_info.max if self.budget_sec is None else self.budget_sec
+
+    @property
+    def is_over(self) -> bool:
+        """Whether an earlier run has raced within as much time: `race` trains nothing more."""
+        return self.results.progress.raced_sec >= self.limit_sec
+
     def left_sec(self, share: float = 1.0) -> float:
         """Time left of a share of the budget."""
         if self.budget_sec is None:
@@ -62,6 +73,10 @@ class Runner:
 
     def race(self, contenders: Sequence[Contender]) -> None:
         """Run all contenders on ever more splits; cut the worse half when time is short."""
+        self._race(contenders)
+        self.results.note(raced_sec=max(self.limit_sec, self.results.progress.raced_sec))
+
+    def _race(self, contenders: Sequence[Contender]) -> None:
         alive, done = list(contenders), 0
         for rung in rungs(len(self.splits), self.at_once):
             if self.crew is not None:
@@ -114,10 +129,13 @@ class Runner:
         self.results.note(unmeasured=tuple(names))
 
     def _cut(self, alive: list[Contender], done: int) -> list[Contender]:
-        """The contenders that continue after `done` splits; a resumed race cuts the same."""
+        """The contenders that continue after `done` splits.
+
+        A resumed race cuts the same, unless it has more time.
+        """
         found = {c.name: self.cells(c) for c in alive}
-        cuts = self.results.progress.cuts
-        if done not in cuts:
+        cuts, cut_sec = self.results.progress.cuts, self.results.progress.cut_sec
+        if cut_sec.get(done, 0.0) < self.limit_sec:
             means = {name: mean(scores(cells)) for name, cells in found.items()}
             names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
             baseline = best(means, names["labels"])
@@ -131,7 +149,7 @@ class Runner:
                 self.left_sec(RACE_SHARE) - rest_sec(cell_sec, names["blind"], rest),
             )
             cuts = {**cuts, done: cut.dropped}
-            self.results.note(cuts=cuts)
+            self.results.note(cuts=cuts, cut_sec={**cut_sec, done: self.limit_sec})
         if cuts[done]:
             splits = "1 split" if done == 1 else f"{done} splits"
             self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[done])}")

@@ -41,7 +41,8 @@ class Annotations:
     `stems` the N file names without suffix, `classes` the names in id order, `palette` one
     `[r, g, b]` (0-255) per class if `classes.json` gives it. `indices` is set for samples of a
     generator, whose features are recorded during sampling. `notes` are lines for the user: what was
-    left out, turned, scaled, or is to be doubted. `pictures` is how the images were scaled.
+    left out, turned, scaled, or is to be doubted. `pictures` is how the images were scaled, and
+    `crop` whether resizing kept their aspect ratio.
     """
 
     images: torch.Tensor
@@ -52,6 +53,7 @@ class Annotations:
     indices: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     pictures: Pictures = DEFAULT_PICTURES
+    crop: bool = False
 
     @property
     def digest(self) -> str:
@@ -143,4 +145,5 @@ def read_annotations(
             *notes_on_masks(files, names, layout.classes is not None, wxh(stack.shape[1:])),
         ),
         pictures=pictures,
+        crop=layout.crop,
     )

@@ -6,10 +6,10 @@ import colorsys
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ UNCERTAINTY_LEVELS = 256  # of KEY.unc.png
 MAKE_AGAIN = "rerun the command that made the dataset, which restores damaged shards"
 
 ImageFormat = Literal["png", "jpg"]
+T = TypeVar("T")
 
 
 def sample_key(index: int) -> str:
@@ -156,29 +157,30 @@ def decode_sample(key: str, members: Iterable[Member], classes: int) -> Sample:
     """
     by_extension = {name.split(".", 1)[1]: data for name, data in members}
 
-    def member(extension: str) -> io.BytesIO:
+    def read(extension: str, decode: Callable[[io.BytesIO], T]) -> T:
         if extension not in by_extension:
             raise ValueError(f"sample {key} has no {key}.{extension}: {MAKE_AGAIN}")
-        return io.BytesIO(by_extension[extension])
-
-    def pixels(extension: str, mode: str | None = None) -> np.ndarray:
-        file = member(extension)
         try:
-            with Image.open(file) as picture:
-                return np.asarray(picture if mode is None else picture.convert(mode))
+            return decode(io.BytesIO(by_extension[extension]))
         except (OSError, SyntaxError, ValueError):  # Pillow raises all of them
             raise ValueError(f"{key}.{extension} is damaged: {MAKE_AGAIN}") from None
 
-    image = pixels("png" if "png" in by_extension else "jpg", "RGB").transpose(2, 0, 1)
-    mask = pixels("seg.png")
+    def pixels(file: io.BytesIO) -> np.ndarray:
+        return np.asarray(Image.open(file))
+
+    def rgb(file: io.BytesIO) -> np.ndarray:
+        return np.asarray(Image.open(file).convert("RGB")).transpose(2, 0, 1)
+
+    image = read("png" if "png" in by_extension else "jpg", rgb)
+    mask = read("seg.png", pixels)
     uncertainty = probabilities = None
     if "unc.png" in by_extension:
-        uncertainty = pixels("unc.png") * np.float32(
-            _largest_nats(classes) / (UNCERTAINTY_LEVELS - 1)
-        )
+        nats = np.float32(_largest_nats(classes) / (UNCERTAINTY_LEVELS - 1))
+        uncertainty = read("unc.png", pixels) * nats
     if "prob.png" in by_extension:
-        probabilities = unstacked(pixels("prob.png"), len(mask)) / np.float32(LEVEL_SUM)
-    meta = json.load(member("json"))
+        levels = read("prob.png", lambda file: unstacked(pixels(file), len(mask)))
+        probabilities = levels / np.float32(LEVEL_SUM)
+    meta = read("json", json.load)
     return Sample(key, np.ascontiguousarray(image), mask, meta, uncertainty, probabilities)
 
 

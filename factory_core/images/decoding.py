@@ -25,17 +25,20 @@ REDUCING_GAP = 3
 
 
 def read_image(
-    path: str | Path, size: Size | None = None, pictures: Pictures = DEFAULT_PICTURES
+    path: str | Path,
+    size: Size | None = None,
+    pictures: Pictures = DEFAULT_PICTURES,
+    crop: bool = False,
 ) -> torch.Tensor:
     """An image as uint8 `[3, H, W]` RGB, upright by its EXIF tag, resized to `size` (H, W).
 
     Transparent pixels are put on white. Resizing is antialiased bicubic, ignoring the aspect
-    ratio; a JPEG of more than six times `size` is decoded at a smaller scale. Raises ValueError
-    naming the file if it cannot be read, or holds several pages and `pictures` names none, or has
-    more than 8 bits per channel and values other than whole numbers of 0 to 255, and `pictures` was
-    not `measured`; FileNotFoundError if it does not exist.
+    ratio, unless `crop` cuts off what is too long; a JPEG of more than six times `size` is decoded
+    at a smaller scale. Raises ValueError naming the file if it cannot be read, or holds several
+    pages and `pictures` names none, or has more than 8 bits per channel and values other than whole
+    numbers of 0 to 255, and `pictures` was not `measured`; FileNotFoundError if it does not exist.
     """
-    return image_tensor(load_image(Path(path), pictures, size), size)
+    return image_tensor(load_image(Path(path), pictures, size), size, crop)
 
 
 def load_image(

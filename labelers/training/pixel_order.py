@@ -18,18 +18,29 @@ def training_pixels(masks: torch.Tensor, classes: int, min_class_pixels: int) ->
     present = flat[flat != IGNORE]
     if len(present) and int(present.max()) >= classes:
         raise ValueError(f"masks have class id {int(present.max())}, expected {classes} classes")
-    kept = torch.zeros_like(flat, dtype=torch.bool)
-    for row, keep in zip(flat, kept, strict=True):
-        counts = torch.bincount(row.long(), minlength=IGNORE + 1)
-        counts[IGNORE] = -1
-        keep.copy_((counts >= min_class_pixels)[row.long()])
-    found = flat[kept].unique().tolist()
+    found = learnable_classes(masks, min_class_pixels)
     if len(found) < 2:
         raise ValueError(
             f"the annotations hold {len(found)} class to learn (ids {found}; {IGNORE} is ignored, "
             f"as are classes under {min_class_pixels} pixels in an image), expected two or more"
         )
-    return kept.flatten().nonzero().flatten()
+    return _kept(flat, min_class_pixels).flatten().nonzero().flatten()
+
+
+def learnable_classes(masks: torch.Tensor, min_class_pixels: int) -> list[int]:
+    """Class ids of the pixels to learn from (see `training_pixels`) in masks uint8 `[N, H, W]`."""
+    flat = masks.flatten(1).cpu()
+    return flat[_kept(flat, min_class_pixels)].unique().tolist()
+
+
+def _kept(flat: torch.Tensor, min_class_pixels: int) -> torch.Tensor:
+    """Which pixels of masks uint8 `[N, H·W]` to learn from, bool."""
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    for row, keep in zip(flat, kept, strict=True):
+        counts = torch.bincount(row.long(), minlength=IGNORE + 1)
+        counts[IGNORE] = -1
+        keep.copy_((counts >= min_class_pixels)[row.long()])
+    return kept
 
 
 class PixelOrders:

@@ -35,6 +35,7 @@ def _has(materials: Materials, need: Need) -> bool:
     there: Mapping[Need, Callable[[], bool]] = {
         "photographs": lambda: materials.photographs is not None,
         "generator": lambda: materials.encoder is not None,
+        "samples": lambda: materials.encoder is not None,
         "unet": lambda: materials.start is not None,
         "imagenet": lambda: has_imagenet(materials),
     }

@@ -9,12 +9,13 @@ from typing import Literal
 from factory.verdict.bench import Bench
 from factory.verdict.models import Model
 
-Need = Literal["photographs", "generator", "unet", "imagenet"]
+Need = Literal["photographs", "generator", "samples", "unet", "imagenet"]
 Group = Literal["blind", "labels", "factory"]
 
 WHY_NOT: dict[Need, str] = {
     "photographs": "needs --images",
     "generator": "needs --generator",
+    "samples": "needs --generator",
     "unet": "needs a generator with a U-Net that can be fine-tuned",
     "imagenet": "no ImageNet weights of this encoder on this machine",
 }

@@ -14,6 +14,8 @@ from factory.verdict.settings import CompareConfig
 from factory.verdict.students import deeplab_settings, finishing, unet_settings
 from train_seg.network.segmenter import Segmenter
 
+PHOTOGRAPHS: frozenset[Need] = frozenset({"generator", "photographs"})
+SYNTHETIC: frozenset[Need] = frozenset({"generator", "samples"})
 MIXTURE = {"synthetic": 0.4, "photographs": 0.4, "labels": 0.2}
 
 
@@ -59,50 +61,48 @@ def _labeler(bench: Bench, kind: Kind) -> Model:
 
 
 def taught() -> list[Contender]:
-    photographs: frozenset[Need] = frozenset({"generator", "photographs"})
-    synthetic: frozenset[Need] = frozenset({"generator"})
     return [
         Contender(
             "photographs",
             "U-Net on labelled photographs",
             "factory",
             lambda bench: SegmenterModel(_first(bench, "photographs")),
-            photographs,
+            PHOTOGRAPHS,
         ),
         Contender(
             "photographs-labels",
             "U-Net on labelled photographs, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "photographs")),
-            photographs,
+            PHOTOGRAPHS,
         ),
         Contender(
             "deeplab-photographs-labels",
             "DeepLabV3 on labelled photographs, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "photographs", is_deeplab=True)),
-            photographs,
+            PHOTOGRAPHS,
         ),
         Contender(
             "synthetic",
             "U-Net on synthetic images",
             "factory",
             lambda bench: SegmenterModel(_first(bench, "synthetic")),
-            synthetic,
+            SYNTHETIC,
         ),
         Contender(
             "synthetic-labels",
             "U-Net on synthetic images, then the labels",
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "synthetic")),
-            synthetic,
+            SYNTHETIC,
         ),
         Contender(
             "mixture",
             "U-Net on synthetic images, photographs and labels, mixed",
             "factory",
             _mixture,
-            photographs,
+            PHOTOGRAPHS | SYNTHETIC,
         ),
     ]
 
@@ -135,11 +135,10 @@ def _mixture(bench: Bench) -> Model:
 
 
 def later_rounds(config: CompareConfig) -> list[Contender]:
-    photographs: frozenset[Need] = frozenset({"generator", "photographs"})
     about: list[tuple[rounds.Source, str, frozenset[Need]]] = [
-        ("photographs", "photographs", photographs),
-        ("synthetic", "synthetic images", frozenset({"generator"})),
-        ("both", "photographs and synthetic images", photographs),
+        ("photographs", "photographs", PHOTOGRAPHS),
+        ("synthetic", "synthetic images", SYNTHETIC),
+        ("both", "photographs and synthetic images", PHOTOGRAPHS | SYNTHETIC),
     ]
     return [
         Contender(
@@ -172,7 +171,7 @@ def policies() -> list[Contender]:
             text,
             "factory",
             partial(_selected, policy=policy),
-            frozenset({"generator", "photographs"}),
+            PHOTOGRAPHS,
             is_extra=True,
         )
         for policy, text in policies

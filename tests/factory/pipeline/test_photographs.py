@@ -26,6 +26,14 @@ def test_absolute_and_sorted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list_photographs(Path("photos")) == tuple(str(photos / f"{i}.png") for i in range(9))
 
 
+def test_links_keep_their_names(photos: Path, tmp_path: Path) -> None:
+    """As in the folders of git-annex, DVC and the hub, which link to files named by their hash."""
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "leaf.png").symlink_to(photos / "3.png")
+    assert list_photographs(links) == (str(links / "leaf.png"),)
+
+
 def test_unreadable_images_are_counted_and_the_first_named(photos: Path) -> None:
     (photos / "0.png").write_bytes(b"")
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:50])

@@ -90,9 +90,10 @@ def test_an_interrupted_repair_resumes(tiny: Any, tree: Callable, out: Path) -> 
     assert tree(out) == whole
 
 
-def test_different_bytes_are_refused(tiny: Any, tree: Callable, out: Path) -> None:
+@pytest.mark.parametrize("name", ["shards/tiny-000003.tar", "samples.parquet"])
+def test_different_bytes_are_refused(tiny: Any, tree: Callable, out: Path, name: str) -> None:
     """As on a different processor, whose bits would not match the rest of the dataset."""
-    flip(out / "shards/tiny-000003.tar")
+    flip(out / name)
     damaged = tree(out)
     tiny.models.encode = lambda images, indices: {"image": images.float() / 300}
     with pytest.raises(ValueError, match="gives different bytes here") as caught:

@@ -9,9 +9,11 @@ import pytest
 
 from factory.commands.train_deeplab.settings import segmenter_config
 from factory.recipe import load_recipe
+from factory.recipe.picture_settings import as_overrides, picture_settings
 from factory.verdict.commands import Inputs, commands
 from factory.verdict.settings import CompareConfig, compare_config
 from factory.verdict.students import deeplab_settings, finishing, unet_settings
+from factory_core.pictures import Pictures
 from labelers.config import FastTraining, ReferenceTraining
 from train_seg.config import SegmenterConfig
 
@@ -119,6 +121,17 @@ def test_labelers_are_trained_as_they_were_compared(changes: list[str]) -> None:
     assert found.model_dump(exclude={"kind", "weights"}) == wanted.model_dump(
         exclude={"kind", "weights"}
     )
+
+
+@pytest.mark.parametrize("name", ["mixture", "round-1", "labels-mean"])
+def test_pictures_are_read_as_they_were_compared(name: str) -> None:
+    pictures, _ = picture_settings(["pictures.range=[0,4095]", "pictures.page=2"])
+    inputs = Inputs("labels", "photos", "gen", pictures=as_overrides(pictures))
+    for line in commands(name, inputs, compare_config([])):
+        command = line.split()[1]
+        given = [] if command == "average" else options(line.replace(" --fast", ""))[1]
+        reads = command not in ("generate", "average")
+        assert picture_settings(given)[0] == (pictures if reads else Pictures()), line
 
 
 def test_pools_are_selected_as_they_were_compared() -> None:

@@ -148,6 +148,10 @@ def test_shuffled_masks_teach_nothing(factory: Callable, tmp_path: Path, shift: 
         assert result.code == 0, result.err
         assert verdict["recommended"] == "unet"
         delivered = (model / "model.json").stat().st_mtime_ns
+        taken = ("--deliver", labeled)
+        refused = factory("compare", "--labeled", labeled, "--out", out, *taken, *UNET, *more)
+        assert "--deliver" in refused.err
+        assert "give a new or empty folder" in refused.err
         again = factory(
             *("compare", "--labeled", labeled, "--out", out, "--deliver", model, *UNET, *more)
         )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from factory.verdict import inputs
+from factory.verdict.bench import Materials
 from factory.verdict.inputs import Given, read
+from factory.verdict.pools import Pool
 from factory.verdict.settings import CompareConfig
+from factory_core.annotated import annotations
+from factory_core.dataset import IGNORE
 
 
 def test_photographs_are_decoded_once(
@@ -45,3 +52,42 @@ def test_photographs_are_decoded_once(
     os.utime(changed, ns=(0, 0))
     read(given, config, parts)
     assert sorted(decoded) == sorted(again.photographs.names)
+
+
+def test_photographs_are_cropped_as_the_annotated_images_are(
+    photographs: Path, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
+    for place in ("annotated/images", "photographs"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.roll(wide, i, 1)).save(tmp_path / place / f"{i}.png")
+    (tmp_path / "annotated/masks").mkdir()
+    for i in range(3):
+        Image.fromarray(wide[..., 0] // 128).save(tmp_path / f"annotated/masks/{i}.png")
+    opened = annotations.open_layout
+    monkeypatch.setattr(  # as that of ADE20K
+        annotations, "open_layout", lambda *of: replace(opened(*of), crop=True)
+    )
+    given = Given(tmp_path / "annotated", tmp_path, tmp_path / "photographs", str(generator))
+    found = read(given, CompareConfig(), tmp_path / "parts").materials
+    assert found.photographs is not None
+    assert torch.equal(found.photographs.images, found.annotated.images)
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        (["one", "one", "one", "both"], "split . of 4 scores, there is only one class to learn"),
+        (["both", "both", "both", "none"], "split . of 4 scores have no labelled pixel"),
+    ],
+)
+def test_splits_that_cannot_be_worked_on(shown: list[str], message: str, tmp_path: Path) -> None:
+    masks = {name: torch.zeros(8, 8, dtype=torch.uint8) for name in ("one", "both", "none")}
+    masks["both"][:4] = 1
+    masks["none"][:] = IGNORE
+    pool = Pool(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tmp_path, None)
+    stack = torch.stack([masks[name] for name in shown])
+    materials = Materials(CompareConfig(seeds=1), tmp_path, pool, stack, ["a", "b"])
+    with pytest.raises(ValueError, match=message):
+        _ = materials.splits

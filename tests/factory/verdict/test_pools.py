@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from factory.annotation.samples import load_generator
 from factory.recipe.choosing import generator_recipe
+from factory.verdict import pools
 from factory.verdict.pools import Encoder, Pool, equal_to_none, sample_pool
 from factory_core.images import image_tensor, load_image, read_image
 
@@ -66,3 +68,34 @@ def test_samples_are_made_once_with_their_features(
     torch.testing.assert_close(pool.features([1])[name], features[name][1:2])
     monkeypatch.setattr(encoder.generator, "sample", None)  # a second sampling would fail
     assert torch.equal(sample_pool(tmp_path / "synthetic", encoder, 3).images, images)
+
+
+def test_sampling_resumes(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, sample, made = encoder.generator.batch_size, encoder.generator.sample, []
+    count = 2 * size
+
+    def stop_at_the_second(rows: Sequence[int]) -> object:
+        made.append(list(rows))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return sample(rows)
+
+    monkeypatch.setattr(encoder.generator, "sample", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        sample_pool(tmp_path / "synthetic", encoder, count)
+    found = sample_pool(tmp_path / "synthetic", encoder, count)
+    assert made == [list(range(size)), list(range(size, count)), list(range(size, count))]
+    images, features = sample(range(size, count))
+    assert torch.equal(found.images[size:], images)
+    name = next(iter(features))
+    torch.testing.assert_close(found.features([count - 1])[name], features[name][-1:])
+
+
+def test_samples_are_as_many_as_fit(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pools.store_bytes(encoder.generator.feature_spec, 1, encoder.dtype)
+    monkeypatch.setattr(pools, "MAX_FEATURE_BYTES", 2 * one)
+    assert len(sample_pool(tmp_path / "synthetic", encoder, 3)) == 2

@@ -31,3 +31,39 @@ def test_splits_run_at_once_and_the_learning_curve_does_not(tmp_path: Path) -> N
     assert runner.left_sec() == 100 - (10 + 80 / 2 + 7)
     assert runner.left_sec(0.75) == 75 - (10 + 80 / 2 + 7)
     assert Runner(materials, results, splits, Console()).left_sec() == math.inf
+
+
+def test_more_time_brings_back_what_was_cut(tmp_path: Path) -> None:
+    results = Results.begin(tmp_path, {})
+    names = ("unet", "deeplab", "round-1", "mixture")
+    contenders: Any = [
+        SimpleNamespace(name=name, group="labels" if name == "unet" else "factory")
+        for name in names
+    ]
+    for name, miou in zip(names, (0.5, 0.6, 0.7, 0.4), strict=True):
+        results.add(cell(0, 9, 40.0).model_copy(update={"contender": name, "miou": miou}))
+    splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
+
+    def left_after_one_split(budget_sec: float | None) -> list[str]:
+        runner = Runner(None, Results(tmp_path), splits, Console(quiet=True), budget_sec)  # type: ignore[arg-type]
+        return [c.name for c in runner._cut(contenders, 1)]
+
+    assert left_after_one_split(300.0) == ["unet", "deeplab", "round-1"]
+    assert left_after_one_split(200.0) == ["unet", "deeplab", "round-1"]  # as before
+    assert left_after_one_split(None) == list(names)
+    assert left_after_one_split(300.0) == list(names)  # once there was time for all
+
+
+def test_a_race_is_over_within_the_same_time_only(tmp_path: Path) -> None:
+    def runner(budget_sec: float | None) -> Runner:
+        splits: Any = []
+        return Runner(None, Results.begin(tmp_path, {}), splits, Console(), budget_sec)  # type: ignore[arg-type]
+
+    assert not runner(60.0).is_over
+    runner(60.0).race([])
+    assert runner(60.0).is_over
+    assert runner(30.0).is_over
+    assert not runner(90.0).is_over
+    runner(None).race([])
+    assert runner(90.0).is_over
+    assert runner(None).is_over

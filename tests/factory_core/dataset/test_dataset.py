@@ -103,20 +103,22 @@ def test_a_sample_comes_back_exactly() -> None:
     assert sample.meta == {"seed": 5}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: b"zzzz" + data[4:], r"^000000001.png is damaged: rerun the command"),
-        (lambda data: data[: len(data) // 2], r"^000000001.png is damaged: rerun the command"),
-        (lambda data: None, r"^sample 000000001 has no 000000001.jpg: rerun the command"),
-    ],
-)
-def test_a_damaged_member_is_named(change: Callable[[bytes], bytes | None], message: str) -> None:
+@pytest.mark.parametrize("extension", ["png", "seg.png", "unc.png", "prob.png", "json"])
+@pytest.mark.parametrize("change", [lambda b: b"zzzz" + b[4:], lambda b: b[: len(b) // 2]])
+def test_a_damaged_member_is_named(change: Callable[[bytes], bytes], extension: str) -> None:
+    image, mask = arrays(1)
+    maps = {"levels": mask, "probabilities": np.stack([mask * 0, mask * 0 + 255, mask * 0])}
+    members = dict(encode_sample("000000001", image, mask, PALETTE, {}, **maps))
+    name = f"000000001.{extension}"
+    members[name] = change(members[name])
+    with pytest.raises(ValueError, match=rf"^{name} is damaged: rerun the command"):
+        decode_sample("000000001", members.items(), 3)
+
+
+def test_a_missing_member_is_named() -> None:
     members = dict(encode_sample("000000001", *arrays(1), PALETTE, {}))
-    changed = change(members.pop("000000001.png"))
-    if changed is not None:
-        members["000000001.png"] = changed
-    with pytest.raises(ValueError, match=message):
+    del members["000000001.png"]
+    with pytest.raises(ValueError, match=r"^sample 000000001 has no 000000001.jpg: rerun the"):
         decode_sample("000000001", members.items(), 3)
 
 
