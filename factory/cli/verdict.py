@@ -76,6 +76,13 @@ def rounds(
             "default `--images`; without them, samples."
         ),
     ] = None,
+    augmentation: Annotated[
+        Literal["light", "strong"] | None,
+        typer.Option(
+            help="Flips, turns and noise; or also crops and changes of brightness and colour. By "
+            "default the better of both."
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, at most.")] = 4,
     settings: Settings = None,
     device: Device = "auto",
@@ -90,7 +97,9 @@ def rounds(
     from factory.commands.rounds import rounds as run
     from factory.recipe.picture_settings import picture_settings
     from factory.verdict.inputs import Given
+    from factory.verdict.round_job import Rules
 
     pictures, overrides = picture_settings(settings)
     given = Given(labeled, out, images, generator, device=device, pictures=pictures)
-    run(given, rounds, learn_from, overrides, console)
+    is_strong = None if augmentation is None else augmentation == "strong"
+    run(given, rounds, Rules(learn_from, is_strong), overrides, console)

@@ -8,17 +8,16 @@ from rich.console import Console
 
 from factory.terminal.progress import quiet_libraries
 from factory.verdict.inputs import Given
-from factory.verdict.round_job import play_rounds
-from factory.verdict.rounds import Source
+from factory.verdict.round_job import Rules, play_rounds
 from factory.verdict.settings import compare_config
 
 
 def rounds(
-    given: Given, most: int, source: Source | None, overrides: Sequence[str], console: Console
+    given: Given, most: int, rules: Rules, overrides: Sequence[str], console: Console
 ) -> None:
     """Play at most `most` rounds; `overrides` are settings as `KEY=VALUE`.
 
     Raises as `play_rounds` and `compare_config`.
     """
     quiet_libraries()
-    play_rounds(given, compare_config([f"rounds={most}", *overrides]), console, source)
+    play_rounds(given, compare_config([f"rounds={most}", *overrides]), console, rules)

@@ -19,7 +19,9 @@ POLICIES = ("photographs-per_class", "photographs-none")
 # Contender -> what it is the mean of, with the seed of each.
 MEANS = {
     "labels-mean": [("unet-strong", 0), ("deeplab-strong", 0)],
+    "labels-mean-light": [("unet", 0), ("deeplab", 0)],
     "generator-mean": [("generator-unet-strong", seed_of(member)) for member in range(MEMBERS)],
+    "generator-mean-light": [("generator-unet", seed_of(member)) for member in range(MEMBERS)],
 }
 READING = ("train-deeplab", "train-labeler", "label", "rounds")  # these read pictures
 OPTIONS = {"max_steps": "--steps", "encoder": "--encoder", "seed": "--seed"}  # of train-deeplab
@@ -87,13 +89,13 @@ class _Commands:
         ]
 
     def _rounds(self, name: str, out: str) -> list[str]:
-        _, number, *source = name.split("-")
-        is_synthetic = source == ["synthetic"]
+        _, number, *variant = name.split("-")
         given = {
             "--labeled": self.inputs.labeled,
-            "--images": None if is_synthetic else self.inputs.images,
+            "--images": None if "synthetic" in variant else self.inputs.images,
             "--generator": self.inputs.generator,
-            "--learn-from": "both" if source == ["both"] else None,
+            "--learn-from": "both" if "both" in variant else None,
+            "--augmentation": "light" if "light" in variant else "strong",
         }
         words = [word for key, value in given.items() if value for word in (key, value)]
         words += ["--rounds", number, "--out", out]

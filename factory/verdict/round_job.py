@@ -8,6 +8,7 @@ OUT/model.safetensors, model.json   the segmenter of the best round
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from factory.verdict.decision import mean
 from factory.verdict.inputs import Given, identity, read
 from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Results, scores
-from factory.verdict.rounds import Source, round_name
+from factory.verdict.rounds import Source, Variant
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
 from factory_core.pictures import remember
@@ -29,52 +30,74 @@ from train_seg.network.segmenter import INFO_NAME
 ROUNDS_NAME = "rounds.json"
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What rounds learn from, and whether their augmentation is strong; None decides.
+
+    By default they learn from the photographs, or without any, from samples of the generator; and
+    with the augmentation that is better in round 0.
+    """
+
+    source: Source | None = None
+    is_strong: bool | None = None
+
+    def variants(self, given: Given) -> list[Variant]:
+        """Those to try; raises ValueError for missing photographs."""
+        source = self.source or ("synthetic" if given.images is None else "photographs")
+        if given.images is None and source != "synthetic":
+            raise ValueError(f"--learn-from {source} needs --images: a folder of photographs")
+        strengths = (True, False) if self.is_strong is None else (self.is_strong,)
+        return [Variant(source, is_strong) for is_strong in strengths]
+
+
+DEFAULT = Rules()
+
+
 def play_rounds(
-    given: Given, config: CompareConfig, console: Console, source: Source | None = None
+    given: Given, config: CompareConfig, console: Console, rules: Rules = DEFAULT
 ) -> str:
     """Play up to `config.rounds` rounds and write the best segmenter; returns its name. Resumes.
 
-    `source` is what they learn from; by default the photographs, or without any, samples of the
-    generator. Raises ValueError or OSError for a user's mistake, before any training.
+    Raises ValueError or OSError for a user's mistake, before any training.
     """
-    if given.generator is None:
-        raise ValueError("rounds need --generator")
-    if source is None:
-        source = "synthetic" if given.images is None else "photographs"
-    elif given.images is None and source != "synthetic":
-        raise ValueError(f"--learn-from {source} needs --images: a folder of photographs")
+    variants = rules.variants(given)
     m = read(given, config, given.out / PARTS_DIR).materials
+    by_name = {contender.name: contender for contender in contenders(m.config)}
+    firsts = {_first(m, variant): variant for variant in variants}
+    names = [v.name(number) for v in variants for number in range(1, config.rounds + 1)]
     splits = m.splits
-    every = _rounds(m, source)
     with exclusive(given.out):
-        names = [c.name for c in every]
-        results = Results.begin(given.out, identity(m, names))
+        results = Results.begin(given.out, identity(m, [*firsts, *names]))
         runner = Runner(m, results, splits, console)
         means: dict[str, float] = {}
-        for contender in every:
+
+        def score(name: str) -> float:
             for split in splits:
-                runner.cell(contender, split, split.train)
-            found, best = mean(scores(runner.cells(contender))), max(means.values(), default=0.0)
-            means[contender.name] = found
-            console.print(f"{contender.name}: mIoU {found:.3f} over {len(splits)} splits")
-            if len(means) > 1 and found <= best:
+                runner.cell(by_name[name], split, split.train)
+            means[name] = mean(scores(runner.cells(by_name[name])))
+            console.print(f"{name}: mIoU {means[name]:.3f} over {len(splits)} splits")
+            return means[name]
+
+        first = max(firsts, key=score)
+        for number in range(1, config.rounds + 1):
+            before = max(means.values())
+            if score(firsts[first].name(number)) <= before:
                 console.print("no better than before: no more rounds")
                 break
         winner = max(means, key=lambda name: means[name])
         write_json(given.out / ROUNDS_NAME, {"miou": means, "best": winner})
         if not (given.out / INFO_NAME).is_file():
-            _write(next(c for c in every if c.name == winner), m, given.out)
+            _write(by_name[winner], m, given.out)
         shutil.rmtree(m.parts, ignore_errors=True)
     console.print(f"{winner}, trained on all {len(m.masks)} images, in {given.out}")
     return winner
 
 
-def _rounds(m: Materials, source: Source) -> list[Contender]:
-    """Round 0, which is fine-tuned generators (or the U-Net, if it has none), and all others."""
-    first = "unet-strong" if m.start is None else "generator-mean"
-    names = [first, *(round_name(number, source) for number in range(1, m.config.rounds + 1))]
-    by_name = {contender.name: contender for contender in contenders(m.config)}
-    return [by_name[name] for name in names]
+def _first(m: Materials, variant: Variant) -> str:
+    """The name of round 0: fine-tuned generators, or the U-Net if it has none."""
+    if m.start is None:
+        return "unet-strong" if variant.is_strong else "unet"
+    return "generator-mean" if variant.is_strong else "generator-mean-light"
 
 
 def _write(contender: Contender, m: Materials, folder: Path) -> None:

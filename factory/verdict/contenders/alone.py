@@ -60,7 +60,13 @@ def labels_only() -> list[Contender]:
             "labels-mean",
             "mean of U-Net and DeepLabV3, labels alone, strong augmentation",
             "labels",
-            _from(_mean),
+            _from(_mean, is_strong=True),
+        ),
+        Contender(
+            "labels-mean-light",
+            "mean of U-Net and DeepLabV3, labels alone",
+            "labels",
+            _from(_mean, is_strong=False),
         ),
         Contender(
             "deeplab-imagenet",
@@ -76,8 +82,9 @@ def _from(train: Callable[..., Segmenter], **settings: object) -> Callable[[Benc
     return lambda bench: SegmenterModel(train(bench, **settings))
 
 
-def _mean(bench: Bench) -> Segmenter:
-    return Segmenter.mean([baselines.unet(bench, True), baselines.strong_deeplab(bench)])
+def _mean(bench: Bench, is_strong: bool) -> Segmenter:
+    deeplab = baselines.strong_deeplab if is_strong else baselines.deeplab
+    return Segmenter.mean([baselines.unet(bench, is_strong), deeplab(bench)])
 
 
 def _shuffled(bench: Bench) -> Model:

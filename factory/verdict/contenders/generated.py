@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 
 from factory.recipe.schema import SelectionPolicy
 from factory.verdict import rounds
@@ -42,14 +43,24 @@ def labelers() -> list[Contender]:
             ("generator-unet-strong", ", strong augmentation", True),
         )
     ]
-    mean = Contender(
-        "generator-mean",
-        "mean of two such U-Nets of the generator, strong augmentation",
-        "factory",
-        lambda bench: SegmenterModel(rounds.mean_fine_tuned(bench)),
-        frozenset({"generator", "unet"}),
-    )
-    return [*direct, *tuned, mean]
+    means = [
+        Contender(
+            name,
+            f"mean of two such U-Nets of the generator{text}",
+            "factory",
+            partial(_mean, is_strong=is_strong),
+            frozenset({"generator", "unet"}),
+        )
+        for name, text, is_strong in (
+            ("generator-mean", ", strong augmentation", True),
+            ("generator-mean-light", "", False),
+        )
+    ]
+    return [*direct, *tuned, *means]
+
+
+def _mean(bench: Bench, is_strong: bool) -> Model:
+    return SegmenterModel(rounds.mean_fine_tuned(bench, is_strong))
 
 
 def _fine_tuned(bench: Bench, is_strong: bool) -> Model:
@@ -135,28 +146,33 @@ def _mixture(bench: Bench) -> Model:
 
 
 def later_rounds(config: CompareConfig) -> list[Contender]:
+    """Rounds, of which those with light augmentation end after the first unless asked for."""
     about: list[tuple[rounds.Source, str, frozenset[Need]]] = [
         ("photographs", "photographs", PHOTOGRAPHS),
         ("synthetic", "synthetic images", SYNTHETIC),
         ("both", "photographs and synthetic images", PHOTOGRAPHS | SYNTHETIC),
     ]
-    return [
-        Contender(
-            rounds.round_name(number, source),
-            f"from the generator: {text} with the labels, round {number}",
-            "factory",
-            partial(_play, number=number, source=source),
-            needs,
-            is_extra=source == "both",
-            instead_of="photographs" if source == "synthetic" else None,
-        )
-        for source, text, needs in about
-        for number in range(1, config.rounds + 1)
-    ]
+    found = []
+    for (source, text, needs), is_strong in product(about, (True, False)):
+        variant = rounds.Variant(source, is_strong)
+        how = f"{text} with the labels, {'strong' if is_strong else 'light'} augmentation"
+        for number in range(1, config.rounds + 1):
+            is_extra = source == "both" or (not is_strong and number > 1)
+            contender = Contender(
+                variant.name(number),
+                f"from the generator: {how}, round {number}",
+                "factory",
+                partial(_play, number=number, variant=variant),
+                needs,
+                is_extra=is_extra,
+                instead_of="photographs" if source == "synthetic" and not is_extra else None,
+            )
+            found.append(contender)
+    return found
 
 
-def _play(bench: Bench, number: int, source: rounds.Source) -> Model:
-    return SegmenterModel(rounds.learn(bench, number, source))
+def _play(bench: Bench, number: int, variant: rounds.Variant) -> Model:
+    return SegmenterModel(rounds.learn(bench, number, variant))
 
 
 def policies() -> list[Contender]:

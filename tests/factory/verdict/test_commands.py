@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from factory.commands.train_deeplab.settings import segmenter_config
 from factory.recipe import load_recipe
 from factory.recipe.picture_settings import as_overrides, picture_settings
 from factory.verdict.commands import Inputs, commands
+from factory.verdict.inputs import Given
+from factory.verdict.round_job import Rules
+from factory.verdict.rounds import Variant
 from factory.verdict.settings import CompareConfig, compare_config
 from factory.verdict.students import deeplab_settings, finishing, unet_settings
 from factory_core.pictures import Pictures
@@ -43,7 +47,7 @@ CHANGED = ["batch_size=4", "lr=0.002", "upright=true", "label_steps=77", "finish
             "generator-mean",
             ["--init gen --out model_0", "--seed 1000", "average model_0 model_1 --out model"],
         ),
-        ("round-2", ["rounds --labeled labels --images photos --generator gen --rounds 2"]),
+        ("round-2", ["--generator gen --augmentation strong --rounds 2 --out model"]),
     ],
 )
 def test_what_is_printed(name: str, parts: list[str]) -> None:
@@ -159,17 +163,21 @@ def test_rounds_are_played_as_they_were_compared(asked: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "learn_from", "images"),
+    "variant",
     [
-        ("round-2", None, "photos"),
-        ("round-2-synthetic", None, None),
-        ("round-2-both", "both", "photos"),
+        Variant(),
+        Variant(is_strong=False),
+        Variant("synthetic"),
+        Variant("synthetic", is_strong=False),
+        Variant("both"),
+        Variant("both", is_strong=False),
     ],
 )
-def test_rounds_learn_from_what_they_were_compared_with(
-    name: str, learn_from: str | None, images: str | None
-) -> None:
-    (line,) = commands(name, Inputs("labels", "photos", "gen"), compare_config([]))
-    given, _ = options(line)
-    assert (given.get("--learn-from"), given.get("--images")) == (learn_from, images)
-    assert given["--rounds"] == "2"
+def test_rounds_learn_from_what_they_were_compared_with(variant: Variant) -> None:
+    (line,) = commands(variant.name(2), Inputs("labels", "photos", "gen"), compare_config([]))
+    words, _ = options(line)
+    given = Given(Path("labels"), Path("model"), words.get("--images") and Path("photos"), "gen")
+    source: Any = words.get("--learn-from")
+    rules = Rules(source, words["--augmentation"] == "strong")
+    assert rules.variants(given) == [variant]
+    assert words["--rounds"] == "2"

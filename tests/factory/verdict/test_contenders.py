@@ -24,8 +24,9 @@ def test_rounds_learn_from_samples_if_there_are_no_photographs(tmp_path: Path) -
         runnable, _ = choose(materials, names)
         return [c.name for c in runnable if c.name.startswith("round-")]
 
-    assert rounds_of(materials) == ["round-1", "round-2"]
+    assert rounds_of(materials) == ["round-1", "round-2", "round-1-light"]
     assert rounds_of(materials, "round-1-both", "unet") == ["round-1-both"]
     alone = replace(materials, photographs=None)
-    assert rounds_of(alone) == ["round-1-synthetic", "round-2-synthetic"]
+    samples = ["round-1-synthetic", "round-2-synthetic", "round-1-synthetic-light"]
+    assert rounds_of(alone) == samples
     assert rounds_of(alone, "round-2-synthetic", "round-1") == ["round-2-synthetic"]

@@ -92,17 +92,17 @@ def test_photographs_and_samples_count_by_their_number(
         return student(name, data, *rest, **more)
 
     monkeypatch.setattr(made, "student", watch)
-    rounds.learn(made, 2, "both")
+    rounds.learn(made, 2, rounds.Variant("both", is_strong=False))
     photographs = len(made.materials.photographs.images) - 2  # those held out
     for number in (1, 2):
-        counts, mix = students[f"round-{number}-both"]
+        counts, mix = students[f"round-{number}-both-light"]
         assert counts == {"photographs": photographs, "synthetic": 6, "annotated images": 4}
         shares = [0.6 * photographs / (photographs + 6), 0.6 * 6 / (photographs + 6), 0.4]
         assert mix == pytest.approx(shares)
     assert {p.name for p in made.folder.glob("*.after-*")} == {
         f"{pool}.after-{name}.safetensors"
         for pool in ("photographs", "synthetic")
-        for name in ("round-0", "round-1-both")
+        for name in ("round-0-light", "round-1-both-light")
     }
 
 
