@@ -7,12 +7,12 @@
     python -m benchmarks.factorized_figures interpolation G.png --generator G --images DIR
     python -m benchmarks.factorized_figures against-t G.png --generator G --labeled DIR
 
-`sheet` (their Figures 7, 8, 11): samples with their regions. `photographs` (3-6): the same of real
-images, in one pass. `channels` (9): the K masks one by one. `refinement` (10): what the network
-predicts as the clean image, and the regions, along the sampler's way. `interpolation` (12): the
-first two images, noised to t = 250 and mixed, x_t = (1 - λ) x + λ x', denoised in `--passes` steps.
-`against-t`: Acc, IoU and DICE of the foreground against the noise level of the one pass, also as
-JSON beside the figure.
+`sheet` (their Figures 7, 8, 11): samples, their masks, and the most probable region of each pixel.
+`photographs` (3-6): the same of real images, in one pass. `channels` (9): the K masks one by one.
+`refinement` (10): what the network predicts as the clean image, and the regions, along the
+sampler's way. `interpolation` (12): the first two images, noised to t = 250 and mixed, x_t =
+(1 - λ) x + λ x', denoised in `--passes` steps. `against-t`: Acc, IoU and DICE of the foreground
+against the noise level of the one pass, also as JSON beside the figure.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ def coloured(m: Tensor) -> Tensor:
     """The regions of masks `[N, K, H, W]` in colour, mixed where they are soft, uint8."""
     palette = torch.tensor(default_palette(m.shape[1] + 1)[1:], dtype=torch.float32)
     return torch.einsum("nkhw,kc->nchw", m.float().cpu(), palette).round().to(torch.uint8)
+
+
+def decided(m: Tensor) -> Tensor:
+    """Masks `[N, K, H, W]` of ones and zeros: each pixel in its most probable region."""
+    return F.one_hot(m.argmax(1), m.shape[1]).movedim(-1, 1)
 
 
 def write_sheet(rows: Sequence[Tensor], file: Path) -> None:
@@ -140,12 +145,14 @@ def interpolate(
 
 def sheet(finder: RegionFinder, given: argparse.Namespace) -> None:
     images, maps = finder.generator.sample(range(given.n))
-    write_sheet([images, coloured(maps[REGIONS_MAP])], given.out)
+    m = maps[REGIONS_MAP]
+    write_sheet([images, coloured(m), coloured(decided(m))], given.out)
 
 
 def photographs(finder: RegionFinder, given: argparse.Namespace) -> None:
     images = read_images(finder, given)
-    write_sheet([images, coloured(finder.generator.find_regions(images))], given.out)
+    m = finder.generator.find_regions(images)
+    write_sheet([images, coloured(m), coloured(decided(m))], given.out)
 
 
 def channels(finder: RegionFinder, given: argparse.Namespace) -> None:
