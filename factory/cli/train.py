@@ -51,11 +51,16 @@ def train_generator(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Optimiser steps; by default {{{GENERATOR}.steps}}."),
+        typer.Option(
+            min=1, help=f"Optimiser steps; for diffusion models by default {{{GENERATOR}.steps}}."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Images per step; by default {{{GENERATOR}.batch_size}}."),
+        typer.Option(
+            min=1,
+            help=f"Images per step; for diffusion models by default {{{GENERATOR}.batch_size}}.",
+        ),
     ] = None,
     flips: Annotated[bool | None, typer.Option("--flips", help="Random flips.")] = None,
     quarter_turns: Annotated[
@@ -105,7 +110,8 @@ def train_labeler(
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Train the ensemble in minutes, by larger batches; scores are equal."
+            "--fast",
+            help="Train the ensemble in under a minute, by larger batches; scores are equal.",
         ),
     ] = False,
     folds: Annotated[

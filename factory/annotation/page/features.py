@@ -30,7 +30,7 @@ class ImageFeatures:
     def __init__(self, folder: Folder, generator: Encoder):
         if isinstance(generator, Projecting):
             raise ValueError(
-                "proposals need a diffusion model: a GAN searches minutes for each picture; give "
+                "proposals need a diffusion model: a GAN has to search for each picture; give "
                 "another --generator, or none"
             )
         self.folder, self.generator = folder, generator
