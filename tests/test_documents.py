@@ -74,6 +74,7 @@ NOT_RUN = {
     ("docs/results/demo.md", "for recipe in"): "takes an hour: its figures are in the document",
     ("docs/results/samplers.md", "factory train-generator"): "takes hours, needs the images",
     ("docs/results/worth-it.md", "python -m benchmarks"): "takes hours, likewise",
+    ("docs/results/factorized.md", "python -m benchmarks"): "takes hours, likewise",
     ("docs/results/wbc.md", "factory train-generator"): "takes hours, needs the images",
 }
 OF_BENCHMARKS = {"--shards"}  # options that the text names without their program
