@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.contenders import PLAIN, STRONG, Run
 from benchmarks.counting import Work, count
@@ -60,6 +60,16 @@ def load_network(name: str, reduced: bool, device: torch.device) -> Model:
 # --- the plain loop ---------------------------------------------------------------------------
 
 
+def block_outputs(unet: UNet2DModel) -> list[nn.Module]:
+    """The module that ends each decoder block: its layer, attention or upsampling."""
+    ends: list[nn.Module] = []
+    for up in unet.up_blocks:
+        ends += getattr(up, "attentions", None) or up.resnets
+        if up.upsamplers:
+            ends[-1] = up.upsamplers[0]
+    return ends
+
+
 class PlainLoop:
     """Sampling and features in plain diffusers code.
 
@@ -102,9 +112,9 @@ class PlainLoop:
         x_0 = to_unit_range(images.to(self.device))
         eps = torch.randn(1, *self.shape[1:]).to(self.device)
         recorded: list[Tensor] = []
-        resnets = [resnet for up in self.unet.up_blocks for resnet in up.resnets]
+        outputs = block_outputs(self.unet)
         hooks = [
-            resnets[block].register_forward_hook(lambda _m, _i, out: recorded.append(out))
+            outputs[block].register_forward_hook(lambda _m, _i, out: recorded.append(out))
             for block in self.blocks
         ]
         for t in self.config.features.timesteps:
