@@ -135,10 +135,7 @@ Workers = Annotated[
 ]
 CpusPerWorker = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Threads per worker; by default one, with `local` all cores, with GPUs their share.",
-    ),
+    typer.Option(min=1, help="Threads per worker; by default one, with GPUs the cores, divided."),
 ]
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="GPUs per worker; may be a fraction.")

@@ -25,17 +25,14 @@ def make_executor(
     """The executor `kind`: `ray`, or `local` (which has exactly one worker).
 
     `workers` is a number or `MIN-MAX`; the rest is as in `RayExecutor`. By default, a worker has
-    one thread, the local one all cores. With a GPU of this machine, it has its share of the cores:
-    images come fast from a GPU, and are encoded on the CPU. Raises ValueError for options that
-    exclude each other.
+    one thread, or with a GPU of this machine its share of the cores: images come fast from a GPU,
+    and are encoded on the CPU. Raises ValueError for options that exclude each other.
     """
     least, most = (None, None) if workers is None else _bounds(str(workers))
     if cpus_per_worker is None:
         uses_gpu = device != "cpu" and gpus_per_worker != 0 and address is None
-        if kind == "local":
-            cpus_per_worker = available_cpus()
-        else:
-            cpus_per_worker = _threads(most or least) if uses_gpu else 1
+        crew = 1 if kind == "local" else most or least
+        cpus_per_worker = _threads(crew) if uses_gpu else 1
     if kind == "ray":
         return RayExecutor(
             least, cpus_per_worker, gpus_per_worker, address, most, shard_timeout_sec

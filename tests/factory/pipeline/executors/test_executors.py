@@ -16,7 +16,7 @@ from factory.pipeline.executors.cluster import cluster as start_ray
 
 def test_make_executor() -> None:
     assert make_executor("local", cpus_per_worker=2) == LocalExecutor(2)
-    assert make_executor("local", workers="1") == LocalExecutor(executors.available_cpus())
+    assert make_executor("local", workers="1") == LocalExecutor()
     assert make_executor("ray", workers=3) == RayExecutor(3)
     assert make_executor("ray", workers="3") == RayExecutor(3)
     assert make_executor("ray", workers="2-8") == RayExecutor(2, max_workers=8)
@@ -34,7 +34,6 @@ def test_make_executor() -> None:
     ("kind", "options", "threads"),
     [
         ("local", {}, 12),
-        ("local", {"device": "cpu"}, 12),
         ("ray", {}, 6),
         ("ray", {"workers": "2-4"}, 3),
         ("ray", {"workers": 24}, 1),
