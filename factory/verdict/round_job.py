@@ -1,5 +1,7 @@
 """`factory rounds`: rounds until cross-validation no longer improves, then the best on all labels.
 
+Cross-validation of round 0 also decides whether augmentation is strong.
+
 OUT/model.safetensors, model.json   the segmenter of the best round
     rounds.json                     mean mIoU of every round over the folds
     compare.json, cells/, parts/    as in a comparison

@@ -30,33 +30,23 @@ def labelers() -> list[Contender]:
         Contender(f"labeler-{kind}", text, "factory", partial(_labeler, kind=kind), needs, False)
         for kind, text, needs in about
     ]
+    one, two = "the generator's U-Net, fine-tuned on the labels", "mean of two such U-Nets"
     tuned = [
         Contender(
             name,
-            f"the generator's U-Net, fine-tuned on the labels{text}",
+            f"{text}, {'strong' if is_strong else 'light'} augmentation",
             "factory",
-            partial(_fine_tuned, is_strong=is_strong),
+            partial(make, is_strong=is_strong),
             frozenset({"generator", "unet"}),
         )
-        for name, text, is_strong in (
-            ("generator-unet", "", False),
-            ("generator-unet-strong", ", strong augmentation", True),
+        for name, text, make, is_strong in (
+            ("generator-unet", one, _fine_tuned, False),
+            ("generator-unet-strong", one, _fine_tuned, True),
+            ("generator-mean", two, _mean, True),
+            ("generator-mean-light", two, _mean, False),
         )
     ]
-    means = [
-        Contender(
-            name,
-            f"mean of two such U-Nets of the generator{text}",
-            "factory",
-            partial(_mean, is_strong=is_strong),
-            frozenset({"generator", "unet"}),
-        )
-        for name, text, is_strong in (
-            ("generator-mean", ", strong augmentation", True),
-            ("generator-mean-light", "", False),
-        )
-    ]
-    return [*direct, *tuned, *means]
+    return [*direct, *tuned]
 
 
 def _mean(bench: Bench, is_strong: bool) -> Model:
