@@ -112,6 +112,7 @@ def _manifest(
         probabilities=recipe.dataset.probabilities,
         precision=stats[0].precision,
         devices=sorted({s.device for s in stats} - {"", "cpu"}),
+        threads=sorted({s.threads for s in stats if s.device == "cpu"} - {0}),
     )
 
 

@@ -96,6 +96,12 @@ def _repaired(
         nothing_to_do = Tally(job.n, count, samples=job.n, samples_resumed=job.n, shards=count)
         on_progress(nothing_to_do.progress("done"))
         return manifest
+    made, here = manifest.threads, executor.cpus_per_worker
+    if made and here not in made:
+        raise ValueError(
+            f"{job.out} is damaged, and {' or '.join(map(str, made))} threads per worker made it,"
+            f" which round differently from {here}: repair it with --cpus-per-worker {made[0]}"
+        )
     precision = manifest.precision or None
     stats = _make_missing(job, repair.candidates, executor, on_progress, precision)
     if repair.is_complete:

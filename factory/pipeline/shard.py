@@ -61,7 +61,8 @@ class ShardStats:
     `image_size` is (height, width) in pixels; `uncertainty_sum` in nats; `uncertainty_histogram`
     counts the pixels at each level of the uncertainty maps, None without maps; `precision` is the
     result of `precision_of` for the models; `job` is the `JobIdentity.sha256` of its job; `device`
-    is the kind of device that computed it (`device_kind`), empty in older markers.
+    is the kind of device that computed it (`device_kind`), empty in older markers; `threads` are
+    those of the worker on a CPU, which round differently, 0 in older markers.
     """
 
     number: int
@@ -76,6 +77,7 @@ class ShardStats:
     precision: str
     job: str = ""
     device: str = ""
+    threads: int = 0
 
     @property
     def samples(self) -> int:

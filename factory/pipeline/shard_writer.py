@@ -141,6 +141,7 @@ class ShardWriter:
             precision=precision,
             job=job,
             device=device,
+            threads=self.threads,
         )
         self.folder.write_json(self.shard.marker, stats.to_json())
         return stats

@@ -113,6 +113,11 @@ class Manifest(BaseModel):
         description="kinds of GPU that made the shards; left out if they were made on CPUs",
         exclude_if=lambda value: not value,
     )
+    threads: list[int] = Field(
+        default=[],
+        description="threads of the workers that made shards on CPUs; left out if none did",
+        exclude_if=lambda value: not value,
+    )
 
     def write(self, folder: Place) -> None:
         """Write dataset.json into `folder`."""

@@ -16,6 +16,7 @@ from factory.pipeline.display import run_shown
 from factory.pipeline.estimate import estimate
 from factory.pipeline.executors import LocalExecutor, RayExecutor
 from factory.pipeline.failures import HOPELESS
+from factory.pipeline.run import run
 from factory_core.dataset import open_dataset
 from factory_core.device import DeviceFailed, OutOfMemory
 
@@ -132,6 +133,24 @@ def test_a_job_says_on_what_it_was_computed(
     run_shown(tiny.job(tmp_path / "cpu"), LocalExecutor(), console)
     assert "computed on cpu\n" in console.export_text()
     assert "devices" not in (tmp_path / "cpu/dataset.json").read_text()
+
+
+def test_the_threads_of_workers_are_recorded_and_needed_for_a_repair(
+    tiny: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(tiny.job(out), LocalExecutor(2))
+    assert open_dataset(out).manifest.threads == [2]
+    shard = next((out / "shards").iterdir())
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(
+        ValueError, match="round differently from 1: repair it with --cpus-per-worker 2"
+    ):
+        run(tiny.job(out), LocalExecutor())
+    assert shard.read_bytes() == whole[:-1]
+    run(tiny.job(out), LocalExecutor(2))
+    assert shard.read_bytes() == whole
 
 
 def test_different_kinds_of_gpu_are_recorded(
