@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from factory.cli.application import USING, app, console
-from factory.cli.options import Device, FinishedDataset, GeneratorDir, Settings, writable_file
+from factory.cli.options import (
+    Device,
+    GeneratorDir,
+    Settings,
+    as_given,
+    existing_dataset,
+    writable_file,
+)
 
 
 @app.command(rich_help_panel=USING)
 def report(
-    folder: FinishedDataset,
+    folder: Annotated[
+        Any,  # a Store
+        typer.Argument(
+            metavar="DIR",
+            help="The `--out` of a dataset, a segmenter or a labeler.",
+            parser=as_given,
+            callback=existing_dataset,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
