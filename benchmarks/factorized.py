@@ -170,8 +170,8 @@ def claim(out: Path, settings: Settings) -> None:
 def main() -> None:
     given, console = parse(), Console()
     quiet_libraries()
-    settings = Settings.of(given)
     if not given.table:
+        settings = Settings.of(given)
         claim(given.out, settings)
         material = Material.prepare(given.out, settings, console)
         seeds = range(given.seeds) if given.seed is None else [given.seed]
@@ -179,10 +179,11 @@ def main() -> None:
             for structure in given.only:
                 run_cell(material, structure, seed, console)
     cells = finished(given.out)
-    name = "embedded domain" if given.data is None else given.data.name
+    record = json.loads((given.out / SETTINGS).read_text())
+    name = Path(record["data"]).name if record["data"] else "embedded domain"
     console.print(table_of(cells, f"{name}, {len(cells)} trainings, means over seeds"))
     if given.json:
-        write_json(given.json, {"settings": settings.record(), "cells": cells})
+        write_json(given.json, {"settings": record, "cells": cells})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from factory.terminal.progress import ProgressLine, quiet_libraries
 from factory_core.annotated.annotations import ImageFolder, read_annotations
 from factory_core.dataset import default_palette
 from factory_core.storage import write_json
-from generators.base import REGIONS_MAP, batches, sample_generators
+from generators.base import REGIONS_MAP, check_batch, sample_generators
 from generators.ddpm import samplers
 from generators.ddpm.model import to_uint8, to_unit_range
 from generators.factorized.model import FactorizedGenerator
@@ -221,8 +221,8 @@ FIGURES: dict[str, Callable[[RegionFinder, argparse.Namespace], None]] = {
 def read_images(finder: RegionFinder, given: argparse.Namespace) -> Tensor:
     """The first N images of the folder, uint8 `[N, 3, H, W]` of the generator's size."""
     folder = ImageFolder(given.images, finder.image_size, finder.pictures)
-    rows = next(batches(range(len(folder)), min(given.n, finder.generator.batch_size)))
-    return torch.stack([folder[i] for i in rows])
+    check_batch(given.n, finder.generator.batch_size)
+    return torch.stack([folder[i] for i in range(min(given.n, len(folder)))])
 
 
 def main() -> None:

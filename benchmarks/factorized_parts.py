@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from torch import Tensor
@@ -138,11 +139,12 @@ class Material:
     def prepare(cls, out: Path, settings: Settings, console: Console) -> Material:
         """Read the data, or render the embedded domain into `out`/data first."""
         folder = Path(settings.data) if settings.data else out / "data"
-        if settings.data is None and not (folder / "done").exists():
-            console.print("rendering the embedded domain")
-            for name, indices in RENDERED.items():
-                render_folder(folder / name, indices, settings.size)
-            (folder / "done").touch()
+        with FileLock(out / "data.lock"):
+            if settings.data is None and not (folder / "done").exists():
+                console.print("rendering the embedded domain")
+                for name, indices in RENDERED.items():
+                    render_folder(folder / name, indices, settings.size)
+                (folder / "done").touch()
         pictures = folder / "unlabeled"
         if (pictures / "images").is_dir():
             pictures = pictures / "images"
@@ -169,7 +171,8 @@ class Material:
         size = (self.settings.size, self.settings.size)
         config = unet_settings(compare_config([]), size, 0, self.settings.judge_steps)
         images = LabeledImages(data.images, data.masks, data.classes)
-        return train_once(self.out / "judge", [images], config, device=self.settings.device)
+        with FileLock(self.out / "judge.lock"):
+            return train_once(self.out / "judge", [images], config, device=self.settings.device)
 
 
 # --- training --------------------------------------------------------------------------------

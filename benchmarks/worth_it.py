@@ -7,9 +7,8 @@
 DIR holds `labeled`, `unlabeled` and `test`. Draw 0 of a budget takes the first images of `labeled`
 by name, the others a random order; smaller budgets are parts of larger ones. The contenders are
 those of `factory compare`, with its settings. Every cell trains on one draw with one seed and is
-scored on `test`; nothing is chosen there. Finished cells are kept in OUT and never repeated, so
-several processes may share OUT if they work on different budgets. OUT/models holds the segmenters
-of the first draw and seed, for `factory evaluate --corruptions`.
+scored on `test`; nothing is chosen there. Finished cells are kept in OUT and never repeated.
+OUT/models holds the segmenters of the first draw and seed, for `factory evaluate --corruptions`.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from factory.locking.lock import exclusive
 from factory.terminal.text import duration
 from factory.verdict.bench import Bench, Materials
 from factory.verdict.comparison import choose
@@ -34,9 +34,12 @@ from factory.verdict.inputs import Given, identity, read
 from factory.verdict.models import SegmenterModel
 from factory.verdict.results import PARTS_DIR, Cell, Results
 from factory.verdict.settings import compare_config
+from factory_core.pictures import remember
 from factory_core.storage import write_bytes, write_json
 from train_seg.evaluation import metrics
 from train_seg.evaluation.plots import encode_png, figure_type
+
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,11 @@ class Place:
     draw: int
     seed: int
     rows: tuple[int, ...]
-    number: int
 
     @property
-    def is_first(self) -> bool:
-        """Whether it is the first draw and seed of its budget."""
-        return self.number == 0
+    def number(self) -> int:
+        """That of its cells, the same whatever draws and seeds were asked for."""
+        return MOST_SEEDS * self.draw + self.seed
 
     @property
     def name(self) -> str:
@@ -69,7 +71,7 @@ def places(images: int, budgets: Sequence[int], draws: int, seeds: int) -> list[
         for seed, draw in product(range(seeds), range(draws if budget < images else 1)):
             order = np.random.default_rng(draw).permutation(images) if draw else np.arange(images)
             rows = tuple(sorted(order[:budget].tolist()))
-            found.append(Place(budget, draw, seed, rows, draw * seeds + seed))
+            found.append(Place(budget, draw, seed, rows))
     return found
 
 
@@ -79,8 +81,10 @@ def run_cell(contender: Contender, place: Place, m: Materials, models: Path) -> 
     bench = Bench(m, place.name, place.rows, place.seed)
     with bench.costs.part(contender.name):
         model = contender.make(bench)
-    if place.is_first and isinstance(model, SegmenterModel):
-        model.segmenter.save(models / f"{place.budget}-labels" / contender.name)
+    if place.number == 0 and isinstance(model, SegmenterModel):
+        folder = models / f"{place.budget}-labels" / contender.name
+        remember(folder, m.pictures)
+        model.segmenter.save(folder)
     assert m.also is not None
     pool, masks = m.also
     confusion = metrics.Confusion(len(m.classes))
@@ -202,19 +206,22 @@ def main() -> None:
         given.out / PARTS_DIR,
     )
     m = found.materials
+    if max(given.budgets) > len(m.masks):
+        parser.error(f"--budgets {max(given.budgets)}: {given.data} has {len(m.masks)} annotations")
     contenders, _ = choose(m, given.contenders)
     if given.contenders:  # without the controls that a verdict needs
         contenders = [c for c in contenders if c.name in given.contenders]
-    results = Results.begin(given.out, identity(m, []))
-    for place in places(len(m.masks), given.budgets, given.draws, given.seeds):
-        for contender in contenders:
-            if results.find(contender.name, place.number, place.budget) is None:
-                cell = run_cell(contender, place, m, given.out / "models")
-                results.add(cell)
-                console.print(
-                    f"{place.name}: {contender.name} {cell.miou:.3f} ({duration(cell.seconds)})"
-                )
-        Bench(m, place.name, place.rows, place.seed).delete()
+    with exclusive(given.out):
+        results = Results.begin(given.out, identity(m, []))
+        for place in places(len(m.masks), given.budgets, given.draws, given.seeds):
+            for contender in contenders:
+                if results.find(contender.name, place.number, place.budget) is None:
+                    cell = run_cell(contender, place, m, given.out / "models")
+                    results.add(cell)
+                    console.print(
+                        f"{place.name}: {contender.name} {cell.miou:.3f} ({duration(cell.seconds)})"
+                    )
+            Bench(m, place.name, place.rows, place.seed).delete()
     tables = {budget: summarise(results, contenders, budget) for budget in given.budgets}
     for budget, rows in tables.items():
         show(budget, rows, console)

@@ -15,6 +15,7 @@ from factory.cli.stopping import Stopping
 __all__ = ["command_line", "main"]
 
 INTERRUPTED = 130  # 128 + SIGINT, which is also typer's exit code for a KeyboardInterrupt
+SPINS = "3000"  # of a thread of GNU OpenMP that waits for the others, before it sleeps
 
 
 def main() -> None:
@@ -65,6 +66,9 @@ def command_line() -> Any:
 
 
 def _run() -> None:
+    # OpenMP reads this when PyTorch is imported. By default a waiting thread keeps its core from
+    # other processes, and from the thread it waits for: `benchmarks.contention` has the cost.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     command_line()()
 
 

@@ -121,13 +121,17 @@ def load_labeler(
     model, labeler = load_models(resolved.generator, resolved.labeler, device)
     labeler.check(model)
 
+    seen = 0  # images so far: their numbers seed fresh noise, whatever the size of the batches
+
     def predict(images: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
         masks = []
-        for rows in batches(range(len(images)), model.batch_size):
-            batch = images[rows.start : rows.stop]
+        for rows in batches(range(seen, seen + len(images)), model.batch_size):
+            batch = images[rows.start - seen : rows.stop - seen]
             features = model.encode(batch, rows) if labeler.needs_features else None
             vote = resolved.labeler.vote
             masks.append(labeler.predict(batch, features, model.image_size, vote).mask)
+        seen += len(images)
         return torch.cat(masks)
 
     palette = [list(colour) for colour in resolved.palette]

@@ -276,6 +276,12 @@ def _deliver_once(
     if before.get(place) == name and (folder / INFO_NAME).is_file():
         runner.console.print(f"{name} is in {folder} already")
         return
+    if name != verdict.decision.winner:
+        runner.console.print(
+            f"{verdict.decision.winner} needs the generator wherever it is used: delivering "
+            f"{name}, the best segmenter"
+        )
     runner.results.note(delivered={**before, place: ""})  # begun: a later run may write there
-    deliver(verdict, runnable, runner.materials, folder, runner.console)
+    contender = next(c for c in runnable if c.name == name)
+    deliver(contender, runner.materials, folder, runner.console)
     runner.results.note(delivered={**before, place: name})

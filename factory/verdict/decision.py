@@ -56,7 +56,6 @@ def decide(
     """The verdict on scores by contender and split.
 
     `labels` are the labels-only contenders, at least one; every contender has at least one score.
-    Contenders that ran on few splits can win only if their interval there is above 0.
     """
     baseline = max(_complete(labels), key=lambda name: mean(labels[name]))
     others = {**labels, **factory}
@@ -65,11 +64,7 @@ def decide(
         found = None if name == baseline else paired(scores, labels[baseline], test_share)
         if found is not None:
             differences[name] = found
-    better = [
-        name
-        for name in factory
-        if name in differences and _is_enough(differences[name]) and differences[name].is_positive
-    ]
+    better = [name for name in factory if name in differences and is_proven(differences[name])]
     winner = max(better, key=lambda name: differences[name].mean, default=baseline)
     leads = {name: paired(others[winner], scores, test_share) for name, scores in blind.items()}
     known = {name: lead for name, lead in leads.items() if lead is not None}
@@ -81,9 +76,13 @@ def decide(
         differences=differences,
         blind=closest,
         over_blind=None if closest is None else known[closest],
-        is_learned=bool(known)
-        and all(_is_enough(lead) and lead.is_positive for lead in known.values()),
+        is_learned=bool(known) and all(is_proven(lead) for lead in known.values()),
     )
+
+
+def is_proven(lead: Interval) -> bool:
+    """Whether a lead is significant, on enough splits."""
+    return _is_enough(lead) and lead.is_positive
 
 
 def _is_enough(found: Interval) -> bool:

@@ -14,9 +14,8 @@ from rich.console import Console
 
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.contenders import Contender
-from factory.verdict.decision import Decision
+from factory.verdict.decision import Decision, is_proven
 from factory.verdict.models import SegmenterModel
-from factory.verdict.verdict import Verdict
 from factory_core.pictures import remember
 
 
@@ -28,31 +27,17 @@ def segmenter_to_deliver(decision: Decision, contenders: Sequence[Contender]) ->
     better = [
         name
         for name, difference in decision.differences.items()
-        if difference.is_positive and by_name[name].is_segmenter
+        if is_proven(difference) and by_name[name].is_segmenter
     ]
     return max(better, key=lambda name: decision.differences[name].mean, default=decision.baseline)
 
 
-def deliver(
-    verdict: Verdict,
-    contenders: Sequence[Contender],
-    materials: Materials,
-    folder: Path,
-    console: Console,
-) -> str:
-    """Train the contender to deliver on all labels, write it to `folder`; its name."""
-    name = segmenter_to_deliver(verdict.decision, contenders)
-    if name != verdict.decision.winner:
-        console.print(
-            f"{verdict.decision.winner} needs the generator wherever it is used: delivering "
-            f"{name}, the best segmenter"
-        )
-    contender = next(c for c in contenders if c.name == name)
+def deliver(contender: Contender, materials: Materials, folder: Path, console: Console) -> None:
+    """Train `contender`, which makes a segmenter, on all labels, and write it to `folder`."""
     bench = whole_bench(materials)
-    with bench.costs.part(name):
+    with bench.costs.part(contender.name):
         model = contender.make(bench)
     assert isinstance(model, SegmenterModel)
     remember(folder, materials.pictures)
     model.segmenter.save(folder)
-    console.print(f"{name}, trained on all {len(materials.masks)} images, in {folder}")
-    return name
+    console.print(f"{contender.name}, trained on all {len(materials.masks)} images, in {folder}")

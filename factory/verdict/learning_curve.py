@@ -22,13 +22,12 @@ MIN_BUDGET = 2
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean mIoU by number of training images, and the gain to expect from `more` further ones.
+    """Mean mIoU by number of training images, and the gain to expect from MORE_IMAGES further ones.
 
     `gain` is None if there are fewer than two budgets.
     """
 
     means: dict[int, float]
-    more: int
     gain: Interval | None
 
 
@@ -38,27 +37,26 @@ def budgets(images: int) -> list[int]:
     return sorted(part for part in parts if part <= images)
 
 
-def fit_curve(
-    scores: Mapping[int, Mapping[int, float]],
-    labeled: int,
-    test_share: float,
-    more: int = MORE_IMAGES,
-) -> Curve:
+def fit_curve(scores: Mapping[int, Mapping[int, float]], labeled: int, test_share: float) -> Curve:
     """The curve of `scores`, by split and number of training images.
 
     `labeled` is how many annotated images there are: the gain is that from `labeled` to
-    `labeled + more`.
+    `labeled + MORE_IMAGES`. Splits whose whole training sets differ by an image count as one point,
+    of their mean size: their test images differ, so apart they could not be compared.
     """
-    sizes = sorted({size for row in scores.values() for size in row})
-    means = {
-        size: float(np.mean([row[size] for row in scores.values() if size in row]))
-        for size in sizes
-    }
+    points: dict[int, list[tuple[int, float]]] = {}
+    for row in scores.values():
+        sizes = budgets(max(row))
+        for size, score in sorted(row.items()):
+            points.setdefault(sizes.index(size) - len(sizes), []).append((size, score))
+    # By a quarter, a half and all of the images of each split.
+    by_share = [np.mean(points[share], axis=0) for share in sorted(points)]
+    means = {round(float(size)): float(score) for size, score in by_share}
     slopes = [_slope(row) for row in scores.values() if len(row) > 1]
     if not slopes:
-        return Curve(means, more, None)
-    doublings = math.log2((labeled + more) / labeled)
-    return Curve(means, more, interval([slope * doublings for slope in slopes], test_share))
+        return Curve(means, None)
+    doublings = math.log2((labeled + MORE_IMAGES) / labeled)
+    return Curve(means, interval([slope * doublings for slope in slopes], test_share))
 
 
 def _slope(row: Mapping[int, float]) -> float:

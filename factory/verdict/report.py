@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from factory.terminal.text import duration
+from factory.verdict.learning_curve import MORE_IMAGES
 from factory.verdict.verdict import Row, Verdict
 from factory.verdict.wording import points
 from factory_core.storage import write_bytes
@@ -95,7 +96,7 @@ def _facts(verdict: Verdict) -> list[str]:
         gain = (
             ""
             if curve.gain is None
-            else (f"; {curve.more} more would probably bring {points(curve.gain)}")
+            else (f"; {MORE_IMAGES} more would probably bring {points(curve.gain)}")
         )
         lines.append(f"More labels, {name}: mIoU {steps} training images{gain}.")
     if verdict.next_images:

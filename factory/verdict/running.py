@@ -73,8 +73,9 @@ class Runner:
 
     def race(self, contenders: Sequence[Contender]) -> None:
         """Run all contenders on ever more splits; cut the worse half when time is short."""
-        self._race(contenders)
-        self.results.note(raced_sec=max(self.limit_sec, self.results.progress.raced_sec))
+        if not self.is_over:
+            self._race(contenders)
+            self.results.note(raced_sec=self.limit_sec)
 
     def _race(self, contenders: Sequence[Contender]) -> None:
         alive, done = list(contenders), 0
@@ -133,7 +134,8 @@ class Runner:
 
         A resumed race cuts the same, unless it has more time.
         """
-        found = {c.name: self.cells(c) for c in alive}
+        # A resumed race may have cells of later splits, but not of every contender.
+        found = {c.name: {n: cell for n, cell in self.cells(c).items() if n < done} for c in alive}
         cuts, cut_sec = self.results.progress.cuts, self.results.progress.cut_sec
         if cut_sec.get(done, 0.0) < self.limit_sec:
             means = {name: mean(scores(cells)) for name, cells in found.items()}

@@ -50,10 +50,8 @@ class Interval:
         return self.high < 0
 
 
-def interval(
-    differences: Sequence[float], test_share: float, confidence: float = CONFIDENCE
-) -> Interval:
-    """Corrected confidence interval of the mean of n >= 1 paired differences.
+def interval(differences: Sequence[float], test_share: float) -> Interval:
+    """Corrected 95 % confidence interval of the mean of n >= 1 paired differences.
 
     `test_share` is n_test / n_train, the test images per training image.
     """
@@ -64,7 +62,7 @@ def interval(
     if n < 2:
         return Interval(mean, math.inf, n)
     variance = float(np.var(differences, ddof=1)) * (1 / n + test_share)
-    half_width = float(t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance)
+    half_width = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * math.sqrt(variance)
     return Interval(mean, half_width, n)
 
 

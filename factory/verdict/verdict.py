@@ -9,7 +9,7 @@ from typing import Any
 
 from factory.verdict.contenders import Contender
 from factory.verdict.decision import Decision, decide
-from factory.verdict.learning_curve import Curve
+from factory.verdict.learning_curve import MORE_IMAGES, Curve
 from factory.verdict.results import Cell, Results, scores
 from factory.verdict.statistics import CONFIDENCE, Interval
 
@@ -75,19 +75,11 @@ class Verdict:
 def decide_on(
     results: dict[str, dict[int, Cell]], contenders: Sequence[Contender], test_share: float
 ) -> Decision:
-    """The decision on the finished cells of all contenders.
-
-    Raises ValueError if no labels-only contender was scored.
-    """
+    """The decision on finished cells; at least one contender uses the labels alone."""
     groups: dict[str, dict[str, dict[int, float]]] = {"labels": {}, "factory": {}, "blind": {}}
     for contender in contenders:
         if cells := results[contender.name]:
             groups[contender.group][contender.name] = scores(cells)
-    if not groups["labels"]:
-        raise ValueError(
-            "no labels-only contender was scored, and there is nothing to compare with: include "
-            "`unet` in --contender, or give more --budget"
-        )
     return decide(groups["labels"], groups["factory"], groups["blind"], test_share)
 
 
@@ -146,4 +138,4 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
-    return {"miou": curve.means, "more_images": curve.more, "gain": _interval(curve.gain)}
+    return {"miou": curve.means, "more_images": MORE_IMAGES, "gain": _interval(curve.gain)}

@@ -188,10 +188,13 @@ class NetworkTrainer:
             self.done.append(member)
         self.net.load_state_dict(parts["net"])
         self.average.load_state_dict(parts["average"])
-        adam = {i: parts[f"adam{i}"] for i in range(len(list(self.net.parameters())))}
-        for state, parameter in zip(adam.values(), self.net.parameters(), strict=True):
-            for name, tensor in state.items():
+        adam = {}
+        for i, parameter in enumerate(self.net.parameters()):
+            if f"adam{i}" not in parts:  # a member that has not taken a step
+                continue
+            adam[i] = parts[f"adam{i}"]
+            for name, tensor in adam[i].items():
                 if tensor.shape == parameter.shape:  # fused AdamW wants one memory format
-                    state[name] = torch.empty_like(parameter).copy_(tensor)
+                    adam[i][name] = torch.empty_like(parameter).copy_(tensor)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": adam, "param_groups": groups})

@@ -38,6 +38,7 @@ from factory_core.storage import write_bytes, write_json
 if TYPE_CHECKING:
     from factory.reports.calibration import Calibration
     from factory_core.annotated.annotations import Annotations
+    from labelers.config import LabelerConfig
     from labelers.training.feature_store import FeatureStore
     from train_seg.evaluation.metrics import Scores
 
@@ -71,6 +72,9 @@ def cross_validate(job: LabelerJob, folds: Folds) -> None:
         raise ValueError(
             f"found {len(stems)} annotated images, expected more than the {test_images} to test on"
         )
+    tests = draw_test_sets(len(stems), folds.splits, test_images, job.recipe.labeler.seed)
+    for number, test in enumerate(tests, 1):
+        _check(prepared, job.recipe.labeler, test, f"split {number} of {folds.splits}")
     settings = settings_of(prepared.info, {"splits": folds.splits, "test_images": test_images})
     with exclusive(job.out):
         begin(job.out, settings)
@@ -78,7 +82,6 @@ def cross_validate(job: LabelerJob, folds: Folds) -> None:
         path = job.out / FOLDS_NAME
         if path.is_file():
             result = read_record(path)
-        tests = draw_test_sets(len(stems), folds.splits, test_images, job.recipe.labeler.seed)
         done = len(result["splits"])
         if done < folds.splits:
             store = prepared.encode(job.out / FEATURES_DIR)
@@ -97,6 +100,22 @@ def cross_validate(job: LabelerJob, folds: Folds) -> None:
     if folds.json_file is not None:
         write_bytes(folds.json_file, (json.dumps(result, indent=1) + "\n").encode())
         job.console.print(f"JSON in {folds.json_file}")
+
+
+def _check(prepared: Preparation, config: LabelerConfig, test: Sequence[int], title: str) -> None:
+    """Raise ValueError if there is nothing to learn without the images `test`, or to score."""
+    from labelers.training.fit import check
+
+    annotations = prepared.annotations
+    try:
+        check(_without(annotations, test).masks, len(annotations.classes), config)
+    except ValueError as error:
+        raise ValueError(f"{title}, without the images to test on: {error}") from None
+    if not (annotations.masks[list(test)] != IGNORE).any():
+        raise ValueError(
+            f"{title}: the images to test on have no labelled pixel (255 everywhere): leave such "
+            "images out, or label them"
+        )
 
 
 def _split(

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from factory.commands.evaluate import load_labeler
 from factory.demo.render import CLASSES, render_folder
 
 SIZE = 32
@@ -55,6 +57,28 @@ def test_several_models_are_averaged(factory: Callable) -> None:
     assert [m["miou"] for m in found["models"]] == [s["miou"] for s in single]
     assert found["std_over_models"]["miou"] > 0
     assert single[0]["class_pixels"] == found["class_pixels"]
+
+
+def test_fresh_noise_is_that_of_the_image_whatever_the_batch(monkeypatch) -> None:
+    """As `label` numbers the images of a folder."""
+    seen: list[int] = []
+
+    def encode(images: torch.Tensor, rows: range) -> None:
+        seen.extend(rows)
+
+    def predict(images: torch.Tensor, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(mask=images[:, 0])
+
+    def load(*_: object) -> tuple[SimpleNamespace, SimpleNamespace]:
+        model = SimpleNamespace(encode=encode, batch_size=2, image_size=(SIZE, SIZE))
+        return model, SimpleNamespace(predict=predict, check=lambda _: None, needs_features=True)
+
+    monkeypatch.setattr("factory.pipeline.models.load_models", load)
+    predictor = load_labeler("package:factory.demo/labeler", None, "cpu")
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, SIZE, SIZE)
+    found = torch.cat([predictor.predict(images[:3]), predictor.predict(images[3:])])
+    assert seen == list(range(7))
+    assert torch.equal(found, images[:, 0])
 
 
 def test_each_model_may_have_its_own_test_images(factory: Callable) -> None:

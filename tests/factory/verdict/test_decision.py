@@ -104,3 +104,12 @@ def test_a_labeler_is_not_delivered(also_better: bool, wanted: str) -> None:
     assert found.winner == "labeler-both"
     every = [make("labeler-both", False), make("photographs"), make("unet"), make("deeplab")]
     assert segmenter_to_deliver(found, every) == wanted
+
+
+def test_a_segmenter_scored_on_two_splits_is_not_delivered() -> None:
+    early = {split: UNET[split] + 0.2 for split in list(UNET)[:2]}  # equal leads: no doubt
+    best = plus(UNET, 0.08, 0.09, 0.08, 0.08)
+    found = verdict(labeler_both=best, photographs=BETTER, synthetic=early)
+    assert found.differences["synthetic"].is_positive
+    every = [make("labeler-both", False), make("photographs"), make("synthetic"), make("unet")]
+    assert segmenter_to_deliver(found, every) == "photographs"

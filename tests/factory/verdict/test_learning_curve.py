@@ -25,6 +25,12 @@ def test_an_exact_line_is_continued_exactly() -> None:
     assert curve.gain.half_width == pytest.approx(0, abs=1e-9)
 
 
+def test_training_sets_that_differ_by_an_image_are_one_point() -> None:
+    """With 10 images and 4 folds: apart, more images would look worse."""
+    rows = {0: {4: 0.5, 8: 0.6}, 1: {4: 0.4, 7: 0.5}, 2: {2: 0.3, 7: 0.7}}
+    assert fit_curve(rows, 10, 1 / 3).means == pytest.approx({2: 0.3, 4: 0.45, 7: 0.6})
+
+
 def test_noise_widens_the_interval() -> None:
     rows = {0: {2: 0.5, 8: 0.7}, 1: {2: 0.6, 8: 0.6}}
     gain = fit_curve(rows, 8, 0.5).gain

@@ -29,7 +29,7 @@ def make(decision: Decision = DECISION) -> Verdict:
         Row("mixture", "mixed", "factory", 1, 0.8, None, Interval(-0.1, math.inf, 1), 60.0, 0.6),
         Row("round-1", "rounds", "factory", 0, note="needs --images"),
     ]
-    curves = {"unet": Curve({3: 0.6, 6: 0.75, 9: 0.82}, 8, Interval(0.05, 0.03, 4))}
+    curves = {"unet": Curve({3: 0.6, 6: 0.75, 9: 0.82}, Interval(0.05, 0.03, 4))}
     commands = ["factory train-deeplab --data photos --out model"]
     return Verdict(12, 8, rows, decision, "With your 12 images: photographs.", commands, curves)
 

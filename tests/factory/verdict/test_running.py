@@ -54,6 +54,25 @@ def test_more_time_brings_back_what_was_cut(tmp_path: Path) -> None:
     assert left_after_one_split(300.0) == list(names)  # once there was time for all
 
 
+def test_a_cut_compares_the_same_splits(tmp_path: Path) -> None:
+    """The first split is an easy one: what was scored on it alone must not look better."""
+    results = Results.begin(tmp_path, {})
+    names = ("unet", "round-1", "mixture", "synthetic")
+    contenders: Any = [
+        SimpleNamespace(name=name, group="labels" if name == "unet" else "factory")
+        for name in names
+    ]
+    for name, miou in zip(names, (0.6, 0.8, 0.7, 0.7), strict=True):
+        results.add(cell(0, 9, 40.0).model_copy(update={"contender": name, "miou": miou}))
+    for split in (1, 2):  # of an earlier run, which went on with two
+        for name in names[:2]:
+            found = cell(split, 9, 40.0).model_copy(update={"contender": name, "miou": 0.3})
+            results.add(found)
+    splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
+    runner = Runner(None, results, splits, Console(quiet=True), 500.0)  # type: ignore[arg-type]
+    assert [c.name for c in runner._cut(contenders, 1)] == ["unet", "round-1", "mixture"]
+
+
 def test_a_race_is_over_within_the_same_time_only(tmp_path: Path) -> None:
     def runner(budget_sec: float | None) -> Runner:
         splits: Any = []

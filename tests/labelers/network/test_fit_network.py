@@ -111,7 +111,7 @@ class Killed(Exception):
     """The end of a process in the middle of its work."""
 
 
-@pytest.mark.parametrize("step", [20, 30, 50])
+@pytest.mark.parametrize("step", [20, 30, 40, 50])  # after 30, the second member begins
 def test_an_interrupted_training_ends_with_the_same_weights(
     train: Callable[..., Labeler], trained: Labeler, tmp_path, monkeypatch, step: int
 ) -> None:

@@ -147,3 +147,16 @@ def test_too_many_test_images(split: Callable) -> None:
     result = split("--folds", 2, "--test-images", 5)
     assert "found 5 annotated images, expected more than the 5 to test on" in result.err
     assert not Path("out").exists()
+
+
+def test_a_split_with_one_class_to_learn_ends_before_any_work(
+    split: Callable, annotated: Path, tmp_path: Path
+) -> None:
+    rare = tmp_path / "rare"
+    shutil.copytree(annotated, rare)
+    for file in sorted((rare / "masks").iterdir())[1:]:  # the first has all other classes
+        mask = np.zeros_like(np.asarray(Image.open(file)))
+        Image.fromarray(mask).save(file)
+    result = split("--folds", 5, "--test-images", 2, labeled=rare)
+    assert "split 3 of 5, without the images to test on: the annotations hold 1" in result.err
+    assert not Path("out").exists()
