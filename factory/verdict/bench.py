@@ -44,8 +44,8 @@ class Materials:
     """What a comparison is given, and what all its splits share.
 
     `masks` uint8 `[N, H, W]` belong to the pool `annotated`, `also` is a second labelled set that
-    only reports read. `start` is the generator's U-Net, None if it has none. `pictures` is how all
-    images were read.
+    only reports read. `groups` are what the annotated images belong to, None if each is alone.
+    `start` is the generator's U-Net, None if it has none. `pictures` is how all images were read.
     """
 
     config: CompareConfig
@@ -54,6 +54,7 @@ class Materials:
     masks: torch.Tensor
     classes: list[str]
     palette: list[list[int]] | None = None
+    groups: Sequence[str] | None = None
     photographs: Pool | None = None
     encoder: Encoder | None = None
     generator: GeneratorInfo | None = None
@@ -70,7 +71,8 @@ class Materials:
     @cached_property
     def splits(self) -> list[Split]:
         """The splits of the annotated images; raises ValueError if one cannot be worked on."""
-        drawn = draw_splits(self.masks.numpy(), self.config.folds, self.config.seeds)
+        config = self.config
+        drawn = draw_splits(self.masks.numpy(), config.folds, config.seeds, self.groups)
         for split in drawn:
             if not self.can_learn_from(split.train):
                 raise ValueError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,12 +58,36 @@ def random_splits(images: int, splits: int, test_images: int) -> list[Split]:
     return drawn
 
 
-def draw_splits(masks: np.ndarray, folds: int, seeds: int) -> list[Split]:
+def groups_of(names: Sequence[str], pattern: str | None) -> list[str]:
+    """The group of each image: what the first group of the regular expression matches of its name.
+
+    The whole match if the expression has no group, the name itself without an expression. Raises
+    ValueError if a name does not match.
+    """
+    if pattern is None:
+        return list(names)
+    groups = []
+    for name in names:
+        found = re.search(pattern, name)
+        group = None if found is None else found[1 if found.re.groups else 0]
+        if not group:
+            raise ValueError(
+                f"group_by={pattern} finds nothing in {name}: expected a regular expression that "
+                "matches a part of the name of every annotated image, without its ending"
+            )
+        groups.append(group)
+    return groups
+
+
+def draw_splits(
+    masks: np.ndarray, folds: int, seeds: int, groups: Sequence[str] | None = None
+) -> list[Split]:
     """K-fold splits of N annotated images, `seeds` partitions one after the other.
 
     `masks` uint8 `[N, H, W]`, 255 = ignore. A class that occurs in at least two images occurs in
-    every training set, as long as the folds' equal sizes permit it. Raises ValueError if there are
-    fewer than MIN_IMAGES images.
+    every training set, as long as the folds' equal sizes permit it. `groups` are N names: images of
+    the same group are trained on or scored together, and folds are of about equal sizes. Raises
+    ValueError if there are fewer than MIN_IMAGES images, or fewer than two groups.
     """
     images = len(masks)
     if images < MIN_IMAGES:
@@ -70,12 +95,18 @@ def draw_splits(masks: np.ndarray, folds: int, seeds: int) -> list[Split]:
             f"found {images} annotated images, expected at least {MIN_IMAGES}: a comparison trains"
             " on some and scores the others"
         )
-    folds = min(folds, images)
+    names = list(dict.fromkeys(groups or range(images)))
+    if len(names) < 2:
+        raise ValueError(f"all {images} annotated images belong to {names[0]}: expected two groups")
+    group_of = np.array([names.index(group) for group in groups or range(images)])
     present = classes_present(masks)
+    in_group = np.array([present[group_of == group].any(0) for group in range(len(names))])
+    sizes = np.bincount(group_of)
     splits: list[Split] = []
     for seed in range(seeds):
-        fold_of = _partition(present, folds, np.random.default_rng(seed))
-        for fold in range(folds):
+        rng = np.random.default_rng(seed)
+        fold_of = _partition(in_group, sizes, min(folds, len(names)), rng)[group_of]
+        for fold in np.unique(fold_of):
             train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
             splits.append(Split(len(splits), seed, tuple(train.tolist()), tuple(test.tolist())))
     return splits
@@ -91,28 +122,30 @@ def classes_present(masks: np.ndarray) -> np.ndarray:
     return present
 
 
-def _partition(present: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """The fold of each image, by iterative stratification (Sechidis et al. 2011).
+def _partition(
+    present: np.ndarray, sizes: np.ndarray, folds: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The fold of each group, by iterative stratification (Sechidis et al. 2011).
 
-    The images of the rarest class are dealt out first, each to the fold with the fewest of them.
+    The groups with the rarest class are dealt out first, each to the fold with the fewest of them.
+    `sizes` are their numbers of images.
     """
-    images = len(present)
-    fold_of = np.full(images, -1)
-    room = np.array([len(part) for part in np.array_split(np.arange(images), folds)])
+    fold_of = np.full(len(present), -1)
+    room = np.array([len(part) for part in np.array_split(np.arange(sizes.sum()), folds)])
     for wanted in _rarest_first(present):
-        for image in rng.permutation(np.flatnonzero(wanted & (fold_of < 0))):
+        for group in rng.permutation(np.flatnonzero(wanted & (fold_of < 0))):
             holds = np.array([(wanted & (fold_of == fold)).sum() for fold in range(folds)])
             free = np.flatnonzero(room > 0)
-            # Fewest images of this class, then most room, then at random.
+            # Fewest of this class, then most room, then at random.
             order = np.lexsort((rng.random(len(free)), -room[free], holds[free]))
             chosen = free[order[0]]
-            fold_of[image] = chosen
-            room[chosen] -= 1
+            fold_of[group] = chosen
+            room[chosen] -= sizes[group]
     return fold_of
 
 
 def _rarest_first(present: np.ndarray) -> Iterator[np.ndarray]:
-    """Which images contain each class, from the rarest class on; finally all images."""
+    """Which groups contain each class, from the rarest class on; finally all groups."""
     for class_id in np.argsort(present.sum(0), kind="stable"):
         yield present[:, class_id]
     yield np.ones(len(present), bool)

@@ -19,6 +19,7 @@ from factory.pipeline.photographs import check_photographs
 from factory.recipe import find_weights
 from factory.recipe.choosing import generator_recipe
 from factory.verdict.bench import Materials
+from factory.verdict.folds import groups_of
 from factory.verdict.pools import Encoder, Pool
 from factory.verdict.settings import CompareConfig
 from factory_core.annotated.annotations import Annotations, annotated_size, read_annotations
@@ -144,6 +145,7 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         masks=labeled.masks,
         classes=labeled.classes,
         palette=labeled.palette,
+        groups=groups_of(labeled.stems, config.group_by),
         photographs=pool,
         encoder=encoder,
         generator=info,

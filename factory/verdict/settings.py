@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from factory.recipe import build_settings
 from factory.recipe.yaml_text import parse_yaml
@@ -23,6 +24,11 @@ class CompareConfig(BaseModel):
 
     folds: int = Field(default=4, ge=2, description="parts of the annotated images; one is scored")
     seeds: int = Field(default=2, ge=1, description="partitions into folds, each with its own seed")
+    group_by: str | None = Field(
+        default=None,
+        description="regular expression for file names: images with the same match, such as those "
+        "of one patient, are trained on or scored together",
+    )
     image_size: tuple[int, int] | None = Field(
         default=None,
         description="(height, width) without a generator; none: that of the annotated images",
@@ -68,6 +74,15 @@ class CompareConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0, description="learning rate, also from a generator")
     finish_lr: float = Field(default=3e-4, gt=0, description="learning rate of the last steps")
     curve: bool = Field(default=True, description="train on a quarter and half of the labels too")
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
 
 
 def differing(found: BaseModel, default: BaseModel, without: Collection[str] = ()) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factory.verdict.folds import classes_present, draw_splits, random_splits
+from factory.verdict.folds import classes_present, draw_splits, groups_of, random_splits
+from factory.verdict.settings import compare_config
 
 
 def make_masks(classes_of: list[set[int]]) -> np.ndarray:
@@ -49,6 +50,42 @@ def test_few_images_are_left_out_one_at_a_time() -> None:
 def test_two_images_are_too_few() -> None:
     with pytest.raises(ValueError, match="found 2 annotated images, expected at least 3"):
         draw_splits(make_masks([{0}] * 2), 4, 1)
+
+
+def test_images_of_one_patient_stay_together() -> None:
+    names = ["p1_a", "p1_b", "p1_c", "p2_a", "p3_a", "p3_b", "p4_a", "p4_b", "p5_a", "p5_b"]
+    groups = groups_of(names, r"^(p\d)_")
+    splits = draw_splits(make_masks([{0, 1}] * 10), folds=4, seeds=3, groups=groups)
+    for split in splits:
+        assert not {groups[row] for row in split.train} & {groups[row] for row in split.test}
+    for seed in range(3):
+        tests = [split.test for split in splits if split.seed == seed]
+        assert sorted(row for test in tests for row in test) == list(range(10))
+        assert len(tests) == 4
+
+
+def test_a_class_of_two_patients_is_always_trained_on() -> None:
+    masks = make_masks([{0, 2}] * 4 + [{0, 1}] * 6)
+    for split in draw_splits(masks, 4, 5, groups=["a", "a", "b", "b", *"cdefgh"]):
+        assert {0, 1, 2, 3} & set(split.train)
+
+
+def test_as_many_folds_as_patients() -> None:
+    splits = draw_splits(make_masks([{0}] * 5), 4, 1, groups=["a", "a", "a", "b", "b"])
+    assert sorted(split.test for split in splits) == [(0, 1, 2), (3, 4)]
+    with pytest.raises(ValueError, match="all 5 annotated images belong to a: expected two groups"):
+        draw_splits(make_masks([{0}] * 5), 4, 1, groups="aaaaa")
+
+
+def test_groups_are_parts_of_names() -> None:
+    names = ["p1_a", "p1_b", "p2_a"]
+    assert groups_of(names, None) == names
+    assert groups_of(names, r"p\d") == ["p1", "p1", "p2"]
+    assert groups_of(names, r"_(\w)$") == ["a", "b", "a"]
+    with pytest.raises(ValueError, match=r"group_by=\^q finds nothing in p1_a"):
+        groups_of(names, "^q")
+    with pytest.raises(ValueError, match=r"group_by.*not a regular expression"):
+        compare_config(["group_by=(p"])
 
 
 def test_subsets_are_nested() -> None:
