@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
 from pathlib import Path
 
 GIB = 2**30
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, of how many
 
 
 def available_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, at most those whose time its container may take."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    cores = len(allowed) if allowed else os.cpu_count() or 1
+    return min(cores, cpu_quota() or cores)
+
+
+def cpu_quota() -> int | None:
+    """The cores that a container may keep busy, rounded up; None without a limit."""
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no control groups; or the quota is `max`
+        return None
 
 
 def disk_free_bytes(folder: Path) -> int:

@@ -66,10 +66,20 @@ def command_line() -> Any:
 
 
 def _run() -> None:
-    # OpenMP reads this when PyTorch is imported. By default a waiting thread keeps its core from
-    # other processes, and from the thread it waits for: `benchmarks.contention` has the cost.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    _set_threads()
     command_line()()
+
+
+def _set_threads() -> None:
+    """Settings of OpenMP, which reads them when PyTorch is imported; the user's own stay."""
+    from factory_core.machine import available_cpus, cpu_quota
+
+    # By default a waiting thread keeps its core from other processes, and from the thread it waits
+    # for: `benchmarks.contention` has the cost.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # OpenMP counts the cores of the machine, of which a container may have few.
+    if cpu_quota() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cpus()))
 
 
 def _line_for(error: BaseException) -> str | None:
