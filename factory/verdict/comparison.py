@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,14 @@ from factory.recipe.picture_settings import as_overrides
 from factory.verdict import report
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.commands import Inputs, commands
-from factory.verdict.contenders import WHY_NOT, Contender, contenders, missing, runs_unasked
+from factory.verdict.contenders import (
+    WHY_NOT,
+    Contender,
+    Need,
+    contenders,
+    missing,
+    runs_unasked,
+)
 from factory.verdict.crew import Crew, LocalCrew
 from factory.verdict.delivery import deliver, segmenter_to_deliver
 from factory.verdict.folds import Split
@@ -78,9 +86,7 @@ def compare(given: Given, wanted: Wanted, config: CompareConfig, console: Consol
             _refuse_others(wanted.deliver, results)
         found.keep_photographs()
         runner = Runner(m, results, splits, console, wanted.budget_sec, crew)
-        if not runner.is_over:
-            _prepare(m, results, console, runnable)
-        runner.race(runnable)
+        runner.race(runnable, partial(_prepare, m, results, console))
         verdict = _judge(runner, runnable, left_out, found, given)
         verdict = replace(verdict, next_images=_next(runner, found))
         if config.curve:  # last, because it takes the time that is left
@@ -145,20 +151,18 @@ def choose(
     return runnable, left_out
 
 
-def _prepare(
-    m: Materials, results: Results, console: Console, runnable: Sequence[Contender]
-) -> None:
-    """Do the work that all splits share."""
+def _prepare(m: Materials, results: Results, console: Console, racing: Sequence[Contender]) -> None:
+    """Do the work that all splits share for the contenders that are about to race."""
     began = time.monotonic()
-    if m.encoder is not None and any("generator" in c.needs for c in runnable):
+    needs = frozenset[Need]().union(*(c.needs for c in racing))
+    pools = [p for p in (m.annotated, m.photographs, m.also and m.also[0]) if p is not None]
+    if "generator" in needs and not all(pool.has_features for pool in pools):
         console.print("computing the generator's features of the images")
-        _ = m.annotated.store
-        for pool in (m.photographs, m.also and m.also[0]):
-            if pool is not None:
-                _ = pool.store
-        if any("samples" in c.needs for c in runnable):
-            console.print(f"sampling {m.config.synthetic} images")
-            _ = m.synthetic
+        for pool in pools:
+            _ = pool.store
+    if "samples" in needs:
+        console.print(f"sampling {m.config.synthetic} images")
+        _ = m.synthetic
     results.note(shared_sec=results.progress.shared_sec + time.monotonic() - began)
 
 

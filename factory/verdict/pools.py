@@ -79,6 +79,11 @@ class Pool:
             store.append(generator.encode(self.images[rows.start : rows.stop], rows))
         return store
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the features have been encoded, or read, by this object."""
+        return "store" in vars(self)
+
     def features(self, rows: Sequence[int]) -> FeatureMaps:
         """The features of some images, float32."""
         return FeatureMaps.concat([self.store.features(row) for row in rows]).to(torch.float32)

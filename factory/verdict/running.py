@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from factory.verdict.crew import Crew
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
+Prepare = Callable[[Sequence[Contender]], None]
 
 
 @dataclass
@@ -71,13 +72,23 @@ class Runner:
             spent_sec += cell.seconds / (self.at_once if is_whole else 1)
         return share * self.budget_sec - spent_sec
 
-    def race(self, contenders: Sequence[Contender]) -> None:
-        """Run all contenders on ever more splits; cut the worse half when time is short."""
-        if not self.is_over:
-            self._race(contenders)
-            self.results.note(raced_sec=self.limit_sec)
+    def race(self, contenders: Sequence[Contender], prepare: Prepare = lambda _: None) -> None:
+        """Run the contenders on ever more splits; cut the worse half when time is short.
 
-    def _race(self, contenders: Sequence[Contender]) -> None:
+        Those that are `is_last` begin when the others have ended, if time is left. `prepare` does
+        the work that all splits share for some of the contenders.
+        """
+        if self.is_over:
+            return
+        for heat, is_last in enumerate((False, True)):
+            racing = [c for c in contenders if c.is_last == is_last]
+            if racing and (heat == 0 or self.left_sec(RACE_SHARE) > 0):
+                prepare(racing)
+            self._race(racing, heat * len(self.splits))
+        self.results.note(raced_sec=self.limit_sec)
+
+    def _race(self, contenders: Sequence[Contender], before: int) -> None:
+        """One heat; `before` is the number of splits of earlier ones."""
         alive, done = list(contenders), 0
         for rung in rungs(len(self.splits), self.at_once):
             if self.crew is not None:
@@ -89,8 +100,8 @@ class Runner:
                 alive = self._split(alive, split)
                 self.bench(split).delete()
             done = rung
-            if done < len(self.splits):
-                alive = self._cut(alive, done)
+            if alive and done < len(self.splits):
+                alive = self._cut(alive, done, before)
 
     def _elsewhere(self, alive: Sequence[Contender], splits: Sequence[Split]) -> None:
         """Have other processes make the cells that are missing; `_split` then finds them."""
@@ -116,7 +127,7 @@ class Runner:
         ran = []
         for contender in alive:
             expected = mean_sec(self.cells(contender).values())
-            is_late = self.left_sec(RACE_SHARE) < expected and contender.group == "factory"
+            is_late = self.left_sec(RACE_SHARE) <= expected and contender.group == "factory"
             if is_late and not self._is_done(contender, split):
                 self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
                 self._note_unmeasured(contender.name)
@@ -129,15 +140,16 @@ class Runner:
         names = dict.fromkeys([*self.results.progress.unmeasured, name])
         self.results.note(unmeasured=tuple(names))
 
-    def _cut(self, alive: list[Contender], done: int) -> list[Contender]:
-        """The contenders that continue after `done` splits.
+    def _cut(self, alive: list[Contender], done: int, before: int = 0) -> list[Contender]:
+        """The contenders that continue after `done` splits of this heat.
 
         A resumed race cuts the same, unless it has more time.
         """
+        key = before + done
         # A resumed race may have cells of later splits, but not of every contender.
         found = {c.name: {n: cell for n, cell in self.cells(c).items() if n < done} for c in alive}
         cuts, cut_sec = self.results.progress.cuts, self.results.progress.cut_sec
-        if cut_sec.get(done, 0.0) < self.limit_sec:
+        if cut_sec.get(key, 0.0) < self.limit_sec:
             means = {name: mean(scores(cells)) for name, cells in found.items()}
             names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
             baseline = best(means, names["labels"])
@@ -150,12 +162,12 @@ class Runner:
                 rest,
                 self.left_sec(RACE_SHARE) - rest_sec(cell_sec, names["blind"], rest),
             )
-            cuts = {**cuts, done: cut.dropped}
-            self.results.note(cuts=cuts, cut_sec={**cut_sec, done: self.limit_sec})
-        if cuts[done]:
+            cuts = {**cuts, key: cut.dropped}
+            self.results.note(cuts=cuts, cut_sec={**cut_sec, key: self.limit_sec})
+        if cuts[key]:
             splits = "1 split" if done == 1 else f"{done} splits"
-            self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[done])}")
-        return [c for c in alive if c.name not in cuts[done]]
+            self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[key])}")
+        return [c for c in alive if c.name not in cuts[key]]
 
     def cell(self, contender: Contender, split: Split, rows: Sequence[int]) -> Cell:
         """Train one contender on `rows` and score it on the split's test images, once."""

@@ -97,7 +97,7 @@ def table_rows(
         name, about = contender.name, (contender.description, contender.group)
         cells = list(results.get(name, {}).values())
         is_complete = len(cells) == splits
-        note = left_out.get(name, "") or ("" if is_complete else _cut_note(name, store))
+        note = left_out.get(name, "") or ("" if is_complete else _cut_note(name, store, splits))
         if not cells:
             rows.append(Row(name, *about, 0, note=note))
             continue
@@ -119,10 +119,10 @@ def table_rows(
     return sorted(rows, key=lambda row: -1.0 if row.mean is None else row.mean, reverse=True)
 
 
-def _cut_note(name: str, store: Results) -> str:
+def _cut_note(name: str, store: Results, splits: int) -> str:
     for done, names in sorted(store.progress.cuts.items()):
         if name in names:
-            return f"cut after {done}"
+            return f"cut after {done % splits}"  # a second heat counts on
     return "no time left" if name in store.progress.unmeasured else ""
 
 

@@ -10,7 +10,7 @@ from factory.verdict.contenders.base import WHY_NOT, Contender, Need
 from factory.verdict.contenders.generated import labelers, later_rounds, policies, taught
 from factory.verdict.settings import CompareConfig
 
-__all__ = ["WHY_NOT", "Contender", "contenders", "missing", "runs_unasked"]
+__all__ = ["WHY_NOT", "Contender", "Need", "contenders", "missing", "runs_unasked"]
 
 
 def contenders(config: CompareConfig) -> list[Contender]:

@@ -29,6 +29,8 @@ class Contender:
     look at the image, or learn from wrong masks. `make` trains it on the images of a bench.
     `is_segmenter` says whether the result can be delivered as a segmenter. One that `is_extra` runs
     only if it is asked for by name, and one that is `instead_of` something only then or without it.
+    One that is `is_last` has not won yet where we measured, and needs work of its own: it begins
+    when the others have ended, if time is left.
     """
 
     name: str
@@ -39,3 +41,4 @@ class Contender:
     is_segmenter: bool = True
     is_extra: bool = False
     instead_of: Need | None = None
+    is_last: bool = False

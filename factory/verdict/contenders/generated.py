@@ -83,6 +83,7 @@ def taught() -> list[Contender]:
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "photographs", is_deeplab=True)),
             PHOTOGRAPHS,
+            is_last=True,
         ),
         Contender(
             "synthetic",
@@ -90,6 +91,7 @@ def taught() -> list[Contender]:
             "factory",
             lambda bench: SegmenterModel(_first(bench, "synthetic")),
             SYNTHETIC,
+            is_last=True,
         ),
         Contender(
             "synthetic-labels",
@@ -97,6 +99,7 @@ def taught() -> list[Contender]:
             "factory",
             lambda bench: SegmenterModel(_then_labels(bench, "synthetic")),
             SYNTHETIC,
+            is_last=True,
         ),
         Contender(
             "mixture",
@@ -104,6 +107,7 @@ def taught() -> list[Contender]:
             "factory",
             _mixture,
             PHOTOGRAPHS | SYNTHETIC,
+            is_last=True,
         ),
     ]
 
@@ -156,6 +160,7 @@ def later_rounds(config: CompareConfig) -> list[Contender]:
                 needs,
                 is_extra=is_extra,
                 instead_of="photographs" if source == "synthetic" and not is_extra else None,
+                is_last=number > 1,
             )
             found.append(contender)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from factory.verdict.results import Cell, Results
@@ -71,6 +72,32 @@ def test_a_cut_compares_the_same_splits(tmp_path: Path) -> None:
     splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
     runner = Runner(None, results, splits, Console(quiet=True), 500.0)  # type: ignore[arg-type]
     assert [c.name for c in runner._cut(contenders, 1)] == ["unet", "round-1", "mixture"]
+
+
+@pytest.mark.parametrize(("budget_sec", "rest"), [(None, ["synthetic"] * 3), (8.0, [])])
+def test_those_that_never_won_race_in_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget_sec: float | None, rest: list[str]
+) -> None:
+    ran: list[str] = []
+
+    def train(self: Runner, contender: Any, split: Any, _: object) -> None:
+        ran.append(contender.name)
+        found = cell(split.number, 9, 1.0)
+        self.results.add(found.model_copy(update={"contender": contender.name}))
+
+    monkeypatch.setattr(Runner, "cell", train)
+    monkeypatch.setattr(Runner, "bench", lambda *_: SimpleNamespace(delete=lambda: None))
+    splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(3)]
+    contenders: Any = [
+        SimpleNamespace(name=name, group=group, is_last=name == "synthetic")
+        for name, group in (("synthetic", "factory"), ("round-1", "factory"), ("unet", "labels"))
+    ]
+    runner = Runner(None, Results.begin(tmp_path, {}), splits, Console(quiet=True), budget_sec)  # type: ignore[arg-type]
+    prepared: list[list[str]] = []
+    runner.race(contenders, lambda racing: prepared.append([c.name for c in racing]))
+    assert ran == ["round-1", "unet"] * 3 + rest
+    assert prepared == [["round-1", "unet"], ["synthetic"]][: 1 + bool(rest)]
+    assert runner.results.progress.unmeasured == (() if rest else ("synthetic",))
 
 
 def test_a_race_is_over_within_the_same_time_only(tmp_path: Path) -> None:
