@@ -94,13 +94,15 @@ class Runner:
             if self.crew is not None:
                 self._elsewhere(alive, self.splits[done:rung])
             for split in self.splits[done:rung]:
+                if not alive:
+                    return
                 if split.number >= MIN_PAIRS and self.left_sec(RACE_SHARE) <= 0:
-                    self.console.print(f"time is up after {split.number} splits")
+                    self.console.print("time is up")
                     return
                 alive = self._split(alive, split)
                 self.bench(split).delete()
             done = rung
-            if alive and done < len(self.splits):
+            if done < len(self.splits):
                 alive = self._cut(alive, done, before)
 
     def _elsewhere(self, alive: Sequence[Contender], splits: Sequence[Split]) -> None:
