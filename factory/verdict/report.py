@@ -35,10 +35,12 @@ def show(verdict: Verdict, console: Console) -> None:
     table = Table(title=f"{verdict.images} annotated images, {verdict.splits} splits")
     has_also = any(row.also is not None for row in verdict.rows)
     for column in _header(has_also):
-        table.add_column(column, justify="left" if column == HEADER[0] else "right")
+        is_name = column == HEADER[0]  # whole, or several would look alike
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     for row in verdict.rows:
-        style = "bold" if row.name == verdict.decision.winner else None
-        table.add_row(*_cells(row, verdict, has_also), style=style)
+        if row.mean is not None:
+            style = "bold" if row.name == verdict.decision.winner else None
+            table.add_row(*_cells(row, row.mean, verdict, has_also), style=style)
     console.print(table)
     for line in (verdict.sentence, *_facts(verdict)):
         console.print(line)
@@ -63,24 +65,21 @@ def write(verdict: Verdict, folder: Path, console: Console) -> list[str]:
 
 
 def _header(has_also: bool) -> Sequence[str]:
-    return (*HEADER, "second set", "") if has_also else (*HEADER, "")
+    return (*HEADER, "second set") if has_also else HEADER
 
 
-def _cells(row: Row, verdict: Verdict, has_also: bool) -> list[str]:
-    if row.mean is None:
-        return [row.name, "-", "-", "-", "0", *(["-"] if has_also else []), row.note]
+def _cells(row: Row, mean: float, verdict: Verdict, has_also: bool) -> list[str]:
     std = "" if row.std is None else f" ± {100 * row.std:.1f}"
     difference = "" if row.difference is None else points(row.difference)
     if row.name == verdict.decision.baseline:
         difference = "best labels only"
     return [
         row.name,
-        f"{100 * row.mean:.1f}{std}",
+        f"{100 * mean:.1f}{std}",
         difference,
         duration(row.cost_sec or 0),
-        str(row.splits),
+        f"{row.splits}, {row.note}" if row.note else str(row.splits),
         *([_percent(row.also)] if has_also else []),
-        row.note,
     ]
 
 
@@ -101,6 +100,11 @@ def _facts(verdict: Verdict) -> list[str]:
         lines.append(f"More labels, {name}: mIoU {steps} training images{gain}.")
     if verdict.next_images:
         lines.append(f"Annotate next: {', '.join(verdict.next_images)}")
+    left_out: dict[str, list[str]] = {}
+    for row in verdict.rows:
+        if row.mean is None:
+            left_out.setdefault(row.note, []).append(row.name)
+    lines += [f"Not measured, {why}: {', '.join(names)}" for why, names in left_out.items()]
     return [*lines, *verdict.notes]
 
 
@@ -111,7 +115,9 @@ def _markdown(verdict: Verdict, has_plot: bool) -> str:
     lines += [f"![]({PLOT_NAME})", ""] if has_plot else []
     lines += ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for row in verdict.rows:
-        cells = _cells(row, verdict, has_also)
+        if row.mean is None:
+            continue
+        cells = _cells(row, row.mean, verdict, has_also)
         if row.name == verdict.decision.winner:
             cells[0] = f"**{cells[0]}**"
         lines.append("| " + " | ".join(cells) + " |")

@@ -97,7 +97,7 @@ def table_rows(
         name, about = contender.name, (contender.description, contender.group)
         cells = list(results.get(name, {}).values())
         is_complete = len(cells) == splits
-        note = left_out.get(name, "") or ("" if is_complete else _cut_note(name, store, splits))
+        note = left_out.get(name, "") or ("" if is_complete else _why_few(name, store))
         if not cells:
             rows.append(Row(name, *about, 0, note=note))
             continue
@@ -119,10 +119,9 @@ def table_rows(
     return sorted(rows, key=lambda row: -1.0 if row.mean is None else row.mean, reverse=True)
 
 
-def _cut_note(name: str, store: Results, splits: int) -> str:
-    for done, names in sorted(store.progress.cuts.items()):
-        if name in names:
-            return f"cut after {done % splits}"  # a second heat counts on
+def _why_few(name: str, store: Results) -> str:
+    if any(name in names for names in store.progress.cuts.values()):
+        return "cut"
     return "no time left" if name in store.progress.unmeasured else ""
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from factory.verdict.decision import Decision
+from factory.verdict.decision import MIN_PAIRS, Decision
 from factory.verdict.statistics import Interval
 
 SYNTHETIC = ("synthetic", "synthetic-labels")
 
 
 def points(interval: Interval) -> str:
-    """`+4.1 ± 1.2`, in mIoU points (0-100)."""
-    if interval.cells < 2:
+    """`+4.1 ± 1.2`, in mIoU points (0-100); the mean alone if it says little."""
+    if interval.cells < MIN_PAIRS:
         return f"{100 * interval.mean:+.1f}"
     return f"{100 * interval.mean:+.1f} ± {100 * interval.half_width:.1f}"
 
@@ -34,7 +34,8 @@ def sentence(decision: Decision, images: int) -> str:
         lead = points(decision.differences[decision.winner])
         said = f"{start}{decision.winner}, {lead} mIoU over labels alone ({baseline})"
         return f"{said}{_about_synthetic(decision)}."
-    rivals = {n: d for n, d in decision.differences.items() if d.cells > 0}
+    found = decision.differences
+    rivals = {n: d for n, d in found.items() if d.cells >= MIN_PAIRS} or found
     if not rivals:
         return f"{start}labels alone ({baseline}); nothing else was compared."
     closest = max(rivals, key=lambda name: rivals[name].mean)
