@@ -45,10 +45,10 @@ class Cell(BaseModel):
 class Progress(BaseModel):
     """Decisions that a resumed comparison repeats, because times differ from run to run.
 
-    `cuts` lists what was dropped, by number of splits done, and `cut_sec` the budget at that time;
-    `raced_sec` is that of the last race that ended. `unmeasured` was never reached.
-    `next_images` are those to annotate next, once they are known, and `delivered` is the contender
-    of each folder that was delivered to.
+    `cuts` lists what was dropped, by number of splits done (a second heat counts on after all those
+    of the first), and `cut_sec` the budget at that time; `raced_sec` is that of the last race that
+    ended. `unmeasured` was never reached. `next_images` are those to annotate next, once they are
+    known, and `delivered` is the contender of each folder that was delivered to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -142,7 +142,7 @@ class Runner:
         names = dict.fromkeys([*self.results.progress.unmeasured, name])
         self.results.note(unmeasured=tuple(names))
 
-    def _cut(self, alive: list[Contender], done: int, before: int = 0) -> list[Contender]:
+    def _cut(self, alive: list[Contender], done: int, before: int) -> list[Contender]:
         """The contenders that continue after `done` splits of this heat.
 
         A resumed race cuts the same, unless it has more time.

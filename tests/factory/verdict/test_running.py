@@ -13,6 +13,8 @@ from rich.console import Console
 from factory.verdict.results import Cell, Results
 from factory.verdict.running import Runner
 
+SPLITS: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
+
 
 def cell(split: int, images: int, seconds: float) -> Cell:
     return Cell(
@@ -34,20 +36,22 @@ def test_splits_run_at_once_and_the_learning_curve_does_not(tmp_path: Path) -> N
     assert Runner(materials, results, splits, Console()).left_sec() == math.inf
 
 
+def scored(results: Results, mious: dict[str, float]) -> Any:
+    """Contenders with these scores on the first of four splits."""
+    for name, miou in mious.items():
+        results.add(cell(0, 9, 40.0).model_copy(update={"contender": name, "miou": miou}))
+    groups = {name: "labels" if name == "unet" else "factory" for name in mious}
+    return [SimpleNamespace(name=name, group=group) for name, group in groups.items()]
+
+
 def test_more_time_brings_back_what_was_cut(tmp_path: Path) -> None:
     results = Results.begin(tmp_path, {})
     names = ("unet", "deeplab", "round-1", "mixture")
-    contenders: Any = [
-        SimpleNamespace(name=name, group="labels" if name == "unet" else "factory")
-        for name in names
-    ]
-    for name, miou in zip(names, (0.5, 0.6, 0.7, 0.4), strict=True):
-        results.add(cell(0, 9, 40.0).model_copy(update={"contender": name, "miou": miou}))
-    splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
+    contenders = scored(results, dict(zip(names, (0.5, 0.6, 0.7, 0.4), strict=True)))
 
     def left_after_one_split(budget_sec: float | None) -> list[str]:
-        runner = Runner(None, Results(tmp_path), splits, Console(quiet=True), budget_sec)  # type: ignore[arg-type]
-        return [c.name for c in runner._cut(contenders, 1)]
+        runner = Runner(None, Results(tmp_path), SPLITS, Console(quiet=True), budget_sec)  # type: ignore[arg-type]
+        return [c.name for c in runner._cut(contenders, 1, 0)]
 
     assert left_after_one_split(300.0) == ["unet", "deeplab", "round-1"]
     assert left_after_one_split(200.0) == ["unet", "deeplab", "round-1"]  # as before
@@ -58,20 +62,14 @@ def test_more_time_brings_back_what_was_cut(tmp_path: Path) -> None:
 def test_a_cut_compares_the_same_splits(tmp_path: Path) -> None:
     """The first split is an easy one: what was scored on it alone must not look better."""
     results = Results.begin(tmp_path, {})
-    names = ("unet", "round-1", "mixture", "synthetic")
-    contenders: Any = [
-        SimpleNamespace(name=name, group="labels" if name == "unet" else "factory")
-        for name in names
-    ]
-    for name, miou in zip(names, (0.6, 0.8, 0.7, 0.7), strict=True):
-        results.add(cell(0, 9, 40.0).model_copy(update={"contender": name, "miou": miou}))
+    mious = {"unet": 0.6, "round-1": 0.8, "mixture": 0.7, "synthetic": 0.7}
+    contenders = scored(results, mious)
     for split in (1, 2):  # of an earlier run, which went on with two
-        for name in names[:2]:
+        for name in ("unet", "round-1"):
             found = cell(split, 9, 40.0).model_copy(update={"contender": name, "miou": 0.3})
             results.add(found)
-    splits: Any = [SimpleNamespace(number=n, train=range(9)) for n in range(4)]
-    runner = Runner(None, results, splits, Console(quiet=True), 500.0)  # type: ignore[arg-type]
-    assert [c.name for c in runner._cut(contenders, 1)] == ["unet", "round-1", "mixture"]
+    runner = Runner(None, results, SPLITS, Console(quiet=True), 500.0)  # type: ignore[arg-type]
+    assert [c.name for c in runner._cut(contenders, 1, 0)] == ["unet", "round-1", "mixture"]
 
 
 @pytest.mark.parametrize(("budget_sec", "rest"), [(None, ["synthetic"] * 3), (8.0, [])])
