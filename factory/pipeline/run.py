@@ -99,8 +99,9 @@ def _repaired(
     made, here = manifest.threads, executor.cpus_per_worker
     if made and here not in made:
         raise ValueError(
-            f"{job.out} is damaged, and {' or '.join(map(str, made))} threads per worker made it,"
-            f" which round differently from {here}: repair it with --cpus-per-worker {made[0]}"
+            f"{job.out} is damaged, and was made with --cpus-per-worker "
+            f"{' and '.join(map(str, made))}: {here} would round differently, so repair it with "
+            f"--cpus-per-worker {made[0]}"
         )
     precision = manifest.precision or None
     stats = _make_missing(job, repair.candidates, executor, on_progress, precision)

@@ -215,7 +215,7 @@ def _test_share(splits: Sequence[Split]) -> float:
 
 
 def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> dict[str, Curve]:
-    """Curves of the best labels-only contender and of the winner, as far as time permits."""
+    """Curves of the best labels-only contender and of the winner, if time permits."""
     names = dict.fromkeys([verdict.decision.baseline, verdict.decision.winner])
     by_name = {c.name: c for c in runnable}
     curves = {}
@@ -236,7 +236,9 @@ def _curves(runner: Runner, runnable: Sequence[Contender], verdict: Verdict) -> 
                 points.append((split.number, size, cell.miou))
                 runner.bench(split, rows).delete()
         labeled, share = len(runner.materials.masks), _test_share(runner.splits)
-        curves[name] = fit_curve(rows_by_split(points), labeled, share)
+        curve = fit_curve(rows_by_split(points), labeled, share)
+        if len(curve.means) > 1:  # one point says what the table says
+            curves[name] = curve
     return curves
 
 

@@ -145,7 +145,7 @@ def test_the_threads_of_workers_are_recorded_and_needed_for_a_repair(
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
     with pytest.raises(
-        ValueError, match="round differently from 1: repair it with --cpus-per-worker 2"
+        ValueError, match="1 would round differently, so repair it with --cpus-per-worker 2"
     ):
         run(tiny.job(out), LocalExecutor())
     assert shard.read_bytes() == whole[:-1]
