@@ -120,6 +120,11 @@ class Labeler:
         """Whether `predict` reads the generator's features; otherwise the images are enough."""
         return self.info.config.reads_features
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether `predict` reads the images; otherwise the features are enough."""
+        return self.networks is not None
+
     @cached_property
     def _folded(self) -> FoldedEnsemble:
         assert self.ensemble is not None

@@ -84,10 +84,10 @@ def _loader(job: AnnotateJob, classes: Sequence[str]) -> Load | None:
         where = pick_device(job.device)
         weights = find_weights(key, job.labeler)
         labeler = Labeler.load(weights, where, pick_dtype(recipe.labeler.precision, where))
-        if labeler.classes != list(classes) or labeler.networks is not None:
+        if labeler.classes != list(classes):
             raise ValueError(
                 f"--labeler {job.labeler}: found classes {labeler.classes}, expected "
-                f"{list(classes)}, of an ensemble (not --kind network or both)"
+                f"{list(classes)}"
             )
         return generator, labeler
 

@@ -116,12 +116,17 @@ class Bench:
         seed: int,
         held_out: Sequence[int] = (),
     ):
-        """`held_out` are the images to score: photographs equal to them are not learned from."""
+        """`held_out` are the images to score.
+
+        Photographs equal to these, or to those of the second labelled set, are not learned from.
+        """
         self.materials, self.rows, self.seed = materials, list(rows), seed
         self.config, self.size = materials.config, materials.size
         self.folder = materials.parts / name
         self.costs = Ledger(self.folder / "costs.json")
         self._held_out = materials.annotated.images[list(held_out)]
+        if materials.also is not None:
+            self._held_out = torch.cat([self._held_out, materials.also[0].images])
 
     @property
     def masks(self) -> torch.Tensor:

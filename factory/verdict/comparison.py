@@ -207,6 +207,8 @@ def _notes(found: Read) -> list[str]:
             "The generator saw all photographs, unlabelled, also those of the images scored here; "
             "no contender learned from labels of those."
         )
+    elif found.materials.generator is not None:
+        notes.append("The generator may have seen the images scored here, unlabelled.")
     return notes
 
 

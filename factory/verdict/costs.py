@@ -48,12 +48,12 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"own": self.own, "inside": self.inside})
 
-    def total_sec(self, name: str) -> float:
-        """Seconds of a part and of all parts it needed, each counted once."""
-        found, waiting = set[str](), [name]
+    def needed(self, name: str) -> dict[str, float]:
+        """Seconds of a part and of all parts it needed, each without those inside it."""
+        found, waiting = dict[str, float](), [name]
         while waiting:
             part = waiting.pop()
             if part not in found:
-                found.add(part)
+                found[part] = self.own.get(part, 0.0)
                 waiting += self.inside.get(part, [])
-        return sum(self.own.get(part, 0.0) for part in found)
+        return found

@@ -22,11 +22,10 @@ from typing import Protocol
 from rich.console import Console
 
 from factory.verdict.contenders import contenders
-from factory.verdict.decision import MIN_PAIRS
 from factory.verdict.folds import Split
 from factory.verdict.inputs import Given, read
 from factory.verdict.results import PARTS_DIR, Results
-from factory.verdict.running import Runner
+from factory.verdict.running import Runner, is_needed
 from factory.verdict.settings import CompareConfig
 
 LOOK_SEC = 2  # between looks at what other processes have finished
@@ -131,7 +130,5 @@ def run_split(
     runner = Runner(materials, Results(given.out), [split], Console(quiet=True))
     by_name = {c.name: c for c in contenders(config)}
     for contender in (by_name[name] for name in names):
-        is_needed = contender.group != "factory" and split.number < MIN_PAIRS
-        if is_needed or time.time() < deadline:
+        if is_needed(contender, split) or time.time() < deadline:
             runner.cell(contender, split, split.train)
-    runner.bench(split).delete()

@@ -43,7 +43,7 @@ class Decision:
     @property
     def is_hopeless(self) -> bool:
         """Whether enough splits were scored to say that nothing can be learned."""
-        enough = self.over_blind is not None and _is_enough(self.over_blind)
+        enough = self.over_blind is not None and is_enough(self.over_blind)
         return enough and not self.is_learned
 
 
@@ -64,8 +64,7 @@ def decide(
         found = None if name == baseline else paired(scores, labels[baseline], test_share)
         if found is not None:
             differences[name] = found
-    better = [name for name in factory if name in differences and is_proven(differences[name])]
-    winner = max(better, key=lambda name: differences[name].mean, default=baseline)
+    winner = surest({n: d for n, d in differences.items() if n in factory}) or baseline
     leads = {name: paired(others[winner], scores, test_share) for name, scores in blind.items()}
     known = {name: lead for name, lead in leads.items() if lead is not None}
     closest = min(known, key=lambda name: known[name].low, default=None)
@@ -80,12 +79,22 @@ def decide(
     )
 
 
+def surest(leads: Mapping[str, Interval]) -> str | None:
+    """Of the contenders with significant leads, the one whose interval begins highest.
+
+    They may have run on different splits, so that the means alone could not be compared.
+    """
+    proven = [name for name, lead in leads.items() if is_proven(lead)]
+    return max(proven, key=lambda name: leads[name].low, default=None)
+
+
 def is_proven(lead: Interval) -> bool:
     """Whether a lead is significant, on enough splits."""
-    return _is_enough(lead) and lead.is_positive
+    return is_enough(lead) and lead.is_positive
 
 
-def _is_enough(found: Interval) -> bool:
+def is_enough(found: Interval) -> bool:
+    """Whether a difference was measured on enough splits to say anything."""
     return found.cells >= MIN_PAIRS
 
 

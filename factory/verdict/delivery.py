@@ -1,8 +1,8 @@
 """Delivering the recommended contender, trained on all labels: never worse than the labels alone.
 
 A labeler needs its generator wherever it is used. If one wins, the best segmenter is delivered
-instead: the best of those that are significantly better than the labels alone, else the labels-only
-contender; and a line says so.
+instead: the one that is most surely better than the labels alone, else the labels-only contender;
+and a line says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from factory.verdict.bench import Materials, whole_bench
 from factory.verdict.contenders import Contender
-from factory.verdict.decision import Decision, is_proven
+from factory.verdict.decision import Decision, surest
 from factory.verdict.models import SegmenterModel
 from factory_core.pictures import remember
 
@@ -24,12 +24,8 @@ def segmenter_to_deliver(decision: Decision, contenders: Sequence[Contender]) ->
     by_name = {c.name: c for c in contenders}
     if by_name[decision.winner].is_segmenter:
         return decision.winner
-    better = [
-        name
-        for name, difference in decision.differences.items()
-        if is_proven(difference) and by_name[name].is_segmenter
-    ]
-    return max(better, key=lambda name: decision.differences[name].mean, default=decision.baseline)
+    leads = {n: lead for n, lead in decision.differences.items() if by_name[n].is_segmenter}
+    return surest(leads) or decision.baseline
 
 
 def deliver(contender: Contender, materials: Materials, folder: Path, console: Console) -> None:

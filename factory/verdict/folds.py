@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from factory_core.dataset import IGNORE
 
-MIN_IMAGES = 3  # two to train on, one to score
+MIN_TRAINING = 2
+MIN_IMAGES = MIN_TRAINING + 1  # one to score
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ def groups_of(names: Sequence[str], pattern: str | None) -> list[str]:
     return groups
 
 
+def joined(groups: Sequence[str], images: torch.Tensor) -> list[str]:
+    """`groups` of N images uint8 `[N, 3, H, W]`, as one where they have an image in common.
+
+    Otherwise a model could be scored on an image that it has learned.
+    """
+    found, first = list(groups), dict[bytes, int]()
+    for number, image in enumerate(images):
+        same = first.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), number)
+        found = [found[same] if group == found[number] else group for group in found]
+    return found
+
+
 def draw_splits(
     masks: np.ndarray, folds: int, seeds: int, groups: Sequence[str] | None = None
 ) -> list[Split]:
@@ -87,7 +102,8 @@ def draw_splits(
     `masks` uint8 `[N, H, W]`, 255 = ignore. A class that occurs in at least two images occurs in
     every training set, as long as the folds' equal sizes permit it. `groups` are N names: images of
     the same group are trained on or scored together, and folds are of about equal sizes. Raises
-    ValueError if there are fewer than MIN_IMAGES images, or fewer than two groups.
+    ValueError if there are fewer than MIN_IMAGES images or two groups, or if a split would leave
+    fewer than MIN_TRAINING to train on.
     """
     images = len(masks)
     if images < MIN_IMAGES:
@@ -108,6 +124,12 @@ def draw_splits(
         fold_of = _partition(in_group, sizes, min(folds, len(names)), rng)[group_of]
         for fold in np.unique(fold_of):
             train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            if len(train) < MIN_TRAINING:
+                raise ValueError(
+                    f"{folds} folds of {images} images in {len(names)} groups leave {len(train)} "
+                    f"to train on in one of them, expected {MIN_TRAINING}: annotate more, or give "
+                    "more --set folds or another group_by"
+                )
             splits.append(Split(len(splits), seed, tuple(train.tolist()), tuple(test.tolist())))
     return splits
 

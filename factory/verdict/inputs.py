@@ -19,8 +19,8 @@ from factory.pipeline.photographs import check_photographs
 from factory.recipe import find_weights
 from factory.recipe.choosing import generator_recipe
 from factory.verdict.bench import Materials
-from factory.verdict.folds import groups_of
-from factory.verdict.pools import Encoder, Pool
+from factory.verdict.folds import groups_of, joined
+from factory.verdict.pools import Encoder, Pool, equal_to_none
 from factory.verdict.settings import CompareConfig
 from factory_core.annotated.annotations import Annotations, annotated_size, read_annotations
 from factory_core.images import (
@@ -145,7 +145,7 @@ def read(given: Given, config: CompareConfig, parts: Path) -> Read:
         masks=labeled.masks,
         classes=labeled.classes,
         palette=labeled.palette,
-        groups=groups_of(labeled.stems, config.group_by),
+        groups=joined(groups_of(labeled.stems, config.group_by), labeled.images),
         photographs=pool,
         encoder=encoder,
         generator=info,
@@ -220,6 +220,13 @@ def _also(
     if given.also is None:
         return None
     found = read_annotations(given.also, size, labeled.classes, labeled.pictures)
+    is_new = equal_to_none(found.images, labeled.images)
+    if not is_new.all():
+        same = found.stems[int(is_new.int().argmin())]
+        raise ValueError(
+            f"--also-test {given.also}: {same} equals one of the annotated images of "
+            f"{given.labeled}, which are trained on: expected other images"
+        )
     return Pool(found.images, parts / "also", encoder), found.masks
 
 

@@ -42,21 +42,25 @@ def fit_curve(scores: Mapping[int, Mapping[int, float]], labeled: int, test_shar
 
     `labeled` is how many annotated images there are: the gain is that from `labeled` to
     `labeled + MORE_IMAGES`. Splits whose whole training sets differ by an image count as one point,
-    of their mean size: their test images differ, so apart they could not be compared.
+    of their mean size: their test images differ, so apart they could not be compared. For the same
+    reason, the means are over the splits with the most budgets.
     """
-    points: dict[int, list[tuple[int, float]]] = {}
-    for row in scores.values():
-        sizes = budgets(max(row))
-        for size, score in sorted(row.items()):
-            points.setdefault(sizes.index(size) - len(sizes), []).append((size, score))
-    # By a quarter, a half and all of the images of each split.
-    by_share = [np.mean(points[share], axis=0) for share in sorted(points)]
+    shares = {split: _shares(row) for split, row in scores.items()}
+    most = max(shares.values(), key=len, default=())
+    rows = [sorted(scores[split].items()) for split, found in shares.items() if found == most]
+    by_share = np.mean(rows, axis=0) if rows else ()
     means = {round(float(size)): float(score) for size, score in by_share}
     slopes = [_slope(row) for row in scores.values() if len(row) > 1]
     if not slopes:
         return Curve(means, None)
     doublings = math.log2((labeled + MORE_IMAGES) / labeled)
     return Curve(means, interval([slope * doublings for slope in slopes], test_share))
+
+
+def _shares(row: Mapping[int, float]) -> tuple[int, ...]:
+    """Which parts of its training images a split has scores of: -1 all, -2 a half, -3 a quarter."""
+    sizes = budgets(max(row))
+    return tuple(sizes.index(size) - len(sizes) for size in sorted(row))
 
 
 def _slope(row: Mapping[int, float]) -> float:

@@ -67,3 +67,8 @@ class RayCrew:
                 ray.get(done)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise ValueError(
+                f"a process of the comparison was lost ({type(error).__name__}): rerun the command "
+                "to resume"
+            ) from None

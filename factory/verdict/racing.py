@@ -2,25 +2,20 @@
 
 Splits are taken in rungs of 1, 2, 4 ... of them, times as many as run at once (Jamieson & Talwalkar
 2016; Li et al. 2018). After each rung, if the rest does not fit into the time, the worse half is
-cut. The functions here are pure: times and scores come in, names come out.
+cut. The functions here are pure: scores and needs come in, names come out. What a contender needs
+are the labelers, labels and segmenters that are made for it, which it may share with others.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 UNITS_SEC = {"s": 1, "m": 60, "h": 3600}
 
-
-@dataclass(frozen=True)
-class Cut:
-    """The contenders to continue with, best first, and those to drop, best first."""
-
-    kept: tuple[str, ...]
-    dropped: tuple[str, ...]
+Needs = Mapping[str, AbstractSet[str]]  # by contender
 
 
 def parse_budget(text: str) -> float:
@@ -37,35 +32,35 @@ def rungs(splits: int, at_once: int = 1) -> list[int]:
     return [*(done for done in doubling if done < splits), splits]
 
 
-def rest_sec(cell_sec: Mapping[str, float], contenders: Collection[str], splits: int) -> float:
-    """Seconds that `splits` more splits take for each of `contenders`."""
-    return splits * sum(cell_sec[name] for name in contenders)
+def worse_half(
+    scores: Mapping[str, float], groups: Sequence[Sequence[str]], needs: Needs
+) -> tuple[str, ...]:
+    """The names to cut, by means over the splits done: the worse half of each group.
 
-
-def halve(
-    scores: Mapping[str, float],
-    cell_sec: Mapping[str, float],
-    protected: Collection[str],
-    splits: int,
-    left_sec: float,
-) -> Cut:
-    """Cut the worse half of the contenders in `scores` if the rest takes longer than `left_sec`.
-
-    `scores` are means over the splits done, `cell_sec` seconds per split, `splits` how many remain.
-    A contender in `protected` stays: without the best labels-only contender there is nothing to
-    compare with.
+    The groups are halved apart, because the best of the labels alone is the measure of all others,
+    and chance must not leave a weak one in its place. One that needs only what is made for others
+    stays: it costs next to nothing.
     """
-    order = tuple(sorted(scores, key=lambda name: (-scores[name], name)))
-    if rest_sec(cell_sec, order, splits) <= left_sec:
-        return Cut(order, ())
-    better = set(order[: math.ceil(len(order) / 2)]) | set(protected)
-    return Cut(
-        tuple(name for name in order if name in better),
-        tuple(name for name in order if name not in better),
-    )
+    halves = [best_first({name: scores[name] for name in names}) for names in groups]
+    kept = [name for half in halves for name in half[: math.ceil(len(half) / 2)]]
+    made = frozenset[str]().union(*(needs[name] for name in kept))
+    worse = [name for half in halves for name in half[math.ceil(len(half) / 2) :]]
+    return tuple(name for name in worse if not needs[name] <= made)
 
 
-def best(scores: Mapping[str, float], among: Sequence[str]) -> str | None:
-    """The name in `among` with the highest score, None if none was scored."""
-    known = [name for name in among if name in scores]
-    return max(known, key=lambda name: scores[name], default=None)
+def best_first(scores: Mapping[str, float]) -> list[str]:
+    """The names by falling score, equal ones in the order of the alphabet."""
+    return sorted(scores, key=lambda name: (-scores[name], name))
+
+
+def in_order(scores: Mapping[str, float], needs: Needs) -> list[str]:
+    """The names as they are to run if time may end: the best first.
+
+    But one that needs only what is made for a better one comes right before it.
+    """
+    order, made = list[str](), set[str]()
+    for name in best_first(scores):
+        made |= needs[name]
+        ready = [n for n in best_first(scores) if n not in order and needs[n] <= made]
+        order += sorted(ready, key=lambda n: len(needs[n]))
+    return order

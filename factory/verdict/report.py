@@ -26,7 +26,8 @@ HOW = "To train it on all labels:"
 EXPLANATION = (
     "mIoU in points (0-100), mean ± standard deviation over the splits. Differences are paired on "
     "the same splits, ± a 95 % interval (corrected resampled t-test). Nothing is recommended over "
-    "the best labels-only contender unless its interval is above 0."
+    "the best labels-only contender unless its interval is above 0. The time is that of one "
+    "training with all that it needs, without features and samples, which are made once."
 )
 
 

@@ -8,8 +8,9 @@ OUT/compare.json         settings and digests, which a resumed comparison must s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +28,9 @@ class Cell(BaseModel):
     """The score of one contender, trained on `images` images of one split.
 
     Scores are 0-1; `iou` is None for a class that is in neither truth nor prediction. `also_miou`
-    is that on the second labelled set. `seconds` excludes what earlier cells had made.
+    is that on the second labelled set. `seconds` is the time the cell took, without what earlier
+    cells had made; `parts_sec` that of all that it needed, by part, whoever made it; `scoring_sec`
+    that of its predictions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +42,13 @@ class Cell(BaseModel):
     iou: dict[str, float | None]
     also_miou: float | None = None
     seconds: float
-    cost_sec: float
+    parts_sec: dict[str, float]
+    scoring_sec: float
+
+    @property
+    def cost_sec(self) -> float:
+        """What training costs, with everything it needs."""
+        return sum(self.parts_sec.values())
 
 
 class Progress(BaseModel):
@@ -125,7 +134,19 @@ def scores(cells: Mapping[int, Cell]) -> dict[int, float]:
     return {split: cell.miou for split, cell in cells.items()}
 
 
-def mean_sec(cells: Iterable[Cell]) -> float:
-    """Mean time of some cells; 0 for none."""
-    seconds = [cell.seconds for cell in cells]
-    return sum(seconds) / len(seconds) if seconds else 0.0
+def needed(contender: str, cells: Iterable[Cell]) -> set[str]:
+    """The parts that are made for a contender, those of its cells."""
+    return {part for cell in cells for part in cell.parts_sec} - {contender}
+
+
+def expected_sec(cells: Iterable[Cell], made: Collection[str] = ()) -> float:
+    """Seconds that one more split takes for the contenders of `cells` together.
+
+    What several of them need counts once, and what is in `made` is there already.
+    """
+    found: dict[str, list[float]] = {}
+    for cell in cells:
+        for part, seconds in cell.parts_sec.items():
+            found.setdefault(part, []).append(seconds)
+        found.setdefault(f"scoring {cell.contender}", []).append(cell.scoring_sec)
+    return sum(fmean(seconds) for part, seconds in found.items() if part not in made)

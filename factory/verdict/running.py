@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +20,8 @@ from factory.verdict.decision import MIN_PAIRS, mean
 from factory.verdict.folds import Split
 from factory.verdict.models import Model
 from factory.verdict.pools import Pool
-from factory.verdict.racing import best, halve, rest_sec, rungs
-from factory.verdict.results import Cell, Results, mean_sec, scores
+from factory.verdict.racing import in_order, rungs, worse_half
+from factory.verdict.results import Cell, Results, expected_sec, needed, scores
 from train_seg.evaluation import metrics
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 RACE_SHARE = 0.75  # of the time; the rest is for the learning curve and the images to annotate
 Prepare = Callable[[Sequence[Contender]], None]
+
+
+def is_needed(contender: Contender, split: Split) -> bool:
+    """Whether a verdict needs this score, however little time is left."""
+    return contender.group != "factory" and split.number < MIN_PAIRS
 
 
 @dataclass
@@ -44,6 +50,9 @@ class Runner:
     console: Console
     budget_sec: float | None = None
     crew: Crew | None = None
+
+    def __post_init__(self) -> None:
+        self._began, self._before_sec = time.monotonic(), self._spent_before()
 
     @property
     def at_once(self) -> int:
@@ -64,31 +73,41 @@ class Runner:
         """Time left of a share of the budget."""
         if self.budget_sec is None:
             return math.inf
+        return share * self.budget_sec - self._before_sec - (time.monotonic() - self._began)
+
+    def _spent_before(self) -> float:
+        """What earlier runs took for that which they finished."""
         whole = {split.number: len(split.train) for split in self.splits}
         spent_sec = self.results.progress.shared_sec
         for cell in self.results.cells.values():
             # Those on fewer images, of the learning curve, are made one after another.
             is_whole = cell.images == whole.get(cell.split)
             spent_sec += cell.seconds / (self.at_once if is_whole else 1)
-        return share * self.budget_sec - spent_sec
+        return spent_sec
 
     def race(self, contenders: Sequence[Contender], prepare: Prepare = lambda _: None) -> None:
         """Run the contenders on ever more splits; cut the worse half when time is short.
 
-        Those that are `is_last` begin when the others have ended, if time is left. `prepare` does
-        the work that all splits share for some of the contenders.
+        Those that are `is_last` begin when the others have ended, if time is left, with what these
+        have made. `prepare` does the work that all splits share for some of the contenders.
         """
         if self.is_over:
             return
-        for heat, is_last in enumerate((False, True)):
-            racing = [c for c in contenders if c.is_last == is_last]
-            if racing and (heat == 0 or self.left_sec(RACE_SHARE) > 0):
-                prepare(racing)
-            self._race(racing, heat * len(self.splits))
+        first = [c for c in contenders if not c.is_last]
+        last = [c for c in contenders if c.is_last]
+        if first:
+            prepare(first)
+        self._race(first, keeps=bool(last))
+        if last and self.left_sec(RACE_SHARE) > 0:
+            prepare(last)
+        self._race(last, before=len(self.splits))
         self.results.note(raced_sec=self.limit_sec)
 
-    def _race(self, contenders: Sequence[Contender], before: int) -> None:
-        """One heat; `before` is the number of splits of earlier ones."""
+    def _race(self, contenders: Sequence[Contender], before: int = 0, keeps: bool = False) -> None:
+        """One heat; `before` is the number of splits of earlier ones.
+
+        What was made for a split is deleted when it is finished, unless a later heat `keeps` it.
+        """
         alive, done = list(contenders), 0
         for rung in rungs(len(self.splits), self.at_once):
             if self.crew is not None:
@@ -100,7 +119,8 @@ class Runner:
                     self.console.print("time is up")
                     return
                 alive = self._split(alive, split)
-                self.bench(split).delete()
+                if not keeps:
+                    self.bench(split).delete()
             done = rung
             if done < len(self.splits):
                 alive = self._cut(alive, done, before)
@@ -128,8 +148,9 @@ class Runner:
         """One split; the contenders for which there was time."""
         ran = []
         for contender in alive:
-            expected = mean_sec(self.cells(contender).values())
-            is_late = self.left_sec(RACE_SHARE) <= expected and contender.group == "factory"
+            made = self.bench(split).costs.own
+            expected = expected_sec(self.cells(contender).values(), made)
+            is_late = self.left_sec(RACE_SHARE) <= expected and not is_needed(contender, split)
             if is_late and not self._is_done(contender, split):
                 self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
                 self._note_unmeasured(contender.name)
@@ -143,33 +164,36 @@ class Runner:
         self.results.note(unmeasured=tuple(names))
 
     def _cut(self, alive: list[Contender], done: int, before: int) -> list[Contender]:
-        """The contenders that continue after `done` splits of this heat.
+        """The contenders that continue after `done` splits of this heat, the best of them first.
 
         A resumed race cuts the same, unless it has more time.
         """
         key = before + done
         # A resumed race may have cells of later splits, but not of every contender.
         found = {c.name: {n: cell for n, cell in self.cells(c).items() if n < done} for c in alive}
+        means = {name: mean(scores(cells)) for name, cells in found.items()}
+        needs = {name: needed(name, cells.values()) for name, cells in found.items()}
         cuts, cut_sec = self.results.progress.cuts, self.results.progress.cut_sec
         if cut_sec.get(key, 0.0) < self.limit_sec:
-            means = {name: mean(scores(cells)) for name, cells in found.items()}
-            names = {g: [c.name for c in alive if c.group == g] for g in ("labels", "blind")}
-            baseline = best(means, names["labels"])
-            cell_sec = {name: mean_sec(cells.values()) for name, cells in found.items()}
-            rest = math.ceil((len(self.splits) - done) / self.at_once)
-            cut = halve(
-                {name: value for name, value in means.items() if name not in names["blind"]},
-                cell_sec,
-                [] if baseline is None else [baseline],
-                rest,
-                self.left_sec(RACE_SHARE) - rest_sec(cell_sec, names["blind"], rest),
-            )
-            cuts = {**cuts, key: cut.dropped}
+            dropped: tuple[str, ...] = ()
+            if self._rest_sec(found.values(), self.splits[done:]) > self.left_sec(RACE_SHARE):
+                groups = [[c.name for c in alive if c.group == g] for g in ("labels", "factory")]
+                dropped = worse_half(means, groups, needs)
+            cuts = {**cuts, key: dropped}
             self.results.note(cuts=cuts, cut_sec={**cut_sec, key: self.limit_sec})
         if cuts[key]:
             splits = "1 split" if done == 1 else f"{done} splits"
             self.console.print(f"cut after {splits}, to stay in time: {', '.join(cuts[key])}")
-        return [c for c in alive if c.name not in cuts[key]]
+        kept = {c.name: c for c in alive if c.name not in cuts[key]}
+        measures = [c for c in kept.values() if c.group != "factory"]
+        others = {name: means[name] for name, c in kept.items() if c.group == "factory"}
+        return [*measures, *(kept[name] for name in in_order(others, needs))]
+
+    def _rest_sec(self, cells: Iterable[Mapping[int, Cell]], rest: Sequence[Split]) -> float:
+        """Seconds that the contenders of `cells` take for the splits `rest`."""
+        every = [cell for found in cells for cell in found.values()]
+        needs = [expected_sec(every, self.bench(split).costs.own) for split in rest]
+        return fmean(needs) * math.ceil(len(rest) / self.at_once) if rest else 0.0
 
     def cell(self, contender: Contender, split: Split, rows: Sequence[int]) -> Cell:
         """Train one contender on `rows` and score it on the split's test images, once."""
@@ -179,7 +203,7 @@ class Runner:
         began, bench = time.monotonic(), self.bench(split, rows)
         with bench.costs.part(contender.name):
             model = contender.make(bench)
-        m = self.materials
+        made, m = time.monotonic(), self.materials
         scored = self._score(model, m.annotated, m.masks, split.test)
         also = m.also and self._score(model, *m.also, range(len(m.also[1]))).miou
         cell = Cell(
@@ -190,7 +214,8 @@ class Runner:
             iou=dict(zip(scored.classes, scored.iou, strict=True)),
             also_miou=also,
             seconds=time.monotonic() - began,
-            cost_sec=bench.costs.total_sec(contender.name),
+            parts_sec=bench.costs.needed(contender.name),
+            scoring_sec=time.monotonic() - made,
         )
         self.results.add(cell)
         self._print(cell)

@@ -91,7 +91,10 @@ def table_rows(
     left_out: dict[str, str],
     splits: int,
 ) -> list[Row]:
-    """One row per contender, best first; those without scores last, with the reason."""
+    """One row per contender, best first; those without scores last, with the reason.
+
+    Means over different splits cannot be compared, so the order is that of the differences.
+    """
     rows = []
     for contender in contenders:
         name, about = contender.name, (contender.description, contender.group)
@@ -116,7 +119,14 @@ def table_rows(
                 note,
             )
         )
-    return sorted(rows, key=lambda row: -1.0 if row.mean is None else row.mean, reverse=True)
+    measure = next(row.mean or 0.0 for row in rows if row.name == decision.baseline)
+
+    def lead(row: Row) -> float:
+        if row.difference is not None:
+            return row.difference.mean
+        return -1.0 if row.mean is None else row.mean - measure
+
+    return sorted(rows, key=lead, reverse=True)
 
 
 def _why_few(name: str, store: Results) -> str:

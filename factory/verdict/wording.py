@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from factory.verdict.decision import MIN_PAIRS, Decision
+from factory.verdict.decision import Decision, is_enough
 from factory.verdict.statistics import Interval
 
-SYNTHETIC = ("synthetic", "synthetic-labels")
+SYNTHETIC = "synthetic"  # in the names of those that learn from samples of the generator alone
 
 
 def points(interval: Interval) -> str:
     """`+4.1 ± 1.2`, in mIoU points (0-100); the mean alone if it says little."""
-    if interval.cells < MIN_PAIRS:
+    if not is_enough(interval):
         return f"{100 * interval.mean:+.1f}"
     return f"{100 * interval.mean:+.1f} ± {100 * interval.half_width:.1f}"
 
@@ -35,7 +35,7 @@ def sentence(decision: Decision, images: int) -> str:
         said = f"{start}{decision.winner}, {lead} mIoU over labels alone ({baseline})"
         return f"{said}{_about_synthetic(decision)}."
     found = decision.differences
-    rivals = {n: d for n, d in found.items() if d.cells >= MIN_PAIRS} or found
+    rivals = {n: d for n, d in found.items() if is_enough(d)} or found
     if not rivals:
         return f"{start}labels alone ({baseline}); nothing else was compared."
     closest = max(rivals, key=lambda name: rivals[name].mean)
@@ -46,8 +46,8 @@ def sentence(decision: Decision, images: int) -> str:
 
 
 def _about_synthetic(decision: Decision) -> str:
-    found = [decision.differences[n] for n in SYNTHETIC if n in decision.differences]
-    if not found or decision.winner in SYNTHETIC or any(d.is_positive for d in found):
+    found = [d for n, d in decision.differences.items() if SYNTHETIC in n and is_enough(d)]
+    if not found or SYNTHETIC in decision.winner or any(d.is_positive for d in found):
         return ""
     if all(d.is_negative for d in found):
         return "; synthetic images are worse than labels alone"

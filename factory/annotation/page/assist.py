@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from factory.annotation.page.changes import Changes
 from factory.annotation.page.features import DrawnFeatures, ImageFeatures
 from factory.annotation.page.folder import Folder
 from factory.annotation.page.learning import UNCERTAINTY, Cancelled, Proposal, learn, propose
 from factory_core.images import IGNORE
-from generators.base import Encoder
+from generators.base import Encoder, FeatureMaps
 from labelers.labeler import GeneratorInfo, Labeler
 
 KEPT_PROPOSALS = 8
@@ -100,7 +101,7 @@ class Assist:
         with self._predicting:
             found = self._proposals.get((name, version))
             if found is None:
-                found = propose(labeler, features.maps(name), self.folder.size(name))
+                found = propose(labeler, *_inputs(labeler, features, name), self.folder.size(name))
                 self._proposals[name, version] = found
                 while len(self._proposals) > KEPT_PROPOSALS:
                     self._proposals.popitem(last=False)
@@ -117,9 +118,8 @@ class Assist:
         found = {}
         for name in names:
             if name in features.done:
-                predicted = labeler.predict(
-                    None, features.maps(name), USEFUL_PX, uncertainty=UNCERTAINTY
-                )
+                inputs = _inputs(labeler, features, name)
+                predicted = labeler.predict(*inputs, USEFUL_PX, uncertainty=UNCERTAINTY)
                 mean = float(predicted.pixel_uncertainty.mean())
                 found[name] = mean * self.folder.drawing(name).undrawn
         return max(found, key=lambda name: found[name]) if found else None
@@ -206,3 +206,10 @@ class Assist:
     def _show(self, doing: str) -> None:
         self._doing = doing
         self.changes.note()
+
+
+def _inputs(
+    labeler: Labeler, features: ImageFeatures, name: str
+) -> tuple[torch.Tensor | None, FeatureMaps]:
+    """What the labeler reads of a picture: images uint8 `[1, 3, H, W]`, features."""
+    return features.image(name) if labeler.needs_images else None, features.maps(name)

@@ -48,14 +48,18 @@ class ImageFeatures:
 
     def encode(self, name: str) -> None:
         """Compute the features of a picture, unless they are there; raises as `Folder.image`."""
-        image = image_tensor(self.folder.image(name), self.generator.image_size)
+        image = self.image(name)
         pixels = hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16]
         place: Path = self.folder.hidden / "features" / f"{self._source[:16]}-{pixels}"
         store = FeatureStore(place, self.spec, 1, DTYPE, f"{self._source} {pixels}")
         if not store.written:
-            store.append(self.generator.encode(image[None], [0]))
+            store.append(self.generator.encode(image, [0]))
         with self._lock:
             self._stores[name] = store
+
+    def image(self, name: str) -> torch.Tensor:
+        """A picture at the generator's size, uint8 `[1, 3, H, W]`; raises as `Folder.image`."""
+        return image_tensor(self.folder.image(name), self.generator.image_size)[None]
 
     def maps(self, name: str) -> FeatureMaps:
         """The features of a picture, float32; raises KeyError if they are not there."""

@@ -113,11 +113,13 @@ def learn(
     )
 
 
-def propose(labeler: Labeler, features: FeatureMaps, size: tuple[int, int]) -> Proposal:
-    """What the labeler says about a picture of `size` (H, W)."""
+def propose(
+    labeler: Labeler, images: torch.Tensor | None, features: FeatureMaps, size: tuple[int, int]
+) -> Proposal:
+    """What the labeler says about a picture of `size` (H, W), as `Labeler.predict`."""
     shrink = min(1.0, SHOWN_PX / max(size))
     at = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
-    found = labeler.predict(None, features, at, uncertainty=UNCERTAINTY, probabilities=True)
+    found = labeler.predict(images, features, at, uncertainty=UNCERTAINTY, probabilities=True)
     assert found.probabilities is not None
     most = math.log(len(labeler.classes))
     levels = (found.pixel_uncertainty[0] / most * 255).round().clamp(0, 255).to(torch.uint8)

@@ -7,16 +7,25 @@ from collections.abc import Callable, Mapping
 from factory.verdict.bench import Materials
 from factory.verdict.contenders.alone import blind, has_imagenet, labels_only
 from factory.verdict.contenders.base import WHY_NOT, Contender, Need
-from factory.verdict.contenders.generated import labelers, later_rounds, policies, taught
+from factory.verdict.contenders.generated import (
+    fine_tuned,
+    labelers,
+    later_rounds,
+    policies,
+    taught,
+)
 from factory.verdict.settings import CompareConfig
 
 __all__ = ["WHY_NOT", "Contender", "Need", "contenders", "missing", "runs_unasked"]
 
 
 def contenders(config: CompareConfig) -> list[Contender]:
-    """All contenders: controls, labels only, labelers, then what learns from these."""
+    """All contenders: controls, labels only, then the others, those that won elsewhere first.
+
+    So if time is short in the beginning, it goes to the likely winners.
+    """
     alone = [*blind(), *labels_only()]
-    return [*alone, *labelers(), *taught(), *later_rounds(config), *policies()]
+    return [*alone, *fine_tuned(), *later_rounds(config), *labelers(), *taught(), *policies()]
 
 
 def missing(contender: Contender, materials: Materials) -> Need | None:

@@ -26,12 +26,15 @@ def labelers() -> list[Contender]:
         ("network", "labeler: the generator's U-Net", frozenset({"generator", "unet"})),
         ("both", "labeler: both", frozenset({"generator", "unet"})),
     ]
-    direct = [
+    return [
         Contender(f"labeler-{kind}", text, "factory", partial(_labeler, kind=kind), needs, False)
         for kind, text, needs in about
     ]
+
+
+def fine_tuned() -> list[Contender]:
     one, two = "the generator's U-Net, fine-tuned on the labels", "mean of two such U-Nets"
-    tuned = [
+    return [
         Contender(
             name,
             f"{text}, {'strong' if is_strong else 'light'} augmentation",
@@ -46,7 +49,6 @@ def labelers() -> list[Contender]:
             ("generator-mean-light", two, _mean, False),
         )
     ]
-    return [*direct, *tuned]
 
 
 def _mean(bench: Bench, is_strong: bool) -> Model:

@@ -57,11 +57,12 @@ def cell_times(out: Path) -> dict[str, int]:
 def test_everything(
     factory: Callable, annotated: Path, photographs: Path, generator: Path, tmp_path: Path
 ) -> None:
-    """All contenders on two splits; the verdict, its files, and a model that predicts."""
+    """All contenders on two splits; the verdict and its files."""
+    second = write_annotated(tmp_path / "second", 2, first=200)
     out, model = tmp_path / "out", tmp_path / "model"
     command = (
         *("compare", "--labeled", annotated, "--images", photographs, "--generator", generator),
-        *("--also-test", annotated, "--out", out, "--budget", "none", *settings()),
+        *("--also-test", second, "--out", out, "--budget", "none", *settings()),
     )
     result = factory(*command)
     assert result.code == 0, result.err

@@ -60,6 +60,25 @@ def test_synthetic_images_that_harm() -> None:
     assert "; synthetic images are worse than labels alone" in said
 
 
+def test_two_splits_say_nothing_of_synthetic_images() -> None:
+    """However small their interval."""
+    early = {split: UNET[split] - 0.1 for split in (0, 1)}
+    assert "synthetic" not in sentence(verdict(photographs=BETTER, synthetic=early), 12)
+
+
+def test_the_surest_lead_wins() -> None:
+    """Three lucky splits with a higher mean do not."""
+    lucky = plus(UNET, 0.045, 0.055, 0.06)
+    found = verdict(photographs=BETTER, round_1=lucky)
+    assert found.differences["round-1"].is_positive
+    assert found.differences["round-1"].mean > found.differences["photographs"].mean
+    assert found.winner == "photographs"
+    assert (
+        segmenter_to_deliver(found, [make(n) for n in ("photographs", "round-1", "deeplab")])
+        == "photographs"
+    )
+
+
 def test_one_split_recommends_nothing() -> None:
     assert verdict(photographs={0: 0.99}).winner == "unet"
 
@@ -111,5 +130,11 @@ def test_a_segmenter_scored_on_two_splits_is_not_delivered() -> None:
     best = plus(UNET, 0.08, 0.09, 0.08, 0.08)
     found = verdict(labeler_both=best, photographs=BETTER, synthetic=early)
     assert found.differences["synthetic"].is_positive
-    every = [make("labeler-both", False), make("photographs"), make("synthetic"), make("unet")]
+    every = [
+        make("labeler-both", False),
+        make("photographs"),
+        make("synthetic"),
+        make("unet"),
+        make("deeplab"),
+    ]
     assert segmenter_to_deliver(found, every) == "photographs"

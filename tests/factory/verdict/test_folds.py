@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from factory.verdict.folds import classes_present, draw_splits, groups_of, random_splits
+from factory.verdict.folds import classes_present, draw_splits, groups_of, joined, random_splits
 from factory.verdict.settings import compare_config
 
 
@@ -75,6 +76,21 @@ def test_as_many_folds_as_patients() -> None:
     assert sorted(split.test for split in splits) == [(0, 1, 2), (3, 4)]
     with pytest.raises(ValueError, match="all 5 annotated images belong to a: expected two groups"):
         draw_splits(make_masks([{0}] * 5), 4, 1, groups="aaaaa")
+
+
+def test_one_image_is_too_little_to_train_on() -> None:
+    with pytest.raises(ValueError, match="2 folds of 3 images in 3 groups leave 1 to train on"):
+        draw_splits(make_masks([{0}] * 3), 2, 1)
+    with pytest.raises(ValueError, match="or give more --set folds or another group_by"):
+        draw_splits(make_masks([{0}] * 6), 4, 1, groups="abbbbb")
+
+
+def test_equal_images_are_one_group() -> None:
+    images = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 3, 2, 2).clone()
+    assert joined(list("abcde"), images) == list("abcde")
+    images[4] = images[1]
+    assert joined(list("abcde"), images) == list("abcdb")
+    assert joined(list("aabbb"), images) == ["a"] * 5  # those of both patients
 
 
 def test_groups_are_parts_of_names() -> None:

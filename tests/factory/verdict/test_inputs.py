@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from factory.verdict import inputs
-from factory.verdict.bench import Materials
+from factory.verdict.bench import Bench, Materials
 from factory.verdict.inputs import Given, read
 from factory.verdict.pools import Pool
 from factory.verdict.settings import CompareConfig
 from factory_core.annotated import annotations
 from factory_core.dataset import IGNORE
+from tests.factory.verdict.conftest import write_annotated
 
 
 def test_photographs_are_decoded_once(
@@ -91,3 +92,18 @@ def test_splits_that_cannot_be_worked_on(shown: list[str], message: str, tmp_pat
     materials = Materials(CompareConfig(seeds=1), tmp_path, pool, stack, ["a", "b"])
     with pytest.raises(ValueError, match=message):
         _ = materials.splits
+
+
+def test_a_second_set_is_neither_trained_on_nor_learned_from(
+    annotated: Path, photographs: Path, generator: Path, tmp_path: Path
+) -> None:
+    given = Given(annotated, tmp_path, photographs, str(generator), also=annotated)
+    with pytest.raises(ValueError, match=r"--also-test .*: 00 equals one of the annotated images"):
+        read(given, CompareConfig(), tmp_path / "parts")
+    also = write_annotated(tmp_path / "also", 2, first=100)  # the first two photographs but two
+    m = read(replace(given, also=also), CompareConfig(), tmp_path / "parts").materials
+    assert m.photographs is not None
+    free = Bench(m, "whole", range(6), 0).may_learn_from(m.photographs.images)
+    assert free.tolist() == [True, True, False, False, *[True] * 6]
+    free = Bench(m, "split", range(1, 6), 0, held_out=[0]).may_learn_from(m.photographs.images)
+    assert free.tolist() == [False, True, False, False, *[True] * 6]

@@ -27,8 +27,17 @@ def test_an_exact_line_is_continued_exactly() -> None:
 
 def test_training_sets_that_differ_by_an_image_are_one_point() -> None:
     """With 10 images and 4 folds: apart, more images would look worse."""
-    rows = {0: {4: 0.5, 8: 0.6}, 1: {4: 0.4, 7: 0.5}, 2: {2: 0.3, 7: 0.7}}
-    assert fit_curve(rows, 10, 1 / 3).means == pytest.approx({2: 0.3, 4: 0.45, 7: 0.6})
+    rows = {0: {4: 0.5, 8: 0.6}, 1: {4: 0.4, 7: 0.5}}
+    assert fit_curve(rows, 10, 1 / 3).means == pytest.approx({4: 0.45, 8: 0.55})
+
+
+def test_means_are_over_the_same_splits() -> None:
+    """When time is up: a split that was only scored with all images is another task."""
+    rows = {0: {2: 0.3, 4: 0.5, 8: 0.6}, 1: {2: 0.4, 8: 0.9}, 2: {8: 0.95}}
+    curve = fit_curve(rows, 8, 1 / 3)
+    assert curve.means == pytest.approx({2: 0.3, 4: 0.5, 8: 0.6})
+    assert curve.gain is not None
+    assert curve.gain.cells == 2
 
 
 def test_noise_widens_the_interval() -> None:

@@ -1,13 +1,13 @@
-"""Successive halving as a function of scores and times."""
+"""Successive halving as a function of scores and needs."""
 
 from __future__ import annotations
 
 import pytest
 
-from factory.verdict.racing import best, halve, parse_budget, rungs
+from factory.verdict.racing import in_order, parse_budget, rungs, worse_half
 
 SCORES = {"a": 0.5, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.1}
-SECONDS = dict.fromkeys(SCORES, 10.0)
+NEEDS = {name: {f"student-{name}"} for name in SCORES}
 
 
 @pytest.mark.parametrize(
@@ -22,25 +22,29 @@ def test_several_splits_run_at_once() -> None:
     assert rungs(8, at_once=16) == [8]
 
 
-def test_nothing_is_cut_while_the_rest_fits() -> None:
-    cut = halve(SCORES, SECONDS, (), splits=2, left_sec=100)
-    assert cut.kept == ("b", "c", "d", "a", "e")
-    assert cut.dropped == ()
-
-
 def test_the_worse_half_is_cut() -> None:
-    cut = halve(SCORES, SECONDS, (), splits=2, left_sec=99)
-    assert cut.kept == ("b", "c", "d")
-    assert cut.dropped == ("a", "e")
+    assert worse_half(SCORES, [list(SCORES)], NEEDS) == ("a", "e")
 
 
-def test_the_protected_stay() -> None:
-    assert halve(SCORES, SECONDS, ("e",), 2, 0).kept == ("b", "c", "d", "e")
+def test_groups_are_halved_apart() -> None:
+    assert worse_half(SCORES, [["a", "e"], ["b", "c", "d"], []], NEEDS) == ("e", "d")
+    assert worse_half(SCORES, [["e"], ["b"]], NEEDS) == ()
+
+
+def test_what_is_made_for_others_stays() -> None:
+    needs = NEEDS | {"c": {"student-c", "student-e"}}
+    assert worse_half(SCORES, [list(SCORES)], needs) == ("a",)
 
 
 def test_ties_do_not_depend_on_the_order() -> None:
     equal = {"y": 0.5, "x": 0.5}
-    assert halve(equal, dict.fromkeys(equal, 1.0), (), 9, 1).kept == ("x",)
+    assert worse_half(equal, [list(equal)], {"x": {"p"}, "y": {"q"}}) == ("y",)
+
+
+def test_the_best_run_first_after_what_is_made_for_them() -> None:
+    assert in_order(SCORES, NEEDS) == ["b", "c", "d", "a", "e"]
+    needs = NEEDS | {"b": {"student-b", "student-a", "student-e"}, "a": {"student-a", "student-e"}}
+    assert in_order(SCORES, needs) == ["e", "a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("30m", 1800), ("1.5h", 5400), ("90s", 90)])
@@ -52,8 +56,3 @@ def test_budgets(text: str, wanted: float) -> None:
 def test_bad_budgets(text: str) -> None:
     with pytest.raises(ValueError, match="expected a duration such as 30m"):
         parse_budget(text)
-
-
-def test_best_of_some() -> None:
-    assert best(SCORES, ["a", "d", "unknown"]) == "d"
-    assert best(SCORES, ["unknown"]) is None

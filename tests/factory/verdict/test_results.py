@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.verdict.results import Cell, Results, mean_sec, scores
+from factory.verdict.results import Cell, Results, expected_sec, needed, scores
 
 IDENTITY = {"labeled": "abc", "settings": {"folds": 4}}
 
@@ -20,7 +20,8 @@ def make_cell(split: int = 0, miou: float = 0.5, images: int = 6) -> Cell:
         miou=miou,
         iou={"cell": None},
         seconds=2,
-        cost_sec=3,
+        parts_sec={"unet": 0.0, "student": 2.5, "labels": 0.5},
+        scoring_sec=1,
     )
 
 
@@ -34,8 +35,19 @@ def test_cells_survive_a_restart(tmp_path: Path) -> None:
     assert again.seconds == 6
     found = again.of("unet", {0: 6, 1: 6, 2: 6})
     assert scores(found) == {0: 0.5, 1: 0.7}
-    assert mean_sec(found.values()) == 2
+    assert found[0].cost_sec == 3
     assert again.of("deeplab", {0: 6}) == {}
+
+
+def test_what_is_shared_is_expected_once() -> None:
+    unet, again = make_cell(0), make_cell(1)
+    shared = {"mean": 0.0, "student": 2.5, "other": 4.0}
+    mean = unet.model_copy(update={"contender": "mean", "parts_sec": shared})
+    assert needed("mean", [mean]) == {"student", "other"}
+    assert expected_sec([]) == 0
+    assert expected_sec([unet, again]) == 3 + 1
+    assert expected_sec([unet, again, mean]) == 3 + 4 + 1 + 1
+    assert expected_sec([unet, mean], made={"student", "other"}) == 0.5 + 1 + 1
 
 
 def test_other_inputs_are_refused(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from factory.annotation.page.learning import (
 )
 from factory.demo.render import CLASSES, render, render_folder
 from factory.recipe import generator_recipe, recipe_of_labeler
-from generators.base import Generator
+from generators.base import Finetunable, Generator
+from labelers.config import LabelerConfig, NetworkTraining
 from labelers.labeler import GeneratorInfo, Labeler
+from labelers.network.fit import fit_network
 
 INFO = GeneratorInfo(digest="0" * 64)
 WAIT_SEC = 300
@@ -73,11 +75,11 @@ def test_a_few_pixels_propose_the_rest(encoded: tuple[Folder, ImageFeatures]) ->
         drawn.add(name)
     masks = {name: sparse(exact(name), 0.1) for name in drawn.names}
     labeler = learn(drawn, masks, CLASSES, INFO)
-    proposal = propose(labeler, found.maps("000002"), (96, 64))
+    proposal = propose(labeler, None, found.maps("000002"), (96, 64))
     assert proposal.ids.shape == proposal.levels.shape == (96, 64)
-    same = propose(labeler, found.maps("000002"), (64, 64)).ids == exact("000002")
+    same = propose(labeler, None, found.maps("000002"), (64, 64)).ids == exact("000002")
     assert same.mean() > 0.75
-    wrong = propose(labeler, found.maps("000002"), (64, 64))
+    wrong = propose(labeler, None, found.maps("000002"), (64, 64))
     assert wrong.levels[~same].mean() > 1.5 * wrong.levels[same].mean()  # where to look
 
 
@@ -223,6 +225,29 @@ def test_a_labeler_proposes_at_once_and_stays(
     assert (found[1].ids == exact("000001")).mean() > 0.8
     running.drawn()
     assert running.status()["version"] == 1
+
+
+@pytest.mark.slow
+def test_a_labeler_of_networks_proposes(
+    assist: Callable[..., Assist], encoded: tuple[Folder, ImageFeatures], generator: Generator
+) -> None:
+    assert isinstance(generator, Finetunable)
+    images = torch.cat([encoded[1].image(f"{i:06d}") for i in range(3)])
+    masks = torch.from_numpy(np.stack([exact(f"{i:06d}") for i in range(3)]))
+    about = GeneratorInfo(digest=generator.digest)
+    training = NetworkTraining(members=1, steps=3)
+    labeler = fit_network(
+        *(images, masks, generator.describe_unet(), LabelerConfig(network=training)),
+        classes=CLASSES,
+        generator=about,
+        data_digest="",
+    )
+    running = assist(lambda: (generator, labeler), drawn=0)
+    wait(running, lambda s: s["doing"] == "ready" and s["encoded"] == 3)
+    found = running.proposal("000001")
+    assert found is not None
+    assert (found[1].ids == labeler.predict(images[1:2]).mask[0].numpy()).all()
+    assert running.most_useful(["000000"]) == "000000"
 
 
 def test_a_model_that_cannot_be_loaded_is_reported(assist: Callable[..., Assist]) -> None:
