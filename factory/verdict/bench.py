@@ -84,7 +84,22 @@ class Materials:
                     f"the images that split {split.number + 1} of {len(drawn)} scores have no "
                     "labelled pixel (255 everywhere): leave such images out, or label them"
                 )
+            pool = self.photographs
+            if pool is not None and not self.may_learn_from(pool.images, split.test).any():
+                raise ValueError(
+                    "no photograph is left to learn from: each equals an annotated image that "
+                    f"split {split.number + 1} of {len(drawn)} scores, or one of the second "
+                    "labelled set: give other --images, too"
+                )
         return drawn
+
+    def may_learn_from(self, images: torch.Tensor, held_out: Sequence[int]) -> torch.Tensor:
+        """Which of the images uint8 `[N, 3, H, W]` may be learned from, unlabelled, bool `[N]`.
+
+        Not those equal to the annotated images `held_out`, or to one of the second labelled set.
+        """
+        free = equal_to_none(images, self.annotated.images[list(held_out)])
+        return free if self.also is None else free & equal_to_none(images, self.also[0].images)
 
     def can_learn_from(self, rows: Sequence[int]) -> bool:
         """Whether these annotated images show two classes, by the rule of the labelers if used."""
@@ -116,17 +131,12 @@ class Bench:
         seed: int,
         held_out: Sequence[int] = (),
     ):
-        """`held_out` are the images to score.
-
-        Photographs equal to these, or to those of the second labelled set, are not learned from.
-        """
+        """`held_out` are the annotated images to score."""
         self.materials, self.rows, self.seed = materials, list(rows), seed
         self.config, self.size = materials.config, materials.size
         self.folder = materials.parts / name
         self.costs = Ledger(self.folder / "costs.json")
-        self._held_out = materials.annotated.images[list(held_out)]
-        if materials.also is not None:
-            self._held_out = torch.cat([self._held_out, materials.also[0].images])
+        self.held_out = held_out
 
     @property
     def masks(self) -> torch.Tensor:
@@ -149,7 +159,7 @@ class Bench:
         if kind == "both":
             return Labeler.both(self.teacher("ensemble"), self.teacher("network"))
         folder = self.folder / f"labeler-{kind}"
-        with self.costs.part(folder.name):
+        with self.costs.part(f"teacher-{kind}"):
             if (folder / INFO_FILE).is_file():
                 return Labeler.load(folder, self._device)
             folder.mkdir(parents=True, exist_ok=True)
@@ -213,8 +223,8 @@ class Bench:
         return self.labelled(images[kept], labels.masks[kept], pool)
 
     def may_learn_from(self, images: torch.Tensor) -> torch.Tensor:
-        """Which of the images uint8 `[N, 3, H, W]` are not held out, bool `[N]`."""
-        return equal_to_none(images, self._held_out)
+        """Which of the images uint8 `[N, 3, H, W]` are not scored, bool `[N]`."""
+        return self.materials.may_learn_from(images, self.held_out)
 
     def student(
         self,

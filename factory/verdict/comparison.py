@@ -35,7 +35,6 @@ from factory.verdict.folds import Split
 from factory.verdict.inputs import Given, Read, identity, read
 from factory.verdict.learning_curve import Curve, budgets, fit_curve, rows_by_split
 from factory.verdict.on_ray import RayCrew
-from factory.verdict.pools import equal_to_none
 from factory.verdict.results import PARTS_DIR, Results
 from factory.verdict.running import Runner
 from factory.verdict.settings import CompareConfig
@@ -255,7 +254,7 @@ def _next(runner: Runner, found: Read) -> list[str]:
     began = time.monotonic()
     bench = whole_bench(m)
     labels, images = bench.taught("photographs"), m.photographs.images
-    is_new = equal_to_none(images, m.annotated.images)
+    is_new = m.may_learn_from(images, range(len(m.masks)))
     free = np.flatnonzero(is_new.numpy())
     names: list[str] = []
     if len(free):

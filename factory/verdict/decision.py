@@ -57,7 +57,7 @@ def decide(
 
     `labels` are the labels-only contenders, at least one; every contender has at least one score.
     """
-    baseline = max(_complete(labels), key=lambda name: mean(labels[name]))
+    baseline = _best(labels)
     others = {**labels, **factory}
     differences = {}
     for name, scores in others.items():
@@ -71,7 +71,7 @@ def decide(
     return Decision(
         baseline=baseline,
         winner=winner,
-        best=max(_complete(others), key=lambda name: mean(others[name])),
+        best=_best(others),
         differences=differences,
         blind=closest,
         over_blind=None if closest is None else known[closest],
@@ -103,7 +103,16 @@ def mean(scores: Scores) -> float:
     return statistics.fmean(scores.values())
 
 
-def _complete(scores: Mapping[str, Scores]) -> list[str]:
-    """The contenders that ran on the most splits: means over fewer are not comparable."""
-    most = max(len(row) for row in scores.values())
-    return [name for name, row in scores.items() if len(row) == most]
+def _best(scores: Mapping[str, Scores]) -> str:
+    """The contender that does best against its strongest rival on the splits that both ran on.
+
+    Means over different splits could not be compared. Those on fewer than MIN_PAIRS splits count
+    only if there are no others.
+    """
+    known = {name: row for name, row in scores.items() if len(row) >= MIN_PAIRS} or scores
+
+    def least_lead(name: str) -> float:
+        leads = [paired(known[name], row, 1.0) for other, row in known.items() if other != name]
+        return min((lead.mean for lead in leads if lead is not None), default=0.0)
+
+    return max(known, key=least_lead)

@@ -119,16 +119,17 @@ def draw_splits(
     in_group = np.array([present[group_of == group].any(0) for group in range(len(names))])
     sizes = np.bincount(group_of)
     splits: list[Split] = []
+    folds = min(folds, len(names))
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        fold_of = _partition(in_group, sizes, min(folds, len(names)), rng)[group_of]
+        fold_of = _partition(in_group, sizes, folds, rng)[group_of]
         for fold in np.unique(fold_of):
             train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
             if len(train) < MIN_TRAINING:
                 raise ValueError(
                     f"{folds} folds of {images} images in {len(names)} groups leave {len(train)} "
-                    f"to train on in one of them, expected {MIN_TRAINING}: annotate more, or give "
-                    "more --set folds or another group_by"
+                    f"to train on in one of them, expected {MIN_TRAINING}: annotate more, or "
+                    "change --set folds or group_by"
                 )
             splits.append(Split(len(splits), seed, tuple(train.tolist()), tuple(test.tolist())))
     return splits

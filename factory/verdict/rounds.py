@@ -95,12 +95,7 @@ def learn(bench: Bench, number: int, variant: Variant = DEFAULT) -> Segmenter:
     config, start = bench.config, bench.materials.start
     settings = _settings(bench, config.pretrain_steps, variant.is_strong)
     settings = settings.model_copy(update={"soft_labels": config.soft_labels})
-    found = [_labelled(bench, pool, number, variant) for pool in POOLS[variant.source]]
-    pools = [pool for pool in found if len(pool.images)]
-    if not pools:
-        raise ValueError(
-            "every photograph is also an annotated image that is scored: give others, too"
-        )
+    pools = [_labelled(bench, pool, number, variant) for pool in POOLS[variant.source]]
     every = sum(len(pool.images) for pool in pools)
     mix = [(1 - config.label_share) * len(pool.images) / every for pool in pools]
     data, mix = [*pools, bench.labels()], [*mix, config.label_share]

@@ -148,10 +148,8 @@ class Runner:
         """One split; the contenders for which there was time."""
         ran = []
         for contender in alive:
-            made = self.bench(split).costs.own
-            expected = expected_sec(self.cells(contender).values(), made)
-            is_late = self.left_sec(RACE_SHARE) <= expected and not is_needed(contender, split)
-            if is_late and not self._is_done(contender, split):
+            is_free = self._is_done(contender, split) or is_needed(contender, split)
+            if not is_free and self._is_late(contender, split):
                 self.console.print(f"no time left for {contender.name} on split {split.number + 1}")
                 self._note_unmeasured(contender.name)
                 continue
@@ -159,12 +157,16 @@ class Runner:
             ran.append(contender)
         return ran
 
+    def _is_late(self, contender: Contender, split: Split) -> bool:
+        made = self.bench(split).costs.own
+        return self.left_sec(RACE_SHARE) <= expected_sec(self.cells(contender).values(), made)
+
     def _note_unmeasured(self, name: str) -> None:
         names = dict.fromkeys([*self.results.progress.unmeasured, name])
         self.results.note(unmeasured=tuple(names))
 
     def _cut(self, alive: list[Contender], done: int, before: int) -> list[Contender]:
-        """The contenders that continue after `done` splits of this heat, the best of them first.
+        """Those that continue after `done` splits of this heat: labels and controls, then the best.
 
         A resumed race cuts the same, unless it has more time.
         """

@@ -47,7 +47,9 @@ def sentence(decision: Decision, images: int) -> str:
 
 def _about_synthetic(decision: Decision) -> str:
     found = [d for n, d in decision.differences.items() if SYNTHETIC in n and is_enough(d)]
-    if not found or SYNTHETIC in decision.winner or any(d.is_positive for d in found):
+    winner = decision.winner
+    is_mixed = winner == "mixture" or (winner.startswith("round-") and "both" in winner)
+    if not found or is_mixed or SYNTHETIC in winner or any(d.is_positive for d in found):
         return ""
     if all(d.is_negative for d in found):
         return "; synthetic images are worse than labels alone"

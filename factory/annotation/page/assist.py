@@ -50,6 +50,8 @@ class Assist:
         self._features: ImageFeatures | None = None
         self._broken: dict[str, str] = {}  # pictures that cannot be encoded
         self._proposals: OrderedDict[tuple[str, int], Proposal] = OrderedDict()
+        self._means: dict[str, float] = {}  # mean uncertainty of pictures, by that version
+        self._means_version = 0
         self._predicting = threading.Lock()
         self._version = 0  # of the labeler
         self._doing = "loading"
@@ -112,16 +114,19 @@ class Assist:
 
         Pixels that are drawn already do not count.
         """
-        labeler, features = self._labeler, self._features
+        labeler, version, features = self._labeler, self._version, self._features
         if labeler is None or features is None:
             return None
+        if self._means_version != version:
+            self._means, self._means_version = {}, version
         found = {}
         for name in names:
             if name in features.done:
-                inputs = _inputs(labeler, features, name)
-                predicted = labeler.predict(*inputs, USEFUL_PX, uncertainty=UNCERTAINTY)
-                mean = float(predicted.pixel_uncertainty.mean())
-                found[name] = mean * self.folder.drawing(name).undrawn
+                if name not in self._means:
+                    inputs = _inputs(labeler, features, name)
+                    predicted = labeler.predict(*inputs, USEFUL_PX, uncertainty=UNCERTAINTY)
+                    self._means[name] = float(predicted.pixel_uncertainty.mean())
+                found[name] = self._means[name] * self.folder.drawing(name).undrawn
         return max(found, key=lambda name: found[name]) if found else None
 
     # --- the thread ------------------------------------------------------------------------------

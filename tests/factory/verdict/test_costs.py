@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from factory.verdict.bench import Bench
+from factory.verdict.contenders import contenders
 from factory.verdict.costs import Ledger
+from factory.verdict.inputs import Given, read
+from factory.verdict.settings import compare_config
 
 
 def write(path: Path, own: dict[str, float], inside: dict[str, list[str]]) -> Ledger:
@@ -35,3 +39,17 @@ def test_what_failed_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(KeyError), ledger.part("labeler"):
         raise KeyError
     assert "labeler" not in ledger.own
+
+
+def test_a_labeler_is_a_part_of_the_contender_that_is_named_after_it(
+    annotated: Path, generator: Path, tmp_path: Path
+) -> None:
+    """Otherwise it would look as if nothing were made for it."""
+    config = compare_config(["labeler.members=1", "labeler.training.steps=2"])
+    m = read(Given(annotated, tmp_path, generator=str(generator)), config, tmp_path).materials
+    bench = Bench(m, "split", range(3), 0)
+    ensemble = next(c for c in contenders(config) if c.name == "labeler-ensemble")
+    with bench.costs.part(ensemble.name):
+        ensemble.make(bench)
+    assert bench.costs.needed(ensemble.name).keys() == {"labeler-ensemble", "teacher-ensemble"}
+    assert bench.costs.own["labeler-ensemble"] < bench.costs.own["teacher-ensemble"]

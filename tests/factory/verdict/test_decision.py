@@ -79,6 +79,23 @@ def test_the_surest_lead_wins() -> None:
     )
 
 
+def test_time_that_ends_within_a_split_does_not_change_the_measure() -> None:
+    """The best of the labels alone is so on the splits that the others ran on, too."""
+    mean = plus(UNET, 0.05, 0.05, 0.05)  # not on the last split
+    found = decide({"unet": UNET, "labels-mean": mean}, {"round-1": BETTER}, BLIND, 1 / 3)
+    assert found.baseline == "labels-mean"
+    assert found.winner == "labels-mean"
+    early = {"unet": UNET, "deeplab": plus(DEEPLAB, 0.2, 0.2)}  # cut after two
+    assert decide(early, {}, BLIND, 1 / 3).baseline == "unet"
+
+
+@pytest.mark.parametrize("winner", ["mixture", "round-1-both", "synthetic"])
+def test_a_winner_that_learned_from_samples_is_not_contradicted(winner: str) -> None:
+    found = verdict(**{winner.replace("-", "_"): BETTER}, synthetic_labels=NOISY)
+    assert found.winner == winner
+    assert sentence(found, 12).endswith("over labels alone (unet).")
+
+
 def test_one_split_recommends_nothing() -> None:
     assert verdict(photographs={0: 0.99}).winner == "unet"
 

@@ -81,7 +81,7 @@ def test_as_many_folds_as_patients() -> None:
 def test_one_image_is_too_little_to_train_on() -> None:
     with pytest.raises(ValueError, match="2 folds of 3 images in 3 groups leave 1 to train on"):
         draw_splits(make_masks([{0}] * 3), 2, 1)
-    with pytest.raises(ValueError, match="or give more --set folds or another group_by"):
+    with pytest.raises(ValueError, match="2 folds of 6 images in 2 groups leave 1"):
         draw_splits(make_masks([{0}] * 6), 4, 1, groups="abbbbb")
 
 

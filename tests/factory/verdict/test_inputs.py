@@ -107,3 +107,12 @@ def test_a_second_set_is_neither_trained_on_nor_learned_from(
     assert free.tolist() == [True, True, False, False, *[True] * 6]
     free = Bench(m, "split", range(1, 6), 0, held_out=[0]).may_learn_from(m.photographs.images)
     assert free.tolist() == [False, True, False, False, *[True] * 6]
+
+
+def test_photographs_that_are_all_scored_are_refused(
+    annotated: Path, generator: Path, tmp_path: Path
+) -> None:
+    also = write_annotated(tmp_path / "also", 4, first=300)
+    given = Given(annotated, tmp_path, also / "images", str(generator), also=also)
+    with pytest.raises(ValueError, match="no photograph is left to learn from"):
+        _ = read(given, CompareConfig(), tmp_path / "parts").materials.splits
