@@ -29,7 +29,7 @@ class Contender:
     look at the image, or learn from wrong masks. `make` trains it on the images of a bench.
     `is_segmenter` says whether the result can be delivered as a segmenter. One that `is_extra` runs
     only if it is asked for by name, and one that is `instead_of` something only then or without it.
-    One that is `is_last` has not won yet where we measured, and needs work of its own: it begins
+    One that is `is_last` was never the best where we measured, and needs work of its own: it begins
     when the others have ended, if time is left.
     """
 
