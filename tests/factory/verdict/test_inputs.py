@@ -112,7 +112,12 @@ def test_a_second_set_is_neither_trained_on_nor_learned_from(
 def test_photographs_that_are_all_scored_are_refused(
     annotated: Path, generator: Path, tmp_path: Path
 ) -> None:
+    """By all splits, as the second set, or by one, as the only one that it holds out."""
     also = write_annotated(tmp_path / "also", 4, first=300)
-    given = Given(annotated, tmp_path, also / "images", str(generator), also=also)
-    with pytest.raises(ValueError, match="no photograph is left to learn from"):
-        _ = read(given, CompareConfig(), tmp_path / "parts").materials.splits
+    one = write_annotated(tmp_path / "one", 1)
+    for given in (
+        Given(annotated, tmp_path, also / "images", str(generator), also=also),
+        Given(annotated, tmp_path, one / "images", str(generator)),
+    ):
+        with pytest.raises(ValueError, match="no photograph is left to learn from"):
+            _ = read(given, CompareConfig(), tmp_path / "parts").materials.splits

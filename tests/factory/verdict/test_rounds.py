@@ -14,7 +14,6 @@ from factory.verdict import rounds
 from factory.verdict.bench import Bench
 from factory.verdict.inputs import Given, read
 from factory.verdict.labels import class_shares
-from factory.verdict.pools import Pool
 from factory.verdict.settings import compare_config
 from tests.factory.verdict.test_comparison import settings
 
@@ -104,12 +103,3 @@ def test_photographs_and_samples_count_by_their_number(
         for pool in ("photographs", "synthetic")
         for name in ("round-0-light", "round-1-both-light")
     }
-
-
-@pytest.mark.slow
-def test_photographs_that_are_all_held_out_are_refused(bench: Any) -> None:
-    made = bench()
-    scored = Pool(made.materials.annotated.images[:1], made.folder / "few", made.materials.encoder)
-    made.materials = replace(made.materials, photographs=scored)
-    with pytest.raises(ValueError, match="every photograph is also an annotated image"):
-        rounds.learn(made, 1)
