@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
-from factory_core.averaging import update_average
 from factory_core.device import pick_device, send
 from factory_core.segmentation_unet import training_format
 from factory_core.storage import TEMPORARY_PREFIX, atomic_path
@@ -27,6 +26,7 @@ from generators.ddpm.checkpoints import load_unet
 from generators.ddpm.config import DDPMConfig, DDPMTrainingConfig, DiffusionTrainingConfig
 from generators.ddpm.model import build_unet, to_uint8, to_unit_range
 from generators.ddpm.noise import NoiseModel
+from generators.training.averaging import update_average
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
 from generators.training.loop import GRID_SAMPLES, GeneratorTraining, run, scheduled
@@ -112,7 +112,7 @@ class DiffusionTraining(GeneratorTraining):
         return net(x_t, t, class_labels=labels, return_dict=False)[0].float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        update_average(self.ema.module, self.unet, self.config.ema_decay, self.global_step)
+        update_average(self.ema, self.unet, self.global_step, self.config.ema_decay)
 
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:

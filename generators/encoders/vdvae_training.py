@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
 
-from factory_core.averaging import update_average
 from factory_core.device import send
 from factory_core.symmetries import augment
 from generators.base import sample_seed
@@ -21,6 +20,7 @@ from generators.encoders.network import load_strictly
 from generators.encoders.vdvae_config import VDVAETrainingConfig
 from generators.encoders.vdvae_likelihood import Mixture
 from generators.encoders.vdvae_network import VDVAE, Noise
+from generators.training.averaging import update_average
 from generators.training.folder import interrupted
 from generators.training.images import TrainingImages
 from generators.training.loop import GeneratorTraining, run, scheduled
@@ -69,7 +69,7 @@ class VDVAETraining(GeneratorTraining):
             optimizer.zero_grad(set_to_none=True)  # AdamW leaves parameters without gradient
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        update_average(self.ema.module, self.network, self.config.ema_decay, self.global_step)
+        update_average(self.ema, self.network, self.global_step, self.config.ema_decay)
 
     @torch.inference_mode()
     def sample_grid(self) -> Tensor:
